@@ -1,0 +1,1 @@
+"""The volume service: cinder's words, one flow."""

@@ -1,0 +1,249 @@
+"""What cinder offers on the bus. The only module of cinder_lite that others may import.
+
+Names, arguments and versions of VolumeManagerAPI and SchedulerAPI are those of cinder.volume.rpcapi (3.20) and
+cinder.scheduler.rpcapi (3.12). VolumeAPI carries cinder-api's verbs, which upstream are REST actions, under the method names
+of cinder.volume.api.API.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Protocol
+
+import msgspec
+
+from common.base.context import Context
+from common.rpc.contract import Contract, call, cast
+
+CONTROL_EXCHANGE = "openstack"
+"""oslo.messaging's own default, which cinder does not change (oslo-wire 2.1)."""
+
+
+class VolumeStatus(StrEnum):
+    """volumes.status, in cinder's words."""
+
+    CREATING = "creating"
+    AVAILABLE = "available"
+    RESERVED = "reserved"
+    ATTACHING = "attaching"
+    IN_USE = "in-use"
+    DETACHING = "detaching"
+    DELETING = "deleting"
+    DELETED = "deleted"
+    ERROR = "error"
+    ERROR_DELETING = "error_deleting"
+
+
+class AttachStatus(StrEnum):
+    """volumes.attach_status and volume_attachment.attach_status, in cinder's words."""
+
+    RESERVED = "reserved"
+    ATTACHING = "attaching"
+    ATTACHED = "attached"
+    DETACHING = "detaching"
+    DETACHED = "detached"
+    ERROR_ATTACHING = "error_attaching"
+    ERROR_DETACHING = "error_detaching"
+    DELETED = "deleted"
+
+
+class VolumeAttachment(msgspec.Struct, frozen=True, kw_only=True):
+    """A row of volume_attachment. `connector` and `connection_info` stay in the row: they hold secrets."""
+
+    id: str
+    volume_id: str
+    instance_uuid: str | None = None
+    attached_host: str | None = None
+    mountpoint: str | None = None
+    attach_time: datetime | None = None
+    detach_time: datetime | None = None
+    attach_mode: str | None = None
+    attach_status: AttachStatus = AttachStatus.RESERVED
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True):
+    """A user message: why something asynchronous failed (cinder.messages)."""
+
+    request_id: str | None = None
+    event_id: str = ""
+    user_message: str = ""
+    created_at: datetime | None = None
+
+
+class Volume(msgspec.Struct, frozen=True, kw_only=True):
+    """A row of volumes with its live attachments. `size` in GiB; `host` is host@backend#pool, None before scheduling.
+
+    `provider_auth` never crosses the bus.
+    """
+
+    id: str
+    size: int
+    status: VolumeStatus
+    display_name: str | None = None
+    display_description: str | None = None
+    host: str | None = None
+    volume_type: str | None = None
+    availability_zone: str | None = None
+    attach_status: AttachStatus = AttachStatus.DETACHED
+    provider_location: str | None = None
+    user_id: str | None = None
+    project_id: str | None = None
+    multiattach: bool = False
+    bootable: bool = False
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+    launched_at: datetime | None = None
+    volume_attachment: tuple[VolumeAttachment, ...] = ()
+    messages: tuple[Message, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The backend's name of it (volume_name_template)."""
+        return f"volume-{self.id}"
+
+    @property
+    def label(self) -> str:
+        """What a user calls it."""
+        return self.display_name or self.id
+
+
+class ServiceInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """A row of services, and whether its heartbeat is recent."""
+
+    binary: str
+    host: str
+    topic: str
+    status: str
+    state: str
+    availability_zone: str | None = None
+    updated_at: datetime | None = None
+    disabled_reason: str | None = None
+
+
+class VolumeAPI(Contract, Protocol, topic="cinder-api", version="1.0", exchange=CONTROL_EXCHANGE):
+    """cinder-api: volumes for clients, and the compare-and-swap on their status."""
+
+    @call()
+    async def create(
+        self, ctx: Context, *, size: int, name: str | None = None, description: str | None = None,
+        volume_type: str | None = None, availability_zone: str | None = None,
+    ) -> Volume: ...  # fmt: skip
+
+    @call()
+    async def get(self, ctx: Context, *, volume_id: str) -> Volume:
+        """By id or by name. Raises VolumeNotFound, AmbiguousVolume."""
+        ...
+
+    @call()
+    async def get_all(self, ctx: Context) -> list[Volume]: ...
+
+    @call()
+    async def delete(self, ctx: Context, *, volume_id: str) -> None: ...
+
+    @call()
+    async def services(self, ctx: Context) -> list[ServiceInfo]: ...
+
+    @call()
+    async def reserve_volume(self, ctx: Context, *, volume_id: str, attachment_id: str, instance_uuid: str) -> VolumeAttachment:
+        """available -> attaching; the attachment row first. The same attachment_id again gives the same row."""
+        ...
+
+    @call()
+    async def unreserve_volume(self, ctx: Context, *, volume_id: str, attachment_id: str) -> None:
+        """attaching -> available for this attachment only; nothing happens when it no longer holds the volume."""
+        ...
+
+    @call()
+    async def begin_detaching(self, ctx: Context, *, volume_id: str, attachment_id: str) -> None: ...
+
+    @call()
+    async def roll_detaching(self, ctx: Context, *, volume_id: str, attachment_id: str) -> None: ...
+
+    @call()
+    async def initialize_connection(
+        self, ctx: Context, *, volume_id: str, connector: Mapping[str, Any], attachment_id: str
+    ) -> dict[str, Any]: ...
+
+    @call()
+    async def terminate_connection(
+        self, ctx: Context, *, volume_id: str, connector: Mapping[str, Any] | None, attachment_id: str, force: bool = False
+    ) -> None: ...
+
+    @call()
+    async def attach(
+        self, ctx: Context, *, volume_id: str, attachment_id: str, instance_uuid: str, host_name: str | None, mountpoint: str,
+        mode: str = "rw",
+    ) -> VolumeAttachment: ...  # fmt: skip
+
+    @call()
+    async def detach(self, ctx: Context, *, volume_id: str, attachment_id: str) -> None:
+        """Frees the volume once its export was seen gone. Detached already: nothing happens."""
+        ...
+
+
+class SchedulerAPI(Contract, Protocol, topic="cinder-scheduler", version="3.12", exchange=CONTROL_EXCHANGE):
+    """cinder-scheduler: picks the backend of a new volume."""
+
+    @cast(since="3.0")
+    async def create_volume(
+        self, ctx: Context, *, volume: Volume, snapshot_id: str | None = None, image_id: str | None = None,
+        request_spec: Mapping[str, Any] | None = None, filter_properties: Mapping[str, Any] | None = None,
+        backup_id: str | None = None,
+    ) -> None: ...  # fmt: skip
+
+    @cast(since="3.0")
+    async def update_service_capabilities(
+        self, ctx: Context, *, service_name: str, host: str, capabilities: Mapping[str, Any], cluster_name: str | None = None,
+        timestamp: str | None = None,
+    ) -> None: ...  # fmt: skip
+
+
+class VolumeManagerAPI(Contract, Protocol, topic="cinder-volume", version="3.20", exchange=CONTROL_EXCHANGE):
+    """cinder-volume: one backend's driver, target and exports."""
+
+    @cast(since="3.0")
+    async def create_volume(
+        self, ctx: Context, *, volume: Volume, request_spec: Mapping[str, Any] | None = None,
+        filter_properties: Mapping[str, Any] | None = None, allow_reschedule: bool = True,
+    ) -> None: ...  # fmt: skip
+
+    @cast(since="3.0")
+    async def delete_volume(self, ctx: Context, *, volume: Volume, unmanage_only: bool = False, cascade: bool = False) -> None: ...
+
+    @call(since="3.0")
+    async def initialize_connection(
+        self, ctx: Context, *, volume: Volume, connector: Mapping[str, Any], attachment_id: str | None = None
+    ) -> dict[str, Any]:
+        """The connection_info of attach-flow 6.1. `attachment_id`, our extension, is the fencing token."""
+        ...
+
+    @call(since="3.0")
+    async def terminate_connection(
+        self, ctx: Context, *, volume_id: str, connector: Mapping[str, Any] | None, force: bool = False,
+        volume: Volume | None = None, attachment_id: str | None = None,
+    ) -> None: ...  # fmt: skip
+
+    @call(since="3.3")
+    async def attach_volume(
+        self, ctx: Context, *, volume_id: str, instance_uuid: str | None, host_name: str | None, mountpoint: str, mode: str,
+        volume: Volume | None = None, attachment_id: str | None = None,
+    ) -> VolumeAttachment: ...  # fmt: skip
+
+    @call(since="3.4")
+    async def detach_volume(
+        self, ctx: Context, *, volume_id: str, attachment_id: str | None = None, volume: Volume | None = None
+    ) -> None: ...
+
+    @cast(since="3.0")
+    async def publish_service_capabilities(self, ctx: Context) -> None:
+        """Report capabilities to the schedulers now."""
+        ...
+
+
+class BackingStoreProbe(Contract, Protocol, topic="cinder-volume", version="1.0", namespace="probe", exchange=CONTROL_EXCHANGE):
+    """Looks at a volume's bytes where they are stored. Served only with enable_data_probe = true."""
+
+    @call()
+    async def read_backing(self, ctx: Context, *, volume: Volume, offset: int, length: int) -> dict[str, str]:
+        """{"path": where the volume is kept, "hex": its bytes}; at most 64 KiB at a time."""
+        ...

@@ -1,0 +1,64 @@
+"""volumes.status as a table (attach-flow 4.1, the rows of create, attach, detach and delete)."""
+
+from enum import StrEnum, auto
+
+from cinder_lite.contract import AttachStatus, VolumeStatus as Status
+from common.machine.table import Machine
+
+
+class Event(StrEnum):
+    """What happens to a volume."""
+
+    CREATED = auto()
+    CREATE_FAILED = auto()
+    RESERVE = auto()
+    UNRESERVE = auto()
+    ATTACHED = auto()
+    BEGIN_DETACHING = auto()
+    ROLL_DETACHING = auto()
+    DETACHED = auto()
+    DELETE = auto()
+    DELETE_BUSY = auto()
+    DELETE_FAILED = auto()
+    DESTROYED = auto()
+
+
+VOLUME: Machine[Status, Event] = Machine(
+    "volume",
+    start=Status.CREATING,
+    rows={
+        (Status.CREATING, Event.CREATED): Status.AVAILABLE,
+        (Status.CREATING, Event.CREATE_FAILED): Status.ERROR,
+        (Status.AVAILABLE, Event.RESERVE): Status.ATTACHING,
+        (Status.ATTACHING, Event.UNRESERVE): Status.AVAILABLE,
+        (Status.ATTACHING, Event.ATTACHED): Status.IN_USE,
+        (Status.IN_USE, Event.BEGIN_DETACHING): Status.DETACHING,
+        (Status.DETACHING, Event.ROLL_DETACHING): Status.IN_USE,
+        # ATTACHING: the compensation of an attachment that cinder had already completed when its answer was lost.
+        (Status.DETACHING, Event.DETACHED): Status.AVAILABLE,
+        (Status.ATTACHING, Event.DETACHED): Status.AVAILABLE,
+        (Status.IN_USE, Event.DETACHED): Status.AVAILABLE,
+        (Status.AVAILABLE, Event.DELETE): Status.DELETING,
+        (Status.ERROR, Event.DELETE): Status.DELETING,
+        (Status.ERROR_DELETING, Event.DELETE): Status.DELETING,
+        (Status.DELETING, Event.DELETE_BUSY): Status.AVAILABLE,
+        (Status.DELETING, Event.DELETE_FAILED): Status.ERROR_DELETING,
+        (Status.DELETING, Event.DESTROYED): Status.DELETED,
+    },
+    ends=frozenset({Status.DELETED}),
+)
+
+
+def attach_status_of(status: Status) -> AttachStatus:
+    """volumes.attach_status is a function of the status, so nothing can set the one without the other."""
+    match status:
+        case Status.IN_USE | Status.DETACHING:
+            return AttachStatus.ATTACHED
+        case Status.DELETED:
+            return AttachStatus.DELETED
+        case _:
+            return AttachStatus.DETACHED
+
+
+FINAL_STATES = frozenset({Status.AVAILABLE, Status.IN_USE, Status.ERROR, Status.ERROR_DELETING, Status.DELETED})
+"""States that nobody is at work on: where `--wait` stops."""

@@ -1,0 +1,1 @@
+"""Words everybody shares: errors, ids, time, the request context. No I/O, no asyncio, no logging."""

@@ -1,0 +1,67 @@
+"""Who asks for what, and until when: the request context that travels with every message."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
+
+from common.base.ids import RequestId, new_request_id
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """The request context. Keys on the wire are those of oslo.context's `to_dict`.
+
+    deadline   this process's monotonic second after which nobody waits for the answer; None: no limit.
+               It does not travel as such: the wire carries the time that is left.
+    others     keys of a foreign peer's context that we do not read; they are passed on as they came, but for
+               `auth_token` and `service_catalog`, which are dropped at the door.
+    """
+
+    request_id: RequestId = field(default_factory=new_request_id)
+    user_id: str | None = None
+    project_id: str | None = None
+    is_admin: bool = False
+    roles: tuple[str, ...] = ()
+    deadline: float | None = None
+    others: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The keys that follow `_context_` on the wire."""
+        return {
+            **self.others,
+            "request_id": self.request_id,
+            "user_id": self.user_id,
+            "project_id": self.project_id,
+            "is_admin": self.is_admin,
+            "roles": list(self.roles),
+        }
+
+    @classmethod
+    def from_dict(cls, keys: Mapping[str, Any], *, deadline: float | None = None) -> Self:
+        """The context that a message carries; every key is optional, as in oslo.context."""
+        known = {"request_id", "user_id", "user", "project_id", "project", "is_admin", "roles"}
+        roles = keys.get("roles")
+        return cls(
+            request_id=RequestId(str(keys.get("request_id") or new_request_id())),
+            user_id=keys.get("user_id") or keys.get("user"),
+            project_id=keys.get("project_id") or keys.get("project"),
+            is_admin=bool(keys.get("is_admin")),
+            roles=tuple(str(role) for role in roles) if isinstance(roles, list | tuple) else (),
+            deadline=deadline,
+            others={key: value for key, value in keys.items() if key not in known | _NEVER_KEPT},
+        )
+
+    def until(self, deadline: float) -> Self:
+        """The same request with the nearer of its deadline and `deadline`."""
+        return replace(self, deadline=deadline if self.deadline is None else min(self.deadline, deadline))
+
+    def without_deadline(self) -> Self:
+        """The same request for work that goes on after its caller left."""
+        return replace(self, deadline=None)
+
+    def elevated(self) -> Self:
+        """The same request with an administrator's rights, for what a service does in its own name."""
+        return replace(self, is_admin=True)
+
+
+_NEVER_KEPT = {"auth_token", "service_catalog", "client_timeout"}

@@ -1,0 +1,34 @@
+"""Ids as types, so that one cannot be passed for another."""
+
+import uuid
+from typing import NewType
+
+ServerId = NewType("ServerId", str)
+VolumeId = NewType("VolumeId", str)
+AttachmentId = NewType("AttachmentId", str)
+"""Made first and carried by every later message of an attachment: its fencing token."""
+FlowId = NewType("FlowId", str)
+RequestId = NewType("RequestId", str)
+
+
+def new_uuid() -> str:
+    """A random UUID with dashes, as OpenStack's rows have it."""
+    return str(uuid.uuid4())
+
+
+def new_hex() -> str:
+    """A random UUID without dashes, as oslo.messaging's `_msg_id` and `_unique_id` have it."""
+    return uuid.uuid4().hex
+
+
+def new_request_id() -> RequestId:
+    """`req-<uuid>`, the form of oslo.context."""
+    return RequestId(f"req-{uuid.uuid4()}")
+
+
+def is_uuid(text: str) -> bool:
+    """True when `text` is a UUID in the form with dashes, in either case."""
+    try:
+        return str(uuid.UUID(text)) == text.lower()
+    except ValueError:
+        return False

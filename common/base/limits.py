@@ -1,0 +1,40 @@
+"""Every bound of the project by name. A queue, buffer, table, retry or wait without one is a bug."""
+
+MESSAGE_BYTES_MAX = 8 * 1024 * 1024
+"""A larger body is refused at the sender and dead-lettered at the receiver."""
+
+CALLS_IN_FLIGHT_MAX = 10_000
+"""Calls of one process that wait for a reply; one more is refused, not queued."""
+
+DUPLICATES_REMEMBERED = 10_000
+"""`_unique_id`s that a server remembers (oslo.messaging: 16), 100 bytes each."""
+
+RPC_PREFETCH = 64
+"""Requests that one server works on at once: oslo.messaging's executor_thread_pool_size."""
+
+RPC_RESPONSE_TIMEOUT_S = 60.0
+"""Default of a call, oslo.messaging's rpc_response_timeout."""
+
+PUBLISH_TIMEOUT_S = 10.0
+"""Longest wait for a broker's confirm."""
+
+CONNECT_TIMEOUT_S = 10.0
+"""Longest wait for a broker or a database at first contact."""
+
+SETTLE_TIMEOUT_S = 5.0
+"""Longest wait for an ack to be written."""
+
+STATEMENT_TIMEOUT_S = 30.0
+"""Longest wait for one database statement."""
+
+REPLY_QUEUE_EXPIRES_MS = 1_800_000
+"""x-expires of reply and fanout queues, as oslo.messaging declares them."""
+
+DRAIN_TIMEOUT_S = 20.0
+"""After SIGTERM: how long what was begun may take to end."""
+
+COMMAND_OUTPUT_BYTES_MAX = 1024 * 1024
+"""Output of a subprocess that is kept; the rest is dropped."""
+
+LIST_ROWS_MAX = 1000
+"""Rows of one answer to a list request (osapi_max_limit)."""

@@ -1,0 +1,1 @@
+"""Ways to move bytes between processes: one port, several adapters, one conformance suite."""

@@ -1,0 +1,173 @@
+"""What a transport promises, in AMQP's terms. The conformance suite's tests carry these numbers.
+
+ 1. `publish` returns once the bus has the message (a broker's confirm), or raises; it never waits longer than its timeout.
+ 2. A mandatory message that no queue takes raises `Unroutable`; one that is not mandatory is dropped in silence.
+ 3. A topic exchange routes by AMQP's rules: words divided by dots, `*` one word, `#` none or more; a fanout exchange to all its
+    queues; the default exchange (None) to the queue named by the routing key.
+ 4. Each message of a queue goes to one of its consumers; consumers of one queue take turns.
+ 5. A consumer holds at most `prefetch` unsettled deliveries; the rest wait in the queue.
+ 6. `ack` removes a delivery; `reject(requeue=True)` puts it back with `redelivered` set; `reject(requeue=False)` drops it.
+    Settling twice is an error of the caller: ValueError.
+ 7. Deliveries unsettled when their consumer or connection ends go back to the queue.
+ 8. A message whose `expiration_ms` runs out before it is delivered is never delivered.
+ 9. Body, content type and headers arrive as they were sent.
+10. A queue and its bindings are there before `consume` returns, and again after a reconnect, without the caller's help.
+11. `consumers` counts who consumes a queue now: 0 when there is no such queue, None when the transport cannot know.
+12. `close` ends every consumer and returns; using a closed transport raises `Closed`.
+13. Messages between one publisher and one queue keep their order.
+14. An unreachable bus raises `BusUnavailable` within the timeout, naming where it was looked for, never its password.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import Any, Protocol
+
+from common.base.errors import Invalid, NotFound, Unavailable
+
+
+class BusUnavailable(Unavailable):
+    """The message bus {url} is not available: {reason}. Start it, or correct transport_url."""
+
+
+class Unroutable(NotFound):
+    """Nobody listens: no queue takes a message to {address}."""
+
+
+class Closed(Unavailable):
+    """The transport {url} was closed."""
+
+    retryable = False
+
+
+class MessageTooLarge(Invalid):
+    """A message of {size_bytes} bytes is larger than the limit of {limit_bytes} bytes."""
+
+    code = 413
+
+
+class Lack(Enum):
+    """Promises that some transports cannot keep; each adapter declares its own in `lacks`."""
+
+    REDELIVERY = auto()
+    """7 holds when the consumer is closed in order, not when its process is killed."""
+    COUNTING = auto()
+    """11: `consumers` is None."""
+    TURNS = auto()
+    """4: a message goes to one consumer, but nobody promises which."""
+    ONE_PROCESS = auto()
+    """Other processes cannot reach it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """An exchange as it is declared. `kind` is "topic", "fanout" or "direct"."""
+
+    name: str
+    kind: str
+    durable: bool = False
+    auto_delete: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """A queue takes from `exchange` what matches `key`."""
+
+    exchange: Exchange
+    key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """A queue as it is declared, with the bindings that it has while it is consumed."""
+
+    name: str
+    bindings: tuple[Binding, ...] = ()
+    durable: bool = False
+    auto_delete: bool = False
+    exclusive: bool = False
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What is published.
+
+    exchange        None: the default exchange, which routes to the queue named `key`
+    expiration_ms   whole milliseconds >= 0 that it may wait in a queue; None: for ever
+    """
+
+    exchange: Exchange | None
+    key: str
+    body: bytes
+    mandatory: bool = False
+    expiration_ms: int | None = None
+    headers: Mapping[str, Any] = field(default_factory=dict)
+    content_type: str = "application/json"
+    content_encoding: str = "utf-8"
+
+
+class Delivery(Protocol):
+    """A message that a consumer holds until it settles it."""
+
+    @property
+    def body(self) -> bytes: ...
+    @property
+    def content_type(self) -> str | None: ...
+    @property
+    def headers(self) -> Mapping[str, Any]: ...
+    @property
+    def redelivered(self) -> bool: ...
+
+    async def ack(self) -> None:
+        """Done with it. Raises BusUnavailable when the connection that brought it is gone: it will be redelivered."""
+        ...
+
+    async def reject(self, *, requeue: bool) -> None:
+        """Give it back, or drop it."""
+        ...
+
+
+class Consumer(Protocol):
+    """A running subscription."""
+
+    async def cancel(self) -> None:
+        """No further deliveries; those already handed out can still be settled. A second call does nothing."""
+        ...
+
+
+class Transport(Protocol):
+    """A connection to a bus; numbered promises at the head of this module."""
+
+    @property
+    def lacks(self) -> frozenset[Lack]:
+        """The promises that this adapter cannot keep."""
+        ...
+
+    @property
+    def url(self) -> str:
+        """Where it is connected to, without a password."""
+        ...
+
+    async def publish(self, message: Message, *, timeout_s: float) -> None:
+        """Hand `message` to the bus.
+
+        Raises Unroutable (2), BusUnavailable (14), MessageTooLarge, Closed, common.base.errors.Timeout without a confirm in time.
+        """
+        ...
+
+    async def consume(self, queue: Queue, *, prefetch: int, on_delivery: Callable[[Delivery], None]) -> Consumer:
+        """Declare and bind `queue` and call `on_delivery` for each message. It must return at once and must not raise."""
+        ...
+
+    async def delete_queue(self, name: str) -> None:
+        """Remove a queue and what waits in it; nothing happens when there is none."""
+        ...
+
+    async def consumers(self, queue: str) -> int | None:
+        """How many consume the queue of that name now (11)."""
+        ...
+
+    async def close(self) -> None:
+        """End everything; a second call does nothing."""
+        ...

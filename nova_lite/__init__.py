@@ -1,0 +1,1 @@
+"""The compute service: nova's words, one flow."""

@@ -1,0 +1,191 @@
+"""What nova offers on the bus.
+
+Names, arguments and versions of ComputeManagerAPI are those of nova.compute.rpcapi (6.5). ComputeAPI carries nova-api's verbs,
+which upstream are REST requests, under the method names of nova.compute.api.API.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+from enum import IntEnum, StrEnum
+from typing import Any, Protocol
+
+import msgspec
+
+from common.base.context import Context
+from common.rpc.contract import Contract, call, cast
+
+CONTROL_EXCHANGE = "nova"
+
+
+class VmState(StrEnum):
+    """instances.vm_state, in nova's words."""
+
+    BUILDING = "building"
+    ACTIVE = "active"
+    PAUSED = "paused"
+    STOPPED = "stopped"
+    DELETED = "deleted"
+    ERROR = "error"
+
+
+class TaskState(StrEnum):
+    """instances.task_state, in nova's words; a row without a task has NULL."""
+
+    SCHEDULING = "scheduling"
+    SPAWNING = "spawning"
+    DELETING = "deleting"
+
+
+class PowerState(IntEnum):
+    """instances.power_state, nova's numbers."""
+
+    NOSTATE = 0
+    RUNNING = 1
+    PAUSED = 3
+    SHUTDOWN = 4
+    CRASHED = 6
+
+
+class InstanceFault(msgspec.Struct, frozen=True, kw_only=True):
+    """Why something asynchronous failed (nova.instance_faults)."""
+
+    code: int
+    message: str
+    host: str | None = None
+    request_id: str | None = None
+    created_at: datetime | None = None
+
+
+class Instance(msgspec.Struct, frozen=True, kw_only=True):
+    """A row of instances with its latest fault. `host` is None before a host was chosen."""
+
+    uuid: str
+    display_name: str
+    vm_state: VmState
+    task_state: TaskState | None = None
+    power_state: PowerState = PowerState.NOSTATE
+    host: str | None = None
+    node: str | None = None
+    flavor: str = ""
+    memory_mb: int = 0
+    vcpus: int = 0
+    root_gb: int = 0
+    root_device_name: str = "/dev/vda"
+    image_ref: str | None = None
+    user_id: str | None = None
+    project_id: str | None = None
+    availability_zone: str | None = None
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+    launched_at: datetime | None = None
+    terminated_at: datetime | None = None
+    fault: InstanceFault | None = None
+
+
+class BlockDeviceMapping(msgspec.Struct, frozen=True, kw_only=True):
+    """A row of block_device_mapping. `connection_info` stays in the row: it holds the CHAP secret."""
+
+    uuid: str
+    instance_uuid: str
+    source_type: str = "volume"
+    destination_type: str = "volume"
+    device_type: str | None = None
+    disk_bus: str | None = None
+    boot_index: int | None = None
+    device_name: str | None = None
+    delete_on_termination: bool = False
+    volume_id: str | None = None
+    volume_size: int | None = None
+    attachment_id: str | None = None
+    created_at: datetime | None = None
+
+
+class ComputeAPI(Contract, Protocol, topic="nova-api", version="1.0", exchange=CONTROL_EXCHANGE):
+    """nova-api: servers and their volume attachments for clients. `server` is an id or a name."""
+
+    @call()
+    async def create(
+        self, ctx: Context, *, name: str, flavor: str, image: str | None = None, host: str | None = None,
+        availability_zone: str | None = None,
+    ) -> Instance: ...  # fmt: skip
+
+    @call()
+    async def get(self, ctx: Context, *, server: str) -> Instance: ...
+
+    @call()
+    async def get_all(self, ctx: Context) -> list[Instance]: ...
+
+    @call()
+    async def delete(self, ctx: Context, *, server: str) -> None: ...
+
+    @call()
+    async def attach_volume(self, ctx: Context, *, server: str, volume: str, device: str | None = None) -> BlockDeviceMapping:
+        """Accepted: the attachment goes on behind the answer. `volume` is an id or a name."""
+        ...
+
+    @call()
+    async def detach_volume(self, ctx: Context, *, server: str, volume: str) -> None:
+        """Accepted: the detachment goes on behind the answer."""
+        ...
+
+    @call()
+    async def volume_attachments(self, ctx: Context, *, server: str) -> list[BlockDeviceMapping]: ...
+
+
+class ComputeManagerAPI(Contract, Protocol, topic="compute", version="6.5", exchange=CONTROL_EXCHANGE):
+    """nova-compute: the guests of one host."""
+
+    @cast(since="6.0")
+    async def build_and_run_instance(
+        self, ctx: Context, *, instance: Instance, image: Mapping[str, Any] | None = None,
+        request_spec: Mapping[str, Any] | None = None, filter_properties: Mapping[str, Any] | None = None,
+    ) -> None: ...  # fmt: skip
+
+    @cast(since="6.0")
+    async def terminate_instance(
+        self, ctx: Context, *, instance: Instance, bdms: list[BlockDeviceMapping] | None = None
+    ) -> None: ...
+
+    @call(since="6.0")
+    async def reserve_block_device_name(
+        self,
+        ctx: Context,
+        *,
+        instance: Instance,
+        device: str | None,
+        volume_id: str,
+        disk_bus: str | None = None,
+        device_type: str | None = None,
+        tag: str | None = None,
+        multiattach: bool = False,
+        attachment_id: str | None = None,
+    ) -> BlockDeviceMapping:
+        """The device name, chosen and entered under the instance's lock. `attachment_id` is our extension; the same again
+        gives the same row."""
+        ...  # fmt: skip
+
+    @cast(since="6.0")
+    async def attach_volume(self, ctx: Context, *, instance: Instance, bdm: BlockDeviceMapping) -> None: ...
+
+    @cast(since="6.0")
+    async def detach_volume(
+        self, ctx: Context, *, instance: Instance, volume_id: str, attachment_id: str | None = None
+    ) -> None: ...
+
+
+class GuestProbe(Contract, Protocol, topic="compute", version="1.0", namespace="probe", exchange=CONTROL_EXCHANGE):
+    """Lets a machine write to its own disk, with no guest system needed. Served only with enable_data_probe = true."""
+
+    @call()
+    async def write_pattern(
+        self, ctx: Context, *, instance: Instance, volume_id: str, pattern: int, offset: int, length: int
+    ) -> None:
+        """The machine writes `length` bytes of value `pattern` (0..255) at `offset`, both multiples of 512."""
+        ...
+
+    @call()
+    async def verify_pattern(
+        self, ctx: Context, *, instance: Instance, volume_id: str, pattern: int, offset: int, length: int
+    ) -> bool:
+        """True when the machine reads back exactly these bytes."""
+        ...

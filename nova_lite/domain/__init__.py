@@ -1,0 +1,1 @@
+"""Decisions about servers and their disks: pure."""
