@@ -161,7 +161,8 @@ class ComputeManagerAPI(Contract, Protocol, topic="compute", version="6.5", exch
         attachment_id: str | None = None,
     ) -> BlockDeviceMapping:
         """The device name, chosen and entered under the instance's lock. `attachment_id` is our extension; the same again
-        gives the same row."""
+        gives the same row.
+        """
         ...  # fmt: skip
 
     @cast(since="6.0")

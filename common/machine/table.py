@@ -14,7 +14,6 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-
 S = TypeVar("S", bound=Hashable)
 E = TypeVar("E", bound=Hashable)
 
