@@ -13,6 +13,7 @@ class Context:
 
     deadline   this process's monotonic second after which nobody waits for the answer; None: no limit.
                It does not travel as such: the wire carries the time that is left.
+    message_id   `_unique_id` of the message that brought the request here: the same again is the same work. It does not travel.
     others     keys of a foreign peer's context that we do not read; they are passed on as they came, but for
                `auth_token` and `service_catalog`, which are dropped at the door.
     """
@@ -24,6 +25,7 @@ class Context:
     roles: tuple[str, ...] = ()
     deadline: float | None = None
     others: Mapping[str, Any] = field(default_factory=dict)
+    message_id: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The keys that follow `_context_` on the wire."""
@@ -37,7 +39,7 @@ class Context:
         }
 
     @classmethod
-    def from_dict(cls, keys: Mapping[str, Any], *, deadline: float | None = None) -> Self:
+    def from_dict(cls, keys: Mapping[str, Any], *, deadline: float | None = None, message_id: str | None = None) -> Self:
         """The context that a message carries; every key is optional, as in oslo.context."""
         known = {"request_id", "user_id", "user", "project_id", "project", "is_admin", "roles"}
         roles = keys.get("roles")
@@ -48,6 +50,7 @@ class Context:
             is_admin=bool(keys.get("is_admin")),
             roles=tuple(str(role) for role in roles) if isinstance(roles, list | tuple) else (),
             deadline=deadline,
+            message_id=message_id,
             others={key: value for key, value in keys.items() if key not in known | _NEVER_KEPT},
         )
 

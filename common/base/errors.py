@@ -26,6 +26,9 @@ class Fault(Exception):
     wire: ClassVar[tuple[str, str] | None] = None
     """(module, class) that an oslo.messaging peer knows this error by; None: this class's own module and name."""
 
+    is_remote: bool = False
+    """True for an error that a peer raised and this process rebuilt from its reply."""
+
     def __init__(self, message: str | None = None, /, **fields: Any) -> None:
         self.fields: Mapping[str, Any] = fields
         self.message = message if message is not None else _fill(type(self), fields)
@@ -50,7 +53,9 @@ class Fault(Exception):
     @classmethod
     def rebuilt(cls, message: str, fields: Mapping[str, Any]) -> Self:
         """The same error on the caller's side: its message word for word, no template filled."""
-        return cls(message, **{name: value for name, value in fields.items() if name.isidentifier()})
+        fault = cls(message, **{name: value for name, value in fields.items() if name.isidentifier()})
+        fault.is_remote = True
+        return fault
 
 
 def _fill(cls: type[Fault], fields: Mapping[str, Any]) -> str:
@@ -64,7 +69,7 @@ class _Shown(dict[str, Any]):
 
 
 def _rebuild(cls: type[Fault], message: str, fields: dict[str, Any]) -> Fault:
-    return cls.rebuilt(message, fields)
+    return cls(message, **fields)
 
 
 def known_faults(root: type[Fault] = Fault) -> Iterator[type[Fault]]:

@@ -38,3 +38,15 @@ COMMAND_OUTPUT_BYTES_MAX = 1024 * 1024
 
 LIST_ROWS_MAX = 1000
 """Rows of one answer to a list request (osapi_max_limit)."""
+
+CAST_RETRY_DELAY_S = 1.0
+"""A cast that could not be begun (the database is away) waits so long before the bus gives it again."""
+
+FLOWS_MAX = 64
+"""Flows that one process drives at once; the casts of further ones wait unacked at the broker."""
+
+FAULT_TEXT_MAX = 1000
+"""Characters of an error that are kept in a row."""
+
+JOURNAL_PATIENCE_S = 120.0
+"""How long a flow waits for a database that is away before it stops where it is."""

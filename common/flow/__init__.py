@@ -1,0 +1,1 @@
+"""Durable flows: sagas run against the journal. Knows no RPC."""

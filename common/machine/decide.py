@@ -1,7 +1,7 @@
 """The engine of every saga: one pure function from a saga and its journal to the next thing to do.
 
-Laws that it rests on: a row is written before an act (`begun`, `undoing`) and after it (`done`, `failed`, `undone`,
-`undo-failed`); acts and undos may run twice; behind the pivot only forward. The journal is the only state, so going on after a
+Laws that it rests on: a row is written before an act (`begun`, `undoing`) and after it (`done`, `failed`, `refused`,
+`undone`, `undo-failed`); acts and undos may run twice; behind the pivot only forward. The journal is the only state, so going on after a
 crash is asking again.
 """
 
@@ -14,11 +14,12 @@ from common.machine.saga import Saga, Step
 
 
 class Mark(StrEnum):
-    """What a journal row says of its step."""
+    """What a journal row says of its step. `failed` leaves open whether something happened; `refused` says that nothing did."""
 
     BEGUN = "begun"
     DONE = "done"
     FAILED = "failed"
+    REFUSED = "refused"
     UNDOING = "undoing"
     UNDONE = "undone"
     UNDO_FAILED = "undo-failed"
@@ -94,11 +95,16 @@ def _forward(saga: Saga, journal: Sequence[Entry]) -> Decision:
 def _back(saga: Saga, journal: Sequence[Entry]) -> Decision:
     for step in reversed(saga.steps):
         marks = [entry.mark for entry in journal if entry.step == step.name]
-        if step.undo is None or Mark.BEGUN not in marks or Mark.UNDONE in marks:
+        if step.undo is None or Mark.UNDONE in marks or _had_no_effect(marks):
             continue
         failures = marks.count(Mark.UNDO_FAILED)
         return Parked(step) if failures >= UNDO_ATTEMPTS else Undo(step, failures + 1)
     return Compensated()
+
+
+def _had_no_effect(marks: Sequence[Mark]) -> bool:
+    """Never begun, or every attempt was refused: taking it back would take back what somebody else did."""
+    return marks.count(Mark.BEGUN) == marks.count(Mark.REFUSED)
 
 
 def _turned_back(saga: Saga, journal: Sequence[Entry]) -> bool:
@@ -113,14 +119,15 @@ def _turned_back(saga: Saga, journal: Sequence[Entry]) -> bool:
 
 def _spent(step: Step, marks: Sequence[Entry]) -> bool:
     failures = [entry for entry in marks if entry.mark is Mark.FAILED]
-    return len(failures) >= step.attempts or any(entry.final for entry in failures)
+    is_refused = any(entry.mark is Mark.REFUSED for entry in marks)
+    return is_refused or len(failures) >= step.attempts or any(entry.final for entry in failures)
 
 
 def _is_undoing(mark: Mark) -> bool:
     match mark:
         case Mark.UNDOING | Mark.UNDONE | Mark.UNDO_FAILED:
             return True
-        case Mark.BEGUN | Mark.DONE | Mark.FAILED:
+        case Mark.BEGUN | Mark.DONE | Mark.FAILED | Mark.REFUSED:
             return False
         case _:
             assert_never(mark)

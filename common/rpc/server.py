@@ -1,0 +1,172 @@
+"""A server: takes requests of one topic from the bus, runs the endpoint, replies, and settles the delivery last.
+
+A delivery is acked when its handler has returned: for a cast that starts a flow this is when the flow's intent is durable. If the
+process dies before, the bus gives the request to the next server. oslo.messaging acks first and loses it.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import structlog
+from structlog.contextvars import bound_contextvars
+
+from common.base.clock import Clock
+from common.base.context import Context
+from common.base.errors import Broken, Fault, Unavailable
+from common.base.ids import new_hex
+from common.base.limits import CAST_RETRY_DELAY_S, DRAIN_TIMEOUT_S, PUBLISH_TIMEOUT_S
+from common.rpc.dispatch import Bound, Dispatcher
+from common.rpc.options import RpcOptions
+from common.rpc.topology import server_queues
+from common.transport.port import Consumer, Delivery, Message, Transport, Unroutable
+from common.wire.callee import Duplicates
+from common.wire.envelope import NotAMessage
+from common.wire.failure import encode_failure
+from common.wire.messages import Reply, Request, decode_request, encode_reply
+from common.wire.values import to_primitive
+
+_log = structlog.get_logger(__name__)
+
+
+class InternalError(Broken):
+    """{method} failed in a way nobody foresaw ({kind}); the log of {server} has the traceback"""
+
+    code = 500
+
+
+class RpcServer:
+    """Serves `endpoints` as `server` on `topic`. `async with` starts and drains it."""
+
+    def __init__(
+        self, transport: Transport, endpoints: Sequence[object], *, topic: str, server: str, exchange: str | None,
+        options: RpcOptions, clock: Clock, grace_s: float = DRAIN_TIMEOUT_S,
+    ) -> None:  # fmt: skip
+        self._transport = transport
+        self._dispatcher = Dispatcher(endpoints)
+        self._queues = server_queues(options, exchange=exchange, topic=topic, server=server)
+        self._name = f"{topic}.{server}"
+        self._options = options
+        self._clock = clock
+        self._grace_s = grace_s
+        self._duplicates = Duplicates(options.duplicates_remembered)
+        self._consumers: list[Consumer] = []
+        self._running: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> Self:
+        try:
+            for queue in self._queues:
+                self._consumers.append(
+                    await self._transport.consume(queue, prefetch=self._options.prefetch, on_delivery=self._on_delivery)
+                )
+        except BaseException:
+            await self.drain()
+            raise
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.drain()
+
+    async def drain(self) -> None:
+        """Take nothing new, let what runs end within the grace, give the rest back to the bus."""
+        consumers, self._consumers = self._consumers, []
+        for consumer in consumers:
+            await consumer.cancel()
+        if self._running:
+            _, late = await asyncio.wait(self._running, timeout=self._grace_s)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+        if consumers:
+            await self._transport.delete_queue(self._queues[-1].name)
+
+    def _on_delivery(self, delivery: Delivery) -> None:
+        task = asyncio.get_running_loop().create_task(self._handle(delivery), name=f"rpc {self._name}")
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+
+    async def _handle(self, delivery: Delivery) -> None:
+        try:
+            request = decode_request(delivery.body)
+        except NotAMessage as exc:
+            _log.warning("message refused", server=self._name, reason=str(exc))
+            await _settle(delivery, ack=False)
+            return
+        if self._duplicates.seen(request.unique_id):
+            _log.info("duplicate dropped", server=self._name, method=request.method)
+            await _settle(delivery, ack=True)
+            return
+        try:
+            is_done = await self._serve(request)
+            if not is_done:
+                await self._clock.sleep(CAST_RETRY_DELAY_S)
+        except asyncio.CancelledError:
+            await asyncio.shield(self._give_back(request, delivery))
+            raise
+        if is_done:
+            await _settle(delivery, ack=True)
+        else:
+            await self._give_back(request, delivery)
+
+    async def _give_back(self, request: Request, delivery: Delivery) -> None:
+        self._duplicates.forget(request.unique_id)
+        await _settle(delivery, ack=False, requeue=True)
+
+    async def _serve(self, request: Request) -> bool:
+        """False: a cast could not be begun for now (the database is away), and must not be lost."""
+        deadline = None if request.deadline_s is None else self._clock.monotonic() + request.deadline_s
+        ctx = Context.from_dict(request.context, deadline=deadline, message_id=request.unique_id)
+        started = time.perf_counter()
+        with bound_contextvars(request_id=ctx.request_id):
+            reply = await self._reply_to(request, ctx)
+            _log.debug("served", server=self._name, method=request.method, ms=round((time.perf_counter() - started) * 1000, 1))
+            if request.is_call and reply is not None:
+                await self._send(request, reply)
+        return reply is not None
+
+    async def _reply_to(self, request: Request, ctx: Context) -> Reply | None:
+        """None: a cast that must be tried again."""
+        msg_id = request.msg_id or ""
+        try:
+            bound = self._dispatcher.bind(request)
+            result = to_primitive(await _run(bound, ctx))
+        except Unavailable as exc:
+            _log.warning("request not served for now", server=self._name, method=request.method, reason=str(exc))
+            return Reply(msg_id, failure=encode_failure(exc), unique_id=new_hex()) if request.is_call or not exc.retryable else None
+        except Fault as exc:
+            level = "info" if request.is_call else "error"
+            getattr(_log, level)("request failed", server=self._name, method=request.method, reason=str(exc))
+            return Reply(msg_id, failure=encode_failure(exc), unique_id=new_hex())
+        except Exception as exc:
+            _log.exception("endpoint failed", server=self._name, method=request.method)
+            fault = InternalError(method=request.method, kind=type(exc).__name__, server=self._name)
+            return Reply(msg_id, failure=encode_failure(fault), unique_id=new_hex())
+        return Reply(msg_id, result=result, unique_id=new_hex())
+
+    async def _send(self, request: Request, reply: Reply) -> None:
+        assert request.reply_q is not None
+        message = Message(None, request.reply_q, encode_reply(reply), mandatory=True)
+        try:
+            await self._transport.publish(message, timeout_s=PUBLISH_TIMEOUT_S)
+        except Unroutable:
+            _log.info("caller is gone", server=self._name, method=request.method)
+        except Fault as exc:
+            _log.warning("reply not sent", server=self._name, method=request.method, reason=str(exc))
+
+
+async def _run(bound: Bound, ctx: Context) -> Any:
+    return await bound.run(ctx)
+
+
+async def _settle(delivery: Delivery, *, ack: bool, requeue: bool = False) -> None:
+    try:
+        if ack:
+            await delivery.ack()
+        else:
+            await delivery.reject(requeue=requeue)
+    except Unavailable as exc:
+        _log.info("delivery could not be settled; the bus gives it again", reason=str(exc))

@@ -1,0 +1,51 @@
+"""The caller's half: which calls wait for a reply, and whose reply this is."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Generic, TypeVar
+
+from common.base.errors import Unavailable
+from common.wire.messages import Reply
+
+W = TypeVar("W")
+
+
+class TooManyCalls(Unavailable):
+    """This process has {limit} calls in flight, its limit; one more is refused."""
+
+    code = 429
+
+
+class InFlight(Generic[W]):
+    """Calls by `_msg_id`, each with the waiter of the caller's choice. Replies to nobody are counted in `late`."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._waiting: dict[str, W] = {}
+        self.late = 0
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    @contextmanager
+    def waiting(self, msg_id: str, waiter: W) -> Iterator[None]:
+        """`waiter` waits for `msg_id` inside the block. Raises TooManyCalls at the limit."""
+        if len(self._waiting) >= self._limit:
+            raise TooManyCalls(limit=self._limit)
+        self._waiting[msg_id] = waiter
+        try:
+            yield
+        finally:
+            del self._waiting[msg_id]
+
+    def waiters(self) -> Sequence[W]:
+        """Everybody who waits now."""
+        return tuple(self._waiting.values())
+
+    def claim(self, reply: Reply) -> W | None:
+        """Who waits for this reply; None for a sign of life or a reply that nobody waits for any more."""
+        waiter = self._waiting.get(reply.msg_id)
+        if waiter is None:
+            self.late += 1
+            return None
+        return waiter if reply.ending else None

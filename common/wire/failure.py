@@ -1,0 +1,103 @@
+"""Errors on the wire: a JSON string of class, module, message, tb, args, kwargs (`_drivers/common.py` serialize_remote_exception).
+
+Ours sends no traceback: it would show paths and source lines to every peer. On receipt only classes derived from `Fault` that this
+process knows are rebuilt, from their message and fields; everything else is a `RemoteError`. Nothing is imported by name.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from common.base.errors import Broken, Fault, known_faults
+from common.wire.values import WrongValue, to_primitive
+
+_REMOTE = "_Remote"
+
+
+class RemoteError(Broken):
+    """Remote error: {exc_type} {value}"""
+
+    wire = ("oslo_messaging.rpc.client", "RemoteError")
+
+
+class NoSuchMethod(Fault):
+    """Endpoint does not support RPC method {method}"""
+
+    code = 400
+    wire = ("oslo_messaging.rpc.dispatcher", "NoSuchMethod")
+
+
+class UnsupportedVersion(Fault):
+    """Endpoint does not support RPC version {version}. Attempted method: {method}"""
+
+    code = 400
+    wire = ("oslo_messaging.rpc.dispatcher", "UnsupportedVersion")
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """The parts of an error as the wire has them."""
+
+    cls: str
+    module: str
+    message: str
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+
+def encode_failure(error: BaseException) -> str:
+    """The JSON string for `error`. Fields that have no JSON form are sent as text."""
+    if isinstance(error, Fault):
+        module, cls = error.identity()
+        kwargs = {name: _sendable(value) for name, value in error.fields.items()}
+        kwargs.setdefault("code", error.code)
+    else:
+        module, cls, kwargs = type(error).__module__, type(error).__name__, {}
+    message = str(error)
+    return json.dumps({"class": cls, "module": module, "message": message, "tb": [], "args": [message], "kwargs": kwargs})
+
+
+def decode_failure(text: str) -> Fault:
+    """The error to raise at the caller; never raises itself."""
+    failure = _parse(text)
+    for fault in known_faults():
+        if fault.identity() == (failure.module, failure.cls):
+            return fault.rebuilt(failure.message, failure.kwargs)
+    return RemoteError.rebuilt(
+        f"Remote error: {failure.cls} {failure.message}",
+        {"exc_type": failure.cls, "value": failure.message, "module": failure.module},
+    )
+
+
+def _parse(text: str) -> Failure:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        return Failure(cls="Unreadable", module="", message="the peer's error could not be read")
+    cls, module = str(found.get("class", "")), str(found.get("module", ""))
+    if cls.endswith(_REMOTE) and module.endswith(_REMOTE):
+        cls, module = cls.removesuffix(_REMOTE), module.removesuffix(_REMOTE)
+    kwargs = found.get("kwargs")
+    args = found.get("args")
+    return Failure(
+        cls=cls,
+        module=module,
+        message=_first_part(str(found.get("message", ""))),
+        args=tuple(args) if isinstance(args, list) else (),
+        kwargs=kwargs if isinstance(kwargs, dict) else {},
+    )
+
+
+def _first_part(message: str) -> str:
+    """Without the traceback that oslo appends when it forwards a remote error (`_Remote.__str__`)."""
+    return message.split("\nTraceback (most recent call last)", maxsplit=1)[0]
+
+
+def _sendable(value: Any) -> Any:
+    try:
+        return to_primitive(value)
+    except WrongValue:
+        return str(value)

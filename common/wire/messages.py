@@ -1,0 +1,127 @@
+"""The inner layer: requests and replies, and their keys on the wire (oslo-wire 3.3, 3.4)."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from common.wire.envelope import NotAMessage, pack, unpack
+
+_CONTEXT = "_context_"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One call or cast.
+
+    unique_id           new for every message; a repeated one is a duplicate
+    msg_id, reply_q     of a call: what the reply must carry, and where it goes; None for a cast
+    monitor_timeout_s   `_timeout`: the caller wants a sign of life at least this often; None: it wants none
+    deadline_s          `_deadline`, our extension: seconds that the caller still waits; oslo peers ignore it
+    version             None on the wire means 1.0
+    """
+
+    method: str
+    args: Mapping[str, Any]
+    unique_id: str | None = None
+    namespace: str | None = None
+    version: str | None = None
+    msg_id: str | None = None
+    reply_q: str | None = None
+    monitor_timeout_s: float | None = None
+    deadline_s: float | None = None
+    context: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_call(self) -> bool:
+        """True when somebody waits for a reply."""
+        return self.msg_id is not None and self.reply_q is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One answer, or with `ending` false a sign of life. `failure` is a JSON string (module failure)."""
+
+    msg_id: str
+    result: Any = None
+    failure: str | None = None
+    ending: bool = True
+    unique_id: str | None = None
+
+
+def encode_request(request: Request) -> bytes:
+    """The body of a request. Keys that are None are left out where oslo leaves them out."""
+    message: dict[str, Any] = {"method": request.method, "args": request.args}
+    if request.namespace is not None:
+        message["namespace"] = request.namespace
+    if request.version is not None:
+        message["version"] = request.version
+    if request.is_call:
+        message["_msg_id"] = request.msg_id
+        message["_reply_q"] = request.reply_q
+        message["_timeout"] = request.monitor_timeout_s
+    if request.deadline_s is not None:
+        message["_deadline"] = request.deadline_s
+    message["_unique_id"] = request.unique_id
+    message.update({_CONTEXT + key: value for key, value in request.context.items()})
+    return pack(message)
+
+
+def decode_request(body: bytes) -> Request:
+    """The request in a body. Raises NotAMessage, naming the key that is missing or of a wrong type."""
+    message = unpack(body)
+    args = message.get("args", {})
+    if not isinstance(args, dict):
+        raise NotAMessage(f"args is {type(args).__name__}; wanted an object")
+    return Request(
+        method=_text(message, "method", needed=True) or "",
+        args=args,
+        unique_id=_text(message, "_unique_id"),
+        namespace=_text(message, "namespace"),
+        version=_text(message, "version"),
+        msg_id=_text(message, "_msg_id"),
+        reply_q=_text(message, "_reply_q"),
+        monitor_timeout_s=_seconds(message, "_timeout"),
+        deadline_s=_seconds(message, "_deadline"),
+        context={key[len(_CONTEXT) :]: value for key, value in message.items() if key.startswith(_CONTEXT)},
+    )
+
+
+def encode_reply(reply: Reply) -> bytes:
+    """The body of a reply: all of its keys, since an oslo caller dies without `failure` and waits on without `ending`."""
+    return pack(
+        {
+            "result": reply.result,
+            "failure": reply.failure,
+            "ending": reply.ending,
+            "_msg_id": reply.msg_id,
+            "_unique_id": reply.unique_id,
+        }
+    )
+
+
+def decode_reply(body: bytes) -> Reply:
+    """The reply in a body. A failure given as an object is taken as well as oslo's JSON string. Raises NotAMessage."""
+    message = unpack(body)
+    failure = message.get("failure")
+    return Reply(
+        msg_id=_text(message, "_msg_id", needed=True) or "",
+        result=message.get("result"),
+        failure=failure if failure is None or isinstance(failure, str) else json.dumps(failure),
+        ending=bool(message.get("ending", False)),
+        unique_id=_text(message, "_unique_id"),
+    )
+
+
+def _text(message: Mapping[str, Any], key: str, *, needed: bool = False) -> str | None:
+    value = message.get(key)
+    if value is None and not needed:
+        return None
+    if not isinstance(value, str) or not value:
+        raise NotAMessage(f"{key} is {'missing' if value is None else type(value).__name__}; wanted text")
+    return value
+
+
+def _seconds(message: Mapping[str, Any], key: str) -> float | None:
+    value = message.get(key)
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
