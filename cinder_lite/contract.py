@@ -2,7 +2,7 @@
 
 Names, arguments and versions of VolumeManagerAPI and SchedulerAPI are those of cinder.volume.rpcapi (3.20) and
 cinder.scheduler.rpcapi (3.12). VolumeAPI carries cinder-api's verbs, which upstream are REST actions, under the method names
-of cinder.volume.api.API.
+of cinder.volume.api.API. The errors of cinder_lite.errors belong to the contract: whoever imports it can catch them.
 """
 
 from collections.abc import Mapping
@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from cinder_lite import errors as errors  # noqa: PLC0414  # re-exported on purpose
 from common.base.context import Context
 from common.rpc.contract import Contract, call, cast
 
@@ -242,6 +243,11 @@ class VolumeManagerAPI(Contract, Protocol, topic="cinder-volume", version="3.20"
 
 class BackingStoreProbe(Contract, Protocol, topic="cinder-volume", version="1.0", namespace="probe", exchange=CONTROL_EXCHANGE):
     """Looks at a volume's bytes where they are stored. Served only with enable_data_probe = true."""
+
+    @call()
+    async def about(self, ctx: Context) -> dict[str, str]:
+        """{"backend": host@backend, "target": "tgt" or "local"}"""
+        ...
 
     @call()
     async def read_backing(self, ctx: Context, *, volume: Volume, offset: int, length: int) -> dict[str, str]:

@@ -13,6 +13,7 @@ import msgspec
 
 from common.base.context import Context
 from common.rpc.contract import Contract, call, cast
+from nova_lite import errors as errors  # noqa: PLC0414  # re-exported on purpose
 
 CONTROL_EXCHANGE = "nova"
 
@@ -80,6 +81,11 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True):
     launched_at: datetime | None = None
     terminated_at: datetime | None = None
     fault: InstanceFault | None = None
+
+    @property
+    def status(self) -> str:
+        """The word of nova's API for the state (nova.api.openstack.common, _STATE_MAP)."""
+        return "BUILD" if self.vm_state is VmState.BUILDING else self.vm_state.upper()
 
 
 class BlockDeviceMapping(msgspec.Struct, frozen=True, kw_only=True):
@@ -176,6 +182,11 @@ class ComputeManagerAPI(Contract, Protocol, topic="compute", version="6.5", exch
 
 class GuestProbe(Contract, Protocol, topic="compute", version="1.0", namespace="probe", exchange=CONTROL_EXCHANGE):
     """Lets a machine write to its own disk, with no guest system needed. Served only with enable_data_probe = true."""
+
+    @call()
+    async def about(self, ctx: Context) -> dict[str, str]:
+        """{"host": the compute host, "machine": "qemu" or "simulated"}"""
+        ...
 
     @call()
     async def write_pattern(

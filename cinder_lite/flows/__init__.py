@@ -1,0 +1,1 @@
+"""Cinder's sagas, one a file: their steps, what undoes each, and what they act on."""

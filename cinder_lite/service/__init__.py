@@ -1,0 +1,1 @@
+"""Cinder's processes: endpoints that check and start a flow, and the place where everything meets."""

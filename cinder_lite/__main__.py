@@ -1,0 +1,229 @@
+"""cinder-lite: cinder's processes, and its users' verbs."""
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import typer
+
+from cinder_lite.config import CinderConfig, load_cinder
+from cinder_lite.contract import ServiceInfo, Volume, VolumeAPI, VolumeStatus
+from cinder_lite.domain.volume import FINAL_STATES
+from cinder_lite.errors import InvalidInput
+from common.app.cli import print_json, print_properties, print_table, run_cli
+from common.app.commands import (
+    AsJson,
+    ConfigFiles,
+    Debug,
+    UsersSender,
+    Wait,
+    load,
+    on_bus,
+    run as run_process,
+    tell,
+    users_context,
+)
+from common.app.following import follow
+from common.base.clock import Clock
+from common.base.context import Context
+from common.base.errors import Broken, NotFound
+from common.wire.values import to_primitive
+
+app = typer.Typer(
+    name="cinder-lite",
+    help="The volume service: volumes, and the backends that keep them.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+T = TypeVar("T")
+VolumeName = Annotated[str, typer.Argument(metavar="VOLUME", help="Name or id of a volume.")]
+PROCESSES = ("api", "scheduler", "volume")
+
+
+class RequestFailed(Broken):
+    """Volume {volume} is {status}: {reason}"""
+
+
+@app.command()
+def run(
+    process: Annotated[str, typer.Argument(metavar="PROCESS", help=f"One of: {', '.join(PROCESSES)}.")],
+    config_file: ConfigFiles = None, debug: Debug = False,
+) -> int:  # fmt: skip
+    """Run a process of this service until SIGTERM; it logs to stderr."""
+    if process not in PROCESSES:
+        raise typer.BadParameter(f"there is no process {process!r}; known: {', '.join(PROCESSES)}")
+    from cinder_lite.service.wiring import SERVICE  # noqa: PLC0415  # the users' verbs must not wait for what only a process needs
+
+    return run_process(SERVICE, process, config_file, debug=debug)
+
+
+@app.command(context_settings={"ignore_unknown_options": True})
+def create(
+    size: Annotated[str, typer.Argument(metavar="SIZE", help="Size in GiB, a whole number.")],
+    name: Annotated[str | None, typer.Option(help="The new volume's name.")] = None,
+    volume_type: Annotated[str | None, typer.Option(help="A backend's volume_backend_name.")] = None,
+    description: Annotated[str | None, typer.Option(help="For people.")] = None,
+    wait: Wait = False, json: AsJson = False, config_file: ConfigFiles = None, debug: Debug = False,
+) -> None:  # fmt: skip
+    """Create a volume."""
+    gib = _size(size)
+    ctx = users_context()
+
+    async def work(cinder: VolumeAPI, clock: Clock) -> Volume:
+        volume = await cinder.create(ctx, size=gib, name=name, description=description, volume_type=volume_type)
+        return await _settled(cinder, ctx, volume, VolumeStatus.AVAILABLE, clock) if wait else volume
+
+    _show(_on_cinder(config_file, debug, work), json=json)
+
+
+@app.command("list")
+def list_volumes(json: AsJson = False, config_file: ConfigFiles = None, debug: Debug = False) -> None:
+    """List the volumes."""
+    ctx = users_context()
+    volumes = _on_cinder(config_file, debug, lambda cinder, clock: cinder.get_all(ctx))
+    if json:
+        print_json(to_primitive(volumes))
+        return
+    print_table(
+        ("ID", "Status", "Name", "Size", "Volume Type", "Bootable", "Attached to"),
+        [
+            (row.id, row.status, row.display_name, row.size, row.volume_type, str(row.bootable).lower(), _attached_to(row))
+            for row in volumes
+        ],
+    )
+
+
+@app.command()
+def show(volume: VolumeName, json: AsJson = False, config_file: ConfigFiles = None, debug: Debug = False) -> None:
+    """Show a volume, who has it, and what failed last."""
+    ctx = users_context()
+    _show(_on_cinder(config_file, debug, lambda cinder, clock: cinder.get(ctx, volume_id=volume)), json=json)
+
+
+@app.command()
+def delete(
+    volume: Annotated[list[str], typer.Argument(metavar="VOLUME...", help="Names or ids of volumes.")],
+    wait: Wait = False, config_file: ConfigFiles = None, debug: Debug = False,
+) -> None:  # fmt: skip
+    """Delete volumes."""
+    ctx = users_context()
+
+    async def work(cinder: VolumeAPI, clock: Clock) -> None:
+        for name in volume:
+            found = await cinder.get(ctx, volume_id=name)
+            await cinder.delete(ctx, volume_id=found.id)
+            if wait:
+                await _gone(cinder, ctx, found, clock)
+            tell(f"Volume {name} is deleted." if wait else f"Request to delete volume {name} has been accepted.")
+
+    _on_cinder(config_file, debug, work)
+
+
+@app.command("service-list")
+def service_list(json: AsJson = False, config_file: ConfigFiles = None, debug: Debug = False) -> None:
+    """List the processes of all services, and whether they are alive."""
+    ctx = users_context()
+    rows: list[ServiceInfo] = _on_cinder(config_file, debug, lambda cinder, clock: cinder.services(ctx))
+    if json:
+        print_json(to_primitive(rows))
+        return
+    print_table(
+        ("Binary", "Host", "Zone", "Status", "State", "Updated_at", "Disabled Reason"),
+        [(row.binary, row.host, row.availability_zone, row.status, row.state, row.updated_at, row.disabled_reason) for row in rows],
+    )
+
+
+def _size(text: str) -> int:
+    """Checked here as well as by the service: a slip of the finger should not need a running cloud to be told."""
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise InvalidInput(reason=f"SIZE is {text!r}; wanted: a whole number of GiB, 1 or more")
+    return int(text)
+
+
+def _on_cinder(files: list[Path] | None, debug: bool, work: Callable[[VolumeAPI, Clock], Awaitable[T]]) -> T:
+    config: CinderConfig = load(load_cinder, "cinder", files, debug=debug)
+
+    async def on_cinder(sender: UsersSender, clock: Clock) -> T:
+        return await work(VolumeAPI.over(sender, exchange=config.common.control_exchange), clock)
+
+    return on_bus(config.common, on_cinder)
+
+
+async def _settled(cinder: VolumeAPI, ctx: Context, volume: Volume, wanted: VolumeStatus, clock: Clock) -> Volume:
+    found = await follow(
+        lambda: cinder.get(ctx, volume_id=volume.id),
+        is_final=lambda now: now.status in FINAL_STATES,
+        shown=lambda now: f"volume {now.label}: {now.status}",
+        tell=tell,
+        clock=clock,
+        what=f"volume {volume.label}",
+    )
+    if found.status is not wanted:
+        raise RequestFailed(volume=found.label, status=found.status, reason=_why(found))
+    return found
+
+
+async def _gone(cinder: VolumeAPI, ctx: Context, volume: Volume, clock: Clock) -> None:
+    async def look() -> Volume | None:
+        try:
+            return await cinder.get(ctx, volume_id=volume.id)
+        except NotFound:
+            return None
+
+    found = await follow(
+        look,
+        is_final=lambda now: now is None or now.status in FINAL_STATES,
+        shown=lambda now: f"volume {volume.label}: {now.status if now else 'deleted'}",
+        tell=tell,
+        clock=clock,
+        what=f"deleting volume {volume.label}",
+    )
+    if found is not None:
+        raise RequestFailed(volume=found.label, status=found.status, reason=_why(found))
+
+
+def _why(volume: Volume) -> str:
+    return volume.messages[0].user_message if volume.messages else "no reason is recorded"
+
+
+def _attached_to(volume: Volume) -> str:
+    return ", ".join(row.instance_uuid or "" for row in volume.volume_attachment)
+
+
+def _show(volume: Volume, *, json: bool) -> None:
+    if json:
+        print_json(to_primitive(volume))
+        return
+    shown: dict[str, object] = {
+        "id": volume.id,
+        "name": volume.display_name,
+        "status": volume.status,
+        "size": volume.size,
+        "volume_type": volume.volume_type,
+        "description": volume.display_description,
+        "attachments": [
+            f"{row.mountpoint or 'disk to be'} of server {row.instance_uuid} on {row.attached_host or 'no host yet'} "
+            f"({row.attach_status}, attachment {row.id})"
+            for row in volume.volume_attachment
+        ],
+        "os-vol-host-attr:host": volume.host,
+        "bootable": str(volume.bootable).lower(),
+        "multiattach": volume.multiattach,
+        "created_at": volume.created_at,
+        "updated_at": volume.updated_at,
+    }
+    if volume.messages:
+        latest = volume.messages[0]
+        shown["fault"] = f"{latest.user_message} ({latest.created_at}, {latest.request_id})"
+    print_properties(shown)
+
+
+def main() -> None:
+    """The command `cinder-lite`."""
+    raise SystemExit(run_cli(app, name="cinder-lite"))
+
+
+if __name__ == "__main__":
+    main()

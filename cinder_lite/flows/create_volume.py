@@ -1,0 +1,65 @@
+"""Create a volume on the backend that the scheduler chose (attach-flow 8.1)."""
+
+import msgspec
+
+from cinder_lite.contract import Volume
+from cinder_lite.domain.volume import Event
+from cinder_lite.flows.parts import BackendParts, advance_once
+from common.base.context import Context
+from common.base.errors import Fault
+from common.flow.steps import Flow
+from common.machine.saga import Saga, Step
+
+CREATE_VOLUME = Saga(
+    "create_volume",
+    steps=(
+        Step("adopt_volume", undo="fail_create"),
+        Step("create_volume", undo="delete_volume", timeout_s=600),
+        Step("finish_create", attempts=5),
+    ),
+)
+
+
+class VolumeArguments(msgspec.Struct, frozen=True, kw_only=True):
+    """The volume as its row was when the flow began."""
+
+    volume: Volume
+
+
+class CreateVolume(Flow[VolumeArguments]):
+    """Completed: the backend keeps the volume, and it is available."""
+
+    saga = CREATE_VOLUME
+
+    def __init__(self, ctx: Context, parts: BackendParts, *, volume: Volume) -> None:
+        super().__init__(
+            ctx, id=f"create_volume:{volume.id}", subject=f"volume:{volume.id}", arguments=VolumeArguments(volume=volume)
+        )
+        self.parts = parts
+        self.volume = volume
+
+    async def adopt_volume(self, ctx: Context) -> None:
+        """The row says that from here on the volume's status is this saga's to settle."""
+
+    async def fail_create(self, ctx: Context) -> None:
+        await advance_once(self.parts.volumes, self.volume.id, Event.CREATE_FAILED)
+
+    async def create_volume(self, ctx: Context) -> None:
+        await self.parts.driver.create_volume(self.volume)
+
+    async def delete_volume(self, ctx: Context) -> None:
+        await self.parts.driver.delete_volume(self.volume)
+
+    async def finish_create(self, ctx: Context) -> None:
+        await advance_once(self.parts.volumes, self.volume.id, Event.CREATED)
+
+    async def compensated(self, fault: Fault) -> None:
+        await self.parts.volumes.add_message(
+            self.volume.id,
+            event_id="VOLUME_CREATE_FAILED",
+            user_message=f"Creating failed: {fault}",
+            request_id=self.ctx.request_id,
+        )
+
+    async def parked(self, fault: Fault) -> None:
+        await self.compensated(fault)

@@ -1,0 +1,97 @@
+"""Export a volume and let one initiator in (attach-flow A10, 1.5).
+
+Credentials are drawn and saved before the target is made, so that whatever was made can be found and mended from the row alone. The
+attachment's id is the fence: once that attachment is over, nothing is exported for it any more.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from cinder_lite.contract import Volume
+from cinder_lite.flows.parts import BackendParts
+from cinder_lite.targets.iscsi_names import new_chap
+from common.base.context import Context
+from common.base.errors import Fault
+from common.base.ids import new_uuid
+from common.flow.steps import Flow
+from common.machine.saga import Saga, Step
+
+INITIALIZE_CONNECTION = Saga(
+    "initialize_connection",
+    steps=(
+        Step("validate_connector"),
+        Step("connecting"),
+        Step("save_auth"),
+        Step("create_export", undo="remove_export", attempts=2),
+        Step("save_export", undo="clear_export"),
+        Step("initialize_connection", undo="terminate_connection", attempts=2),
+    ),
+)
+
+
+class ConnectionArguments(msgspec.Struct, frozen=True, kw_only=True):
+    """Which volume, for whom. The connector holds no secret."""
+
+    volume: Volume
+    connector: dict[str, Any] | None
+    attachment_id: str | None
+
+
+class InitializeConnection(Flow[ConnectionArguments]):
+    """Completed: `connection_info` is set; the export is there and lets exactly this initiator in."""
+
+    saga = INITIALIZE_CONNECTION
+
+    def __init__(
+        self, ctx: Context, parts: BackendParts, *, volume: Volume, connector: Mapping[str, Any], attachment_id: str | None
+    ) -> None:
+        super().__init__(
+            ctx,
+            id=f"initialize_connection:{attachment_id or volume.id}:{new_uuid()}",
+            subject=f"volume:{volume.id}",
+            arguments=ConnectionArguments(volume=volume, connector=dict(connector), attachment_id=attachment_id),
+        )
+        self.parts = parts
+        self.volume = volume
+        self.connector = connector
+        self.connection_info: dict[str, Any] = {}
+
+    async def validate_connector(self, ctx: Context) -> None:
+        self.parts.target.validate_connector(self.connector)
+
+    async def connecting(self, ctx: Context) -> None:
+        if self.arguments.attachment_id is not None:
+            await self.parts.attachments.connecting(self.arguments.attachment_id, self.connector)
+
+    async def save_auth(self, ctx: Context) -> None:
+        if self.parts.target.needs_chap and await self.parts.volumes.provider_auth(self.volume.id) is None:
+            await self.parts.volumes.save_auth(self.volume.id, new_chap().provider_auth)
+
+    async def create_export(self, ctx: Context) -> dict[str, str]:
+        return {"provider_location": await self.parts.target.create_export(await self.parts.export_of(self.volume))}
+
+    async def remove_export(self, ctx: Context) -> None:
+        await self.parts.target.remove_export(await self.parts.export_of(self.volume))
+
+    async def save_export(self, ctx: Context) -> None:
+        await self.parts.volumes.save_export(self.volume.id, self.outputs["create_export"]["provider_location"])
+
+    async def clear_export(self, ctx: Context) -> None:
+        await self.parts.volumes.clear_export(self.volume.id)
+
+    async def initialize_connection(self, ctx: Context) -> None:
+        export = await self.parts.export_of(self.volume)
+        self.connection_info = await self.parts.target.initialize_connection(export, self.connector)
+
+    async def terminate_connection(self, ctx: Context) -> None:
+        await self.parts.target.terminate_connection(await self.parts.export_of(self.volume), self.connector)
+
+    async def compensated(self, fault: Fault) -> None:
+        await self.parts.volumes.add_message(
+            self.volume.id,
+            event_id="VOLUME_EXPORT_FAILED",
+            user_message=f"Exporting failed: {fault}",
+            request_id=self.ctx.request_id,
+        )

@@ -1,0 +1,49 @@
+"""What the flows of cinder act on. `wiring` fills these in."""
+
+from dataclasses import dataclass
+
+from cinder_lite.contract import Volume, VolumeManagerAPI
+from cinder_lite.domain.volume import VOLUME, Event
+from cinder_lite.errors import VolumeNotFound
+from cinder_lite.ports.driver import VolumeDriver
+from cinder_lite.ports.target import Export, Target
+from cinder_lite.store.volume_attachment import VolumeAttachments
+from cinder_lite.store.volumes import Volumes
+from cinder_lite.targets.iscsi_names import parse_provider_auth
+from common.base.errors import Conflict
+
+
+@dataclass(frozen=True, slots=True)
+class BackendParts:
+    """One backend's. `host` is host@backend."""
+
+    host: str
+    volumes: Volumes
+    attachments: VolumeAttachments
+    driver: VolumeDriver
+    target: Target
+
+    async def export_of(self, volume: Volume) -> Export:
+        """The volume as it is, or is to be, exported: its path and the credentials of its row."""
+        chap = parse_provider_auth(await self.volumes.provider_auth(volume.id))
+        return Export(volume=volume, path=self.driver.local_path(volume), chap=chap)
+
+
+def manager_of(client: VolumeManagerAPI, volume: Volume) -> VolumeManagerAPI:
+    """The cinder-volume service that keeps a volume: topic cinder-volume.<host>@<backend>, server <host> (oslo-wire 6)."""
+    backend = (volume.host or "").split("#", maxsplit=1)[0]
+    if not backend:
+        raise VolumeNotFound(f"Volume {volume.id} has no backend: it was never placed", volume_id=volume.id)
+    return client.on(backend.split("@", maxsplit=1)[0], topic=f"cinder-volume.{backend}")
+
+
+async def advance_once(volumes: Volumes, volume_id: str, event: Event) -> None:
+    """Advance a volume's status; where it is there already, by an earlier try of the same step, nothing happens."""
+    try:
+        await volumes.advance(volume_id, event)
+    except Conflict:
+        if (await volumes.get(volume_id)).status is not VOLUME.target(event):
+            raise
+    except VolumeNotFound:
+        if event is not Event.DESTROYED:
+            raise

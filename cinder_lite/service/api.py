@@ -1,0 +1,185 @@
+"""cinder-api: volumes for clients, and the compare-and-swap on their status."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from common.db.hosts import Hosts
+
+from cinder_lite.contract import (
+    AttachStatus,
+    SchedulerAPI,
+    ServiceInfo,
+    Volume,
+    VolumeAPI,
+    VolumeAttachment,
+    VolumeManagerAPI,
+    VolumeStatus,
+)
+from cinder_lite.domain.volume import Event
+from cinder_lite.errors import InvalidInput, InvalidVolume, VolumeInUse
+from cinder_lite.flows.parts import manager_of
+from cinder_lite.store.volume_attachment import VolumeAttachments
+from cinder_lite.store.volumes import Volumes
+from common.base.context import Context
+from common.base.errors import Conflict, Fault
+from common.base.ids import new_uuid
+
+NAME_LENGTH_MAX = 255
+"""Characters of volumes.display_name."""
+SIZE_GIB_MAX = 1 << 20
+"""One PiB: beyond it a size is a mistake."""
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ApiParts:
+    """What cinder-api acts on."""
+
+    volumes: Volumes
+    attachments: VolumeAttachments
+    hosts: Hosts
+    scheduler: SchedulerAPI
+    manager: VolumeManagerAPI
+    service_down_time_s: float
+
+
+class VolumeApi(VolumeAPI):
+    """Implements the contract."""
+
+    def __init__(self, parts: ApiParts) -> None:
+        self._parts = parts
+
+    async def create(
+        self, ctx: Context, *, size: int, name: str | None = None, description: str | None = None,
+        volume_type: str | None = None, availability_zone: str | None = None,
+    ) -> Volume:  # fmt: skip
+        _check_size(size)
+        _check_name(name)
+        volume = await self._parts.volumes.create(
+            Volume(
+                id=new_uuid(),
+                size=size,
+                status=VolumeStatus.CREATING,
+                display_name=name,
+                display_description=description,
+                volume_type=volume_type,
+                availability_zone=availability_zone,
+                user_id=ctx.user_id,
+                project_id=ctx.project_id,
+            )
+        )
+        try:
+            await self._parts.scheduler.create_volume(ctx, volume=volume, request_spec={"volume_id": volume.id})
+        except Fault as exc:
+            await self._fail_create(ctx, volume, exc)
+            raise
+        return volume
+
+    async def _fail_create(self, ctx: Context, volume: Volume, fault: Fault) -> None:
+        await self._parts.volumes.advance(volume.id, Event.CREATE_FAILED)
+        await self._parts.volumes.add_message(
+            volume.id, event_id="VOLUME_CREATE_FAILED", user_message=f"Creating failed: {fault}", request_id=ctx.request_id
+        )
+
+    async def get(self, ctx: Context, *, volume_id: str) -> Volume:
+        return await self._parts.volumes.find(volume_id)
+
+    async def get_all(self, ctx: Context) -> list[Volume]:
+        return await self._parts.volumes.list()
+
+    async def delete(self, ctx: Context, *, volume_id: str) -> None:
+        volume = await self._parts.volumes.find(volume_id)
+        _check_detached(volume)
+        try:
+            deleting = await self._parts.volumes.advance(volume.id, Event.DELETE)
+        except Conflict as exc:
+            raise InvalidVolume(
+                reason=f"Volume {volume.label} status must be available, error or error_deleting to delete, "
+                f"but the status is {volume.status}."
+            ) from exc
+        if volume.host is None:
+            await self._parts.volumes.advance(volume.id, Event.DESTROYED)
+            return
+        try:
+            await manager_of(self._parts.manager, volume).delete_volume(ctx, volume=deleting)
+        except Fault:
+            await self._parts.volumes.advance(volume.id, Event.DELETE_FAILED)
+            raise
+
+    async def services(self, ctx: Context) -> list[ServiceInfo]:
+        rows = await self._parts.hosts.list()
+        return [
+            ServiceInfo(
+                binary=row.binary,
+                host=row.host,
+                topic=row.topic,
+                status="disabled" if row.disabled else "enabled",
+                state="up" if self._parts.hosts.is_up(row, self._parts.service_down_time_s) else "down",
+                availability_zone=row.availability_zone,
+                updated_at=row.last_seen_up,
+                disabled_reason=row.disabled_reason,
+            )
+            for row in rows
+        ]
+
+    async def reserve_volume(self, ctx: Context, *, volume_id: str, attachment_id: str, instance_uuid: str) -> VolumeAttachment:
+        return await self._parts.attachments.reserve(volume_id, attachment_id, instance_uuid)
+
+    async def unreserve_volume(self, ctx: Context, *, volume_id: str, attachment_id: str) -> None:
+        await self._parts.attachments.unreserve(volume_id, attachment_id)
+
+    async def begin_detaching(self, ctx: Context, *, volume_id: str, attachment_id: str) -> None:
+        await self._parts.attachments.begin_detaching(volume_id, attachment_id)
+
+    async def roll_detaching(self, ctx: Context, *, volume_id: str, attachment_id: str) -> None:
+        await self._parts.attachments.roll_detaching(volume_id, attachment_id)
+
+    async def initialize_connection(
+        self, ctx: Context, *, volume_id: str, connector: Mapping[str, Any], attachment_id: str
+    ) -> dict[str, Any]:
+        volume = await self._parts.volumes.get(volume_id)
+        manager = manager_of(self._parts.manager, volume)
+        return await manager.initialize_connection(ctx, volume=volume, connector=connector, attachment_id=attachment_id)
+
+    async def terminate_connection(
+        self, ctx: Context, *, volume_id: str, connector: Mapping[str, Any] | None, attachment_id: str, force: bool = False
+    ) -> None:
+        volume = await self._parts.volumes.get(volume_id)
+        await manager_of(self._parts.manager, volume).terminate_connection(
+            ctx, volume_id=volume_id, connector=connector, force=force, volume=volume, attachment_id=attachment_id
+        )
+
+    async def attach(
+        self, ctx: Context, *, volume_id: str, attachment_id: str, instance_uuid: str, host_name: str | None, mountpoint: str,
+        mode: str = "rw",
+    ) -> VolumeAttachment:  # fmt: skip
+        volume = await self._parts.volumes.get(volume_id)
+        return await manager_of(self._parts.manager, volume).attach_volume(
+            ctx, volume_id=volume_id, instance_uuid=instance_uuid, host_name=host_name, mountpoint=mountpoint, mode=mode,
+            volume=volume, attachment_id=attachment_id,
+        )  # fmt: skip
+
+    async def detach(self, ctx: Context, *, volume_id: str, attachment_id: str) -> None:
+        volume = await self._parts.volumes.get(volume_id)
+        await manager_of(self._parts.manager, volume).detach_volume(
+            ctx, volume_id=volume_id, attachment_id=attachment_id, volume=volume
+        )
+
+
+def _check_size(size: int) -> None:
+    if not 1 <= size <= SIZE_GIB_MAX:
+        raise InvalidInput(reason=f"Volume size {size} must be a whole number of GiB from 1 to {SIZE_GIB_MAX}.")
+
+
+def _check_name(name: str | None) -> None:
+    if name is not None and not 1 <= len(name.strip()) <= NAME_LENGTH_MAX:
+        raise InvalidInput(reason=f"A volume's name must have 1 to {NAME_LENGTH_MAX} characters.")
+
+
+def _check_detached(volume: Volume) -> None:
+    held = next((row for row in volume.volume_attachment if row.attach_status is not AttachStatus.DETACHED), None)
+    if held is not None:
+        raise VolumeInUse(volume_id=volume.label, instance_uuid=held.instance_uuid, mountpoint=held.mountpoint or "a disk to be")

@@ -1,0 +1,85 @@
+"""cinder-scheduler: knows what every backend last reported, and places new volumes."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import structlog
+from common.db.hosts import Hosts
+
+from cinder_lite.contract import SchedulerAPI, Volume, VolumeManagerAPI
+from cinder_lite.domain.placement import Backend, place
+from cinder_lite.domain.volume import Event
+from cinder_lite.errors import NoValidBackend
+from cinder_lite.flows.parts import advance_once, manager_of
+from cinder_lite.ports.driver import VolumeStats
+from cinder_lite.store.volumes import Volumes
+from common.base.context import Context
+from common.base.errors import Fault
+from common.wire.values import from_primitive
+
+_log = structlog.get_logger(__name__)
+
+
+class SchedulerManager(SchedulerAPI):
+    """Implements the contract. `consumed` is what was placed on a backend since its last report."""
+
+    def __init__(self, volumes: Volumes, hosts: Hosts, manager: VolumeManagerAPI, *, service_down_time_s: float) -> None:
+        self._volumes = volumes
+        self._hosts = hosts
+        self._manager = manager
+        self._service_down_time_s = service_down_time_s
+        self._stats: dict[str, VolumeStats] = {}
+        self._consumed: dict[str, float] = {}
+
+    async def create_volume(
+        self, ctx: Context, *, volume: Volume, snapshot_id: str | None = None, image_id: str | None = None,
+        request_spec: Mapping[str, Any] | None = None, filter_properties: Mapping[str, Any] | None = None,
+        backup_id: str | None = None,
+    ) -> None:  # fmt: skip
+        try:
+            placement = place(volume, await self._backends())
+            if placement.host is None:
+                raise NoValidBackend(reason=placement.reason)
+            await self._hand_over(ctx, volume, placement.host)
+        except Fault as exc:
+            if exc.retryable:
+                raise
+            _log.warning("volume not placed", volume_id=volume.id, reason=str(exc))
+            await advance_once(self._volumes, volume.id, Event.CREATE_FAILED)
+            await self._volumes.add_message(
+                volume.id, event_id="SCHEDULE_ALLOCATE_VOLUME", user_message=str(exc), request_id=ctx.request_id
+            )
+
+    async def update_service_capabilities(
+        self, ctx: Context, *, service_name: str, host: str, capabilities: Mapping[str, Any], cluster_name: str | None = None,
+        timestamp: str | None = None,
+    ) -> None:  # fmt: skip
+        self._stats[host] = from_primitive(dict(capabilities), VolumeStats)
+        self._consumed[host] = 0.0
+
+    async def ask_for_reports(self, ctx: Context) -> None:
+        """Every backend reports soon; nobody there is no error, since each reports when it starts."""
+        try:
+            await self._manager.everywhere().publish_service_capabilities(ctx)
+        except Fault as exc:
+            _log.info("no backend to ask for capabilities", reason=str(exc))
+
+    async def _hand_over(self, ctx: Context, volume: Volume, host: str) -> None:
+        await self._volumes.set_host(volume.id, host)
+        placed = await self._volumes.get(volume.id)
+        backend = host.split("#", maxsplit=1)[0]
+        self._consumed[backend] = self._consumed.get(backend, 0.0) + volume.size
+        await manager_of(self._manager, placed).create_volume(ctx, volume=placed)
+
+    async def _backends(self) -> list[Backend]:
+        """Every backend that has a row in services; one that never reported has no statistics."""
+        return [
+            Backend(
+                host=row.host,
+                is_up=not row.disabled and self._hosts.is_up(row, self._service_down_time_s),
+                availability_zone=row.availability_zone,
+                stats=self._stats.get(row.host),
+                consumed_gb=self._consumed.get(row.host, 0.0),
+            )
+            for row in await self._hosts.list("cinder-volume")
+        ]

@@ -1,0 +1,154 @@
+"""cinder-volume: one backend's manager. An endpoint checks and starts a flow; the flow is a file in cinder_lite/flows."""
+
+import asyncio
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import structlog
+
+from cinder_lite.contract import BackingStoreProbe, SchedulerAPI, Volume, VolumeAttachment, VolumeManagerAPI
+from cinder_lite.errors import InvalidInput, VolumeAttachmentNotFound
+from cinder_lite.flows.create_volume import CreateVolume
+from cinder_lite.flows.delete_volume import DeleteVolume
+from cinder_lite.flows.initialize_connection import InitializeConnection
+from cinder_lite.flows.parts import BackendParts
+from cinder_lite.flows.terminate_connection import Detach, TerminateConnection
+from common.base.context import Context
+from common.base.errors import Fault
+from common.flow.runner import Runner
+from common.host.locks import KeyedLocks
+from common.wire.values import to_primitive
+
+PROBE_BYTES_MAX = 64 * 1024
+
+_log = structlog.get_logger(__name__)
+
+
+class VolumeManager(VolumeManagerAPI):
+    """Implements the contract. One volume's connection flows run one after another; they make no RPC under the lock."""
+
+    def __init__(self, parts: BackendParts, runner: Runner, scheduler: SchedulerAPI, locks: KeyedLocks) -> None:
+        self._parts = parts
+        self._runner = runner
+        self._scheduler = scheduler
+        self._locks = locks
+
+    async def init_host(self) -> None:
+        """Driver and target are ready, and what the rows say is exported is exported: a tgtd that was restarted kept nothing.
+
+        Raises DriverNotInitialized, TargetUnavailable, PortalNotBound.
+        """
+        await self._parts.driver.check_for_setup_error()
+        await self._parts.target.check_for_setup_error()
+        for volume in await self._parts.volumes.list(self._parts.host):
+            if volume.provider_location is not None:
+                await self._ensure_export(volume)
+
+    async def _ensure_export(self, volume: Volume) -> None:
+        """A volume that cannot be exported again is logged; the others and the service go on."""
+        try:
+            export = await self._parts.export_of(volume)
+            await self._parts.volumes.save_export(volume.id, await self._parts.target.create_export(export))
+            for attachment in volume.volume_attachment:
+                connector = await self._parts.attachments.stored_connector(attachment.id)
+                if connector is not None:
+                    await self._parts.target.initialize_connection(export, connector)
+        except Fault as exc:
+            _log.error("volume not exported again", volume_id=volume.id, reason=str(exc))
+
+    async def create_volume(
+        self, ctx: Context, *, volume: Volume, request_spec: Mapping[str, Any] | None = None,
+        filter_properties: Mapping[str, Any] | None = None, allow_reschedule: bool = True,
+    ) -> None:  # fmt: skip
+        await self._runner.start(CreateVolume(ctx, self._parts, volume=volume))
+
+    async def delete_volume(self, ctx: Context, *, volume: Volume, unmanage_only: bool = False, cascade: bool = False) -> None:
+        await self._runner.start(DeleteVolume(ctx, self._parts, volume=volume))
+
+    async def initialize_connection(
+        self, ctx: Context, *, volume: Volume, connector: Mapping[str, Any], attachment_id: str | None = None
+    ) -> dict[str, Any]:
+        async with self._locks.hold(volume.id):
+            flow = InitializeConnection(ctx, self._parts, volume=volume, connector=connector, attachment_id=attachment_id)
+            await self._runner.run(flow)
+            return flow.connection_info
+
+    async def terminate_connection(
+        self, ctx: Context, *, volume_id: str, connector: Mapping[str, Any] | None, force: bool = False,
+        volume: Volume | None = None, attachment_id: str | None = None,
+    ) -> None:  # fmt: skip
+        async with self._locks.hold(volume_id):
+            if attachment_id is not None and not await self._is_live(attachment_id):
+                _log.info("connection of an attachment that is over", volume_id=volume_id, attachment_id=attachment_id)
+                return
+            current = await self._parts.volumes.get(volume_id)
+            flow = TerminateConnection(
+                ctx, self._parts, volume=current, connector=None if force else connector, attachment_id=attachment_id
+            )
+            await self._runner.run(flow)
+
+    async def attach_volume(
+        self, ctx: Context, *, volume_id: str, instance_uuid: str | None, host_name: str | None, mountpoint: str, mode: str,
+        volume: Volume | None = None, attachment_id: str | None = None,
+    ) -> VolumeAttachment:  # fmt: skip
+        if attachment_id is None:
+            raise InvalidInput(reason=f"attach_volume of volume {volume_id} needs the attachment_id that reserve_volume gave.")
+        return await self._parts.attachments.attached(
+            volume_id, attachment_id, instance_uuid=instance_uuid, host_name=host_name, mountpoint=mountpoint, mode=mode
+        )
+
+    async def detach_volume(
+        self, ctx: Context, *, volume_id: str, attachment_id: str | None = None, volume: Volume | None = None
+    ) -> None:
+        async with self._locks.hold(volume_id):
+            current = await self._parts.volumes.get(volume_id)
+            live = attachment_id or next((row.id for row in current.volume_attachment), None)
+            if live is None or not await self._is_live(live):
+                _log.info("volume detach called, but volume not attached", volume_id=volume_id, attachment_id=attachment_id)
+                return
+            await self._runner.run(Detach(ctx, self._parts, volume=current, attachment_id=live))
+
+    async def publish_service_capabilities(self, ctx: Context) -> None:
+        await self.report_capabilities(ctx)
+
+    async def report_capabilities(self, ctx: Context) -> None:
+        """Tell every scheduler what this backend has; nobody there is no error, the next report comes soon."""
+        try:
+            stats = await self._parts.driver.get_volume_stats()
+            await self._scheduler.everywhere().update_service_capabilities(
+                ctx, service_name="volume", host=self._parts.host, capabilities=to_primitive(stats)
+            )
+        except Fault as exc:
+            _log.info("capabilities not reported", host=self._parts.host, reason=str(exc))
+
+    async def _is_live(self, attachment_id: str) -> bool:
+        try:
+            await self._parts.attachments.get(attachment_id)
+        except VolumeAttachmentNotFound:
+            return False
+        return True
+
+
+class BackingStore(BackingStoreProbe):
+    """Implements the contract."""
+
+    def __init__(self, parts: BackendParts) -> None:
+        self._parts = parts
+
+    async def about(self, ctx: Context) -> dict[str, str]:
+        return {"backend": self._parts.host, "target": self._parts.target.kind}
+
+    async def read_backing(self, ctx: Context, *, volume: Volume, offset: int, length: int) -> dict[str, str]:
+        if not 0 < length <= PROBE_BYTES_MAX or offset < 0:
+            raise InvalidInput(reason=f"offset {offset} and length {length} must lie in 0.. and 1..{PROBE_BYTES_MAX}.")
+        path = self._parts.driver.local_path(await self._parts.volumes.get(volume.id))
+        return {"path": path, "hex": (await asyncio.to_thread(_read, path, offset, length)).hex()}
+
+
+def _read(path: str, offset: int, length: int) -> bytes:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        return os.pread(descriptor, length, offset)
+    finally:
+        os.close(descriptor)

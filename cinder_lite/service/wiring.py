@@ -1,0 +1,196 @@
+"""The one file of cinder that names concrete parts: which adapters stand behind the ports, and what each process serves."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import assert_never
+
+from cinder_lite.config import Backend, CinderConfig, cinder_sections, load_cinder
+from cinder_lite.contract import BackingStoreProbe, SchedulerAPI, VolumeAPI, VolumeManagerAPI
+from cinder_lite.drivers.fake import FakeDriver
+from cinder_lite.drivers.file import FileDriver, FileOptions
+from cinder_lite.flows.parts import BackendParts
+from cinder_lite.ports.driver import VolumeDriver
+from cinder_lite.ports.target import Target
+from cinder_lite.service.api import ApiParts, VolumeApi
+from cinder_lite.service.scheduler import SchedulerManager
+from cinder_lite.service.volume import BackingStore, VolumeManager
+from cinder_lite.store.volume_attachment import VolumeAttachments
+from cinder_lite.store.volumes import Volumes
+from cinder_lite.targets.fake import FakeTarget
+from cinder_lite.targets.local import LocalTarget
+from cinder_lite.targets.tgt import TgtOptions, TgtTarget
+from cinder_lite.targets.tgtd import TgtDaemon
+from common.app.config import Overrides, Section
+from common.app.process import Ground, alongside, ground
+from common.app.service import OpenBus, Process, Service
+from common.base.clock import Clock
+from common.base.context import Context
+from common.base.errors import Misconfigured
+from common.db.revisions import Branch
+from common.host.locks import KeyedLocks
+from common.rpc.session import Serving
+
+CAPABILITIES_INTERVAL_S = 60.0
+"""backend_stats_polling_interval of cinder."""
+
+
+MIGRATIONS = Branch("cinder", Path(__file__).parent.parent / "store" / "migrations")
+
+
+@asynccontextmanager
+async def api(config: CinderConfig, clock: Clock, open_bus: OpenBus) -> AsyncIterator[None]:
+    """cinder-api."""
+    host = config.common.host
+    async with ground(
+        config.common, config.database, name=f"cinder-api.{host}", migrations=MIGRATIONS, clock=clock, open_bus=open_bus
+    ) as base:
+        parts = ApiParts(
+            volumes=Volumes(base.database, clock),
+            attachments=VolumeAttachments(base.database, clock),
+            hosts=base.hosts,
+            scheduler=SchedulerAPI.over(base.rpc, exchange=config.common.control_exchange),
+            manager=_manager_client(config, base),
+            service_down_time_s=config.common.service_down_time,
+        )
+        async with base.serve(_serving(config, host, VolumeApi(parts)), binary="cinder-api", topic="cinder-api", host=host):
+            yield
+
+
+@asynccontextmanager
+async def scheduler(config: CinderConfig, clock: Clock, open_bus: OpenBus) -> AsyncIterator[None]:
+    """cinder-scheduler. It asks every backend for a report as soon as it listens."""
+    host = config.common.host
+    name = f"cinder-scheduler.{host}"
+    async with ground(config.common, config.database, name=name, migrations=MIGRATIONS, clock=clock, open_bus=open_bus) as base:
+        backends = _manager_client(config, base)
+        manager = SchedulerManager(
+            Volumes(base.database, clock), base.hosts, backends, service_down_time_s=config.common.service_down_time
+        )
+        async with base.serve(_serving(config, host, manager), binary="cinder-scheduler", topic="cinder-scheduler", host=host):
+            await manager.ask_for_reports(Context(is_admin=True))
+            yield
+
+
+@asynccontextmanager
+async def volume(config: CinderConfig, clock: Clock, open_bus: OpenBus) -> AsyncIterator[None]:
+    """cinder-volume: every enabled backend of this host, each with a row of services and topics of its own."""
+    name = f"cinder-volume.{config.common.host}"
+    async with (
+        ground(config.common, config.database, name=name, migrations=MIGRATIONS, clock=clock, open_bus=open_bus) as base,
+        AsyncExitStack() as stack,
+    ):
+        for backend in config.backends:
+            await stack.enter_async_context(_backend(config, backend, base))
+        yield
+
+
+@asynccontextmanager
+async def _backend(config: CinderConfig, backend: Backend, base: Ground) -> AsyncIterator[None]:
+    host = f"{config.common.host}@{backend.name}"
+    async with AsyncExitStack() as stack:
+        if backend.tgtd_managed and backend.target_helper == "tgtadm":
+            await stack.enter_async_context(_daemon(backend, base.clock))
+        parts = BackendParts(
+            host=host,
+            volumes=Volumes(base.database, base.clock),
+            attachments=VolumeAttachments(base.database, base.clock),
+            driver=_driver(backend),
+            target=_target(config, backend, base.clock),
+        )
+        schedulers = SchedulerAPI.over(base.rpc, exchange=config.common.control_exchange)
+        manager = VolumeManager(parts, base.runner, schedulers, KeyedLocks())
+        await manager.init_host()
+        endpoints = [manager, BackingStore(parts)] if config.common.enable_data_probe else [manager]
+        servers = (
+            _serving(config, host, *endpoints),
+            _serving(config, config.common.host, *endpoints, topic=f"cinder-volume.{host}"),
+        )
+        await stack.enter_async_context(base.serve(*servers, binary="cinder-volume", topic="cinder-volume", host=host))
+        await stack.enter_async_context(alongside(_report(manager, base.clock)))
+        yield
+
+
+async def _report(manager: VolumeManager, clock: Clock) -> None:
+    while True:
+        await manager.report_capabilities(Context(is_admin=True))
+        await clock.sleep(CAPABILITIES_INTERVAL_S)
+
+
+def _serving(config: CinderConfig, server: str, *endpoints: object, topic: str | None = None) -> Serving:
+    return Serving(endpoints, server, topic=topic, exchange=config.common.control_exchange)
+
+
+def _manager_client(config: CinderConfig, base: Ground) -> VolumeManagerAPI:
+    return VolumeManagerAPI.over(base.rpc, exchange=config.common.control_exchange)
+
+
+def _driver(backend: Backend) -> VolumeDriver:
+    match backend.driver:
+        case "file":
+            options = FileOptions(
+                volumes_dir=backend.volumes_dir,
+                volume_backend_name=backend.volume_backend_name,
+                capacity_gb=backend.file_capacity_gb,
+                max_over_subscription_ratio=backend.max_over_subscription_ratio,
+                reserved_percentage=backend.reserved_percentage,
+            )
+            return FileDriver(options)
+        case "fake":
+            return FakeDriver(backend.volume_backend_name)
+        case "lvm":
+            raise _not_here(backend, "volume_driver", "cinder.volume.drivers.lvm.LVMVolumeDriver", "...file.FileDriver")
+        case unknown:
+            assert_never(unknown)
+
+
+def _target(config: CinderConfig, backend: Backend, clock: Clock) -> Target:
+    match backend.target_helper:
+        case "tgtadm":
+            return TgtTarget(_tgt_options(backend), clock)
+        case "local":
+            return LocalTarget(backend.volumes_dir, my_ip=config.common.my_ip)
+        case "fake":
+            return FakeTarget()
+        case "lioadm":
+            raise _not_here(backend, "target_helper", "lioadm", "tgtadm or local")
+        case "auto":
+            raise AssertionError("decided when the file was read")
+        case unknown:
+            assert_never(unknown)
+
+
+def _not_here(backend: Backend, option: str, found: str, wanted: str) -> Misconfigured:
+    return Misconfigured(reason=f"[{backend.name}] {option} is {found}, which this release does not have; wanted: {wanted}")
+
+
+def _tgt_options(backend: Backend) -> TgtOptions:
+    return TgtOptions(
+        portal_ip=backend.target_ip_address,
+        portal_port=backend.target_port,
+        control_port=backend.tgt_control_port,
+        ipc_socket=Path(backend.tgt_ipc_socket) if backend.tgt_ipc_socket else None,
+        target_prefix=backend.target_prefix,
+    )
+
+
+def _daemon(backend: Backend, clock: Clock) -> TgtDaemon:
+    return TgtDaemon(_tgt_options(backend), clock)
+
+
+def _load(files: Sequence[Path], overrides: Overrides, foreign: Sequence[Section]) -> CinderConfig:
+    return load_cinder(files, overrides=overrides, foreign=foreign)
+
+
+SERVICE = Service(
+    name="cinder",
+    processes=(
+        Process("api", "cinder-api", api),
+        Process("scheduler", "cinder-scheduler", scheduler),
+        Process("volume", "cinder-volume", volume),
+    ),
+    load=_load,
+    sections=cinder_sections,
+    migrations=MIGRATIONS,
+    contracts=(VolumeAPI, SchedulerAPI, VolumeManagerAPI, BackingStoreProbe),
+)

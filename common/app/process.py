@@ -1,0 +1,109 @@
+"""What every service process stands on: its bus, its database, its flows' journal, its heartbeat."""
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from common.app.options import CommonConfig, DatabaseConfig
+from common.app.service import OpenBus
+from common.base.clock import Clock
+from common.base.errors import Fault
+from common.db.engine import Database, open_database
+from common.db.hosts import Hosts
+from common.db.journal import Journal
+from common.db.revisions import Branch
+from common.flow.runner import Runner
+from common.rpc.client import RpcClient
+from common.rpc.options import RpcOptions
+from common.rpc.session import Serving, client, serving
+from common.transport.port import Transport
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """The parts that every process has. `runner` is drained before the bus and the database close."""
+
+    config: CommonConfig
+    clock: Clock
+    transport: Transport
+    rpc: RpcClient
+    options: RpcOptions
+    database: Database
+    hosts: Hosts
+    runner: Runner
+
+    @asynccontextmanager
+    async def serve(self, *servers: Serving, binary: str, topic: str, host: str) -> AsyncIterator[None]:
+        """Serve and report being alive inside the block, under the row (binary, host) of services."""
+        await self.hosts.register(binary=binary, host=host, topic=topic, availability_zone="nova")
+        async with (
+            serving(
+                self.transport, *servers, clock=self.clock, options=self.options, grace_s=self.config.graceful_shutdown_timeout
+            ),
+            alongside(self._report(binary, host)),
+        ):
+            _log.info("serving", binary=binary, host=host, topic=topic, bus=self.transport.url)
+            yield
+
+    async def _report(self, binary: str, host: str) -> None:
+        """The heartbeat. It never dies: a database that is away is logged once, and the next beat tries again."""
+        is_failing = False
+        while True:
+            try:
+                await self.hosts.report_state(binary=binary, host=host)
+                is_failing = False
+            except Fault as exc:
+                if not is_failing:
+                    _log.warning("heartbeat not written", binary=binary, host=host, reason=str(exc))
+                is_failing = True
+            await self.clock.sleep(self.config.report_interval)
+
+
+@asynccontextmanager
+async def ground(
+    config: CommonConfig, database: DatabaseConfig, *, name: str, migrations: Branch, clock: Clock, open_bus: OpenBus
+) -> AsyncIterator[Ground]:
+    """Open bus and database for the process `name` ("nova-compute.cmp1").
+
+    Raises DatabaseUnavailable, DatabaseNotUpgraded, BusUnavailable, Misconfigured.
+    """
+    options = RpcOptions(
+        control_exchange=config.control_exchange,
+        response_timeout_s=config.rpc_response_timeout,
+        prefetch=config.executor_thread_pool_size,
+    )
+    async with AsyncExitStack() as stack:
+        tables = open_database(database.connection, clock=clock, branches=(migrations,))
+        stack.push_async_callback(tables.close)
+        await tables.check()
+        transport = await open_bus(config.transport_url, name)
+        stack.push_async_callback(transport.close)
+        rpc = await stack.enter_async_context(client(transport, clock=clock, options=options))
+        runner = await stack.enter_async_context(Runner(Journal(tables, clock), clock=clock, owner=name))
+        yield Ground(
+            config=config,
+            clock=clock,
+            transport=transport,
+            rpc=rpc,
+            options=options,
+            database=tables,
+            hosts=Hosts(tables, clock),
+            runner=runner,
+        )
+
+
+@asynccontextmanager
+async def alongside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """`work` runs while the block does and is cancelled at its end; if it fails, the block does."""
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(work)
+        try:
+            yield
+        finally:
+            task.cancel()

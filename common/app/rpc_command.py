@@ -1,0 +1,119 @@
+"""`lite rpc`: publish any RPC message by hand, as `method key=value ...`."""
+
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+
+from common.app.cli import print_json
+from common.app.commands import ConfigFiles, Debug, UsersSender, on_bus, tell, users_context
+from common.app.whole import Whole, read_whole
+from common.base.clock import Clock
+from common.rpc.contract import Kind, Method, Route, methods_of
+
+app = typer.Typer(
+    help="Send a message to any server: exit code 0 with the result, 1 with the server's error, 2 without a reply in time, "
+    "3 when nobody listens.",
+    no_args_is_help=True,
+)
+
+Topic = Annotated[str, typer.Argument(metavar="TOPIC[.SERVER]", help="compute, compute.cmp1, cinder-volume.host@backend ...")]
+Name = Annotated[str, typer.Argument(metavar="METHOD", help="The method's name on the wire.")]
+Arguments = Annotated[
+    list[str] | None, typer.Argument(metavar="KEY=VALUE...", help="Arguments; a VALUE that is JSON is sent as such, else as text.")
+]
+Version = Annotated[str | None, typer.Option(help="RPC version; default: the contract's, else 1.0.")]
+Namespace = Annotated[str | None, typer.Option(help="Namespace of the method.")]
+Exchange = Annotated[str | None, typer.Option(help="Control exchange; default: the one that owns the topic, else openstack.")]
+Seconds = Annotated[float | None, typer.Option(min=0.001, help="Seconds to wait; default: rpc_response_timeout.")]
+
+
+@app.command("call")
+def call_(
+    topic: Topic, method: Name, arguments: Arguments = None, version: Version = None, namespace: Namespace = None,
+    exchange: Exchange = None, timeout: Seconds = None, config_file: ConfigFiles = None, debug: Debug = False,
+) -> None:  # fmt: skip
+    """Call a method and print its result as JSON."""
+    whole = read_whole(config_file, debug=debug)
+    route = _route(whole, topic, method, version, namespace, exchange, timeout)
+
+    async def work(sender: UsersSender, clock: Clock) -> Any:
+        return await sender.call(route, _method(route, method, Kind.CALL), users_context(), _arguments(arguments))
+
+    print_json(on_bus(whole.common, work))
+
+
+@app.command("cast")
+def cast_(
+    topic: Topic, method: Name, arguments: Arguments = None, version: Version = None, namespace: Namespace = None,
+    exchange: Exchange = None, timeout: Seconds = None, config_file: ConfigFiles = None, debug: Debug = False,
+) -> None:  # fmt: skip
+    """Send a request that nobody answers; done when the bus has it."""
+    whole = read_whole(config_file, debug=debug)
+    _cast(whole, _route(whole, topic, method, version, namespace, exchange, timeout), method, arguments)
+
+
+@app.command()
+def fanout(
+    topic: Annotated[str, typer.Argument(metavar="TOPIC", help="compute, cinder-volume ...")], method: Name,
+    arguments: Arguments = None, version: Version = None, namespace: Namespace = None, exchange: Exchange = None,
+    timeout: Seconds = None, config_file: ConfigFiles = None, debug: Debug = False,
+) -> None:  # fmt: skip
+    """Send a request to every server of a topic."""
+    whole = read_whole(config_file, debug=debug)
+    _cast(whole, _route(whole, topic, method, version, namespace, exchange, timeout, is_fanout=True), method, arguments)
+
+
+def _cast(whole: Whole, route: Route, method: str, arguments: list[str] | None) -> None:
+    async def work(sender: UsersSender, clock: Clock) -> None:
+        await sender.cast(route, _method(route, method, Kind.CAST), users_context(), _arguments(arguments))
+
+    on_bus(whole.common, work)
+    tell(f"{method} is on the bus for {route}.")
+
+
+def _route(
+    whole: Whole, topic: str, method: str, version: str | None, namespace: str | None, exchange: str | None, timeout: float | None,
+    *, is_fanout: bool = False,
+) -> Route:  # fmt: skip
+    return Route(
+        topic=topic,
+        version=version or _known_version(whole, topic, method, namespace) or "1.0",
+        exchange=exchange or whole.exchange_of(topic),
+        namespace=namespace,
+        fanout=is_fanout,
+        timeout_s=timeout,
+    )
+
+
+def _known_version(whole: Whole, topic: str, method: str, namespace: str | None) -> str | None:
+    for service in whole.installed:
+        for contract in service.contracts:
+            route = contract.__rpc_route__
+            is_its_topic = topic == route.topic or topic.startswith(f"{route.topic}.")
+            known = methods_of(contract).get(method)
+            if is_its_topic and route.namespace == namespace and known is not None:
+                return known.version
+    return None
+
+
+def _method(route: Route, name: str, kind: Kind) -> Method:
+    return Method(name=name, kind=kind, version=route.version, parameters={}, optional=frozenset(), result=Any)
+
+
+def _arguments(words: list[str] | None) -> Mapping[str, Any]:
+    found = {}
+    for word in words or []:
+        key, mark, value = word.partition("=")
+        if not mark or not key.isidentifier():
+            raise typer.BadParameter(f"{word!r} is no argument; wanted: KEY=VALUE")
+        found[key] = _value(value)
+    return found
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

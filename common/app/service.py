@@ -1,0 +1,77 @@
+"""What a service tells the `lite` command about itself, through the entry point group `lite.services`.
+
+common imports no service: a third party's service joins in the same way, by naming an object of this class.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+from common.app.config import Overrides, Section
+from common.app.options import CommonConfig, DatabaseConfig
+from common.base.clock import Clock
+from common.db.revisions import Branch
+from common.rpc.contract import Contract
+from common.transport.port import Transport
+
+GROUP = "lite.services"
+
+OpenBus = Callable[[str, str], Awaitable[Transport]]
+"""(transport_url, connection name) -> an open transport; the embedded demo gives every process the same bus in memory."""
+
+
+class ServiceConfig(Protocol):
+    """What every service's configuration has."""
+
+    @property
+    def common(self) -> CommonConfig: ...
+    @property
+    def database(self) -> DatabaseConfig: ...
+    @property
+    def warnings(self) -> tuple[str, ...]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """One kind of process. `run` serves inside its block and drains at its end. `binary` is its name in the services table."""
+
+    name: str
+    binary: str
+    run: Callable[[Any, Clock, OpenBus], AbstractAsyncContextManager[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A service.
+
+    name         "nova"; its command is nova-lite
+    processes    in the order in which they are best started
+    load         (files, overrides, sections of others that share the files) -> its configuration; raises Misconfigured
+    sections     its sections, for samples
+    migrations   its alembic branch
+    contracts    what it offers on the bus; with them come the errors that it raises
+    """
+
+    name: str
+    processes: tuple[Process, ...]
+    load: Callable[[Sequence[Path], Overrides, Sequence[Section]], ServiceConfig]
+    sections: Callable[[], Sequence[Section]]
+    migrations: Branch
+    contracts: tuple[type[Contract], ...]
+
+    def process(self, name: str) -> Process:
+        """The process of that name. Raises KeyError."""
+        return {process.name: process for process in self.processes}[name]
+
+
+def neighbours(name: str, known: Mapping[str, Service]) -> list[Section]:
+    """The sections of the other services: one file may serve all of them."""
+    return [section for service in known.values() if service.name != name for section in service.sections()]
+
+
+def services() -> Mapping[str, Service]:
+    """The services that are installed, by name."""
+    return {entry.name: cast(Service, entry.load()) for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name)}

@@ -1,0 +1,85 @@
+"""Boot a server on the compute host that nova-api chose."""
+
+import msgspec
+
+from common.base.context import Context
+from common.base.errors import Fault
+from common.flow.steps import Flow
+from common.machine.saga import Saga, Step
+from nova_lite.contract import Instance
+from nova_lite.domain.instance import Event
+from nova_lite.flows.parts import ApiParts, ComputeParts, advance_once
+
+REQUEST_BOOT = Saga(
+    "request_boot", steps=(Step("create_instance", undo="fail_instance"), Step("build_and_run_instance", timeout_s=15, attempts=2))
+)
+
+BOOT = Saga(
+    "boot",
+    steps=(Step("begin_spawn", undo="fail_build"), Step("spawn", undo="destroy", timeout_s=60), Step("activate", attempts=5)),
+)
+
+
+class InstanceArguments(msgspec.Struct, frozen=True, kw_only=True):
+    """The server as nova-api entered it."""
+
+    instance: Instance
+
+
+class RequestBoot(Flow[InstanceArguments]):
+    """Completed: the server's row is there, and its host's bus has the order."""
+
+    saga = REQUEST_BOOT
+
+    def __init__(self, ctx: Context, parts: ApiParts, *, instance: Instance) -> None:
+        super().__init__(
+            ctx,
+            id=f"request_boot:{instance.uuid}",
+            subject=f"server:{instance.uuid}",
+            arguments=InstanceArguments(instance=instance),
+        )
+        self.parts = parts
+
+    async def create_instance(self, ctx: Context) -> None:
+        await self.parts.instances.create(self.arguments.instance)
+
+    async def fail_instance(self, ctx: Context) -> None:
+        await advance_once(self.parts.instances, self.arguments.instance.uuid, Event.BUILD_FAILED)
+
+    async def build_and_run_instance(self, ctx: Context) -> None:
+        instance = self.arguments.instance
+        await self.parts.on(instance).build_and_run_instance(ctx, instance=instance)
+
+
+class Boot(Flow[InstanceArguments]):
+    """Completed: the machine runs, and the server is active."""
+
+    saga = BOOT
+
+    def __init__(self, ctx: Context, parts: ComputeParts, *, instance: Instance) -> None:
+        super().__init__(
+            ctx, id=f"boot:{instance.uuid}", subject=f"server:{instance.uuid}", arguments=InstanceArguments(instance=instance)
+        )
+        self.parts = parts
+        self.uuid = instance.uuid
+
+    async def begin_spawn(self, ctx: Context) -> None:
+        await advance_once(self.parts.instances, self.uuid, Event.SPAWN)
+
+    async def fail_build(self, ctx: Context) -> None:
+        await advance_once(self.parts.instances, self.uuid, Event.BUILD_FAILED)
+
+    async def spawn(self, ctx: Context) -> None:
+        await self.parts.hypervisor.spawn(self.arguments.instance)
+
+    async def destroy(self, ctx: Context) -> None:
+        await self.parts.hypervisor.destroy(self.uuid)
+
+    async def activate(self, ctx: Context) -> None:
+        await advance_once(self.parts.instances, self.uuid, Event.SPAWNED)
+
+    async def compensated(self, fault: Fault) -> None:
+        await self.parts.record_fault(self, self.uuid, fault, "Booting failed")
+
+    async def parked(self, fault: Fault) -> None:
+        await self.compensated(fault)

@@ -1,0 +1,113 @@
+"""Delete a server: its machine first, then each of its volumes by the detach saga, its row last."""
+
+import msgspec
+
+from common.base.context import Context
+from common.base.errors import Fault, Unavailable
+from common.base.ids import new_uuid
+from common.flow.steps import Flow
+from common.machine.saga import Saga, Step
+from nova_lite.contract import BlockDeviceMapping, Instance
+from nova_lite.domain.instance import Event
+from nova_lite.flows.detach_volume import DetachVolume
+from nova_lite.flows.parts import ApiParts, ComputeParts, advance_once
+from nova_lite.ports.volumes import VolumeStatus
+
+REQUEST_DELETE = Saga(
+    "request_delete", steps=(Step("begin_delete", undo="fail_delete"), Step("terminate_instance", timeout_s=15, attempts=2))
+)
+
+DELETE = Saga(
+    "delete",
+    pivot="destroy",
+    steps=(
+        Step("adopt_deletion", undo="fail_delete"),
+        Step("destroy", timeout_s=60, attempts=3),
+        Step("detach_volumes", timeout_s=300, attempts=6),
+        Step("destroy_instance", attempts=5),
+    ),
+)
+
+
+class StillAttaching(Unavailable):
+    """Volume {volume_id} is being attached at this moment; it is released once that has ended."""
+
+
+class DeleteArguments(msgspec.Struct, frozen=True, kw_only=True):
+    """The server that is to go."""
+
+    instance: Instance
+
+
+class RequestDelete(Flow[DeleteArguments]):
+    """Completed: the server is `deleting`, and its host's bus has the order."""
+
+    saga = REQUEST_DELETE
+
+    def __init__(self, ctx: Context, parts: ApiParts, *, instance: Instance) -> None:
+        super().__init__(
+            ctx,
+            id=f"request_delete:{instance.uuid}:{ctx.message_id or new_uuid()}",
+            subject=f"server:{instance.uuid}",
+            arguments=DeleteArguments(instance=instance),
+        )
+        self.parts = parts
+
+    async def begin_delete(self, ctx: Context) -> None:
+        await self.parts.instances.advance(self.arguments.instance.uuid, Event.DELETE)
+
+    async def fail_delete(self, ctx: Context) -> None:
+        await advance_once(self.parts.instances, self.arguments.instance.uuid, Event.DELETE_FAILED)
+
+    async def terminate_instance(self, ctx: Context) -> None:
+        await self.parts.on(self.arguments.instance).terminate_instance(ctx, instance=self.arguments.instance)
+
+
+class Delete(Flow[DeleteArguments]):
+    """Completed: nothing of the server is left but a soft-deleted row."""
+
+    saga = DELETE
+
+    def __init__(self, ctx: Context, parts: ComputeParts, *, instance: Instance) -> None:
+        super().__init__(
+            ctx,
+            id=f"delete:{instance.uuid}:{ctx.message_id or new_uuid()}",
+            subject=f"server:{instance.uuid}",
+            arguments=DeleteArguments(instance=instance),
+        )
+        self.parts = parts
+        self.uuid = instance.uuid
+
+    async def adopt_deletion(self, ctx: Context) -> None:
+        """The row says that from here on the server's state is this saga's to settle."""
+
+    async def fail_delete(self, ctx: Context) -> None:
+        await advance_once(self.parts.instances, self.uuid, Event.DELETE_FAILED)
+
+    async def destroy(self, ctx: Context) -> None:
+        await self.parts.hypervisor.destroy(self.uuid)
+
+    async def detach_volumes(self, ctx: Context) -> None:
+        """A volume that is just being attached is tried again until its own saga has ended."""
+        for mapping in await self.parts.mappings.list(self.uuid):
+            if mapping.volume_id is not None:
+                await self._release(ctx, mapping)
+
+    async def destroy_instance(self, ctx: Context) -> None:
+        await advance_once(self.parts.instances, self.uuid, Event.DESTROYED)
+
+    async def _release(self, ctx: Context, mapping: BlockDeviceMapping) -> None:
+        volume_id, attachment_id = mapping.volume_id or "", mapping.attachment_id or ""
+        volume = await self.parts.volumes.get(ctx, volume_id=volume_id)
+        if volume.status is VolumeStatus.ATTACHING:
+            raise StillAttaching(volume_id=volume_id)
+        if volume.status is VolumeStatus.IN_USE:
+            await self.parts.volumes.begin_detaching(ctx, volume_id=volume_id, attachment_id=attachment_id)
+        await self.parts.runner.run(DetachVolume(ctx, self.parts, bdm=mapping))
+
+    async def parked(self, fault: Fault) -> None:
+        await self.parts.record_fault(self, self.uuid, fault, "Deleting failed")
+        await self.fail_delete(self.ctx)
+
+    async def compensated(self, fault: Fault) -> None:
+        await self.parts.record_fault(self, self.uuid, fault, "Deleting failed")

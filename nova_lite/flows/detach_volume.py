@@ -1,0 +1,99 @@
+"""Detach a volume, the compute host's half (attach-flow D6 to D12): attach, backwards.
+
+The pivot is the guest letting go. Before it, a failure makes the volume in-use again; after it, only forward: the volume becomes
+available when disk, host connection and export were seen gone, in that order, and the mapping goes last.
+"""
+
+from typing import Any
+
+import msgspec
+
+from common.base.context import Context
+from common.base.errors import Fault
+from common.base.ids import new_uuid
+from common.flow.steps import Flow
+from common.machine.saga import Saga, Step
+from nova_lite.contract import BlockDeviceMapping
+from nova_lite.flows.parts import ComputeParts
+
+DETACH_VOLUME = Saga(
+    "detach_volume",
+    pivot="detach_volume",
+    steps=(
+        Step("adopt_detachment", undo="roll_detaching", timeout_s=30),
+        Step("detach_volume", timeout_s=60),
+        Step("disconnect_volume", timeout_s=60, attempts=5),
+        Step("terminate_connection", timeout_s=60, attempts=5),
+        Step("detach", timeout_s=60, attempts=5),
+        Step("destroy_block_device_mapping", timeout_s=10, attempts=5),
+    ),
+)
+
+
+class DetachArguments(msgspec.Struct, frozen=True, kw_only=True):
+    """One block_device_mapping row that is to go."""
+
+    instance_uuid: str
+    volume_id: str
+    attachment_id: str
+    bdm_uuid: str
+
+
+class DetachVolume(Flow[DetachArguments]):
+    """Completed: the volume is available, and nothing of the attachment is left."""
+
+    saga = DETACH_VOLUME
+
+    def __init__(self, ctx: Context, parts: ComputeParts, *, bdm: BlockDeviceMapping) -> None:
+        arguments = DetachArguments(
+            instance_uuid=bdm.instance_uuid,
+            volume_id=bdm.volume_id or "",
+            attachment_id=bdm.attachment_id or "",
+            bdm_uuid=bdm.uuid,
+        )
+        super().__init__(
+            ctx,
+            id=f"detach_volume:{arguments.attachment_id}:{ctx.message_id or new_uuid()}",
+            subject=f"volume:{arguments.volume_id}",
+            arguments=arguments,
+        )
+        self.parts = parts
+
+    async def adopt_detachment(self, ctx: Context) -> None:
+        """The row says that from here on making the volume in-use again is this saga's to do."""
+
+    async def roll_detaching(self, ctx: Context) -> None:
+        args = self.arguments
+        await self.parts.volumes.roll_detaching(ctx, volume_id=args.volume_id, attachment_id=args.attachment_id)
+
+    async def detach_volume(self, ctx: Context) -> None:
+        await self.parts.let_go(self.arguments.instance_uuid, self.arguments.volume_id)
+
+    async def disconnect_volume(self, ctx: Context) -> None:
+        info = await self._connection_info()
+        if info is not None:
+            await self.parts.connector.disconnect_volume(info)
+
+    async def terminate_connection(self, ctx: Context) -> None:
+        """With the connector that was used to connect, whatever this host's properties are by now."""
+        args, info = self.arguments, await self._connection_info()
+        await self.parts.volumes.terminate_connection(
+            ctx, volume_id=args.volume_id, connector=(info or {}).get("connector"), attachment_id=args.attachment_id
+        )
+
+    async def detach(self, ctx: Context) -> None:
+        await self.parts.volumes.detach(ctx, volume_id=self.arguments.volume_id, attachment_id=self.arguments.attachment_id)
+
+    async def destroy_block_device_mapping(self, ctx: Context) -> None:
+        await self.parts.mappings.destroy(self.arguments.bdm_uuid)
+
+    async def compensated(self, fault: Fault) -> None:
+        await self.parts.record_fault(
+            self, self.arguments.instance_uuid, fault, f"Detaching volume {self.arguments.volume_id} failed"
+        )
+
+    async def parked(self, fault: Fault) -> None:
+        await self.compensated(fault)
+
+    async def _connection_info(self) -> dict[str, Any] | None:
+        return await self.parts.mappings.connection_info(self.arguments.bdm_uuid)

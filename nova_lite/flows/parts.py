@@ -1,0 +1,71 @@
+"""What the flows of nova act on. `wiring` fills these in."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from common.base.clock import Clock
+from common.base.errors import Conflict, Fault
+from common.flow.runner import Runner
+from common.flow.steps import Flow
+from nova_lite.contract import ComputeManagerAPI, Instance
+from nova_lite.domain.instance import INSTANCE, Event
+from nova_lite.errors import ComputeServiceUnavailable, InstanceNotFound
+from nova_lite.ports.connector import Connector
+from nova_lite.ports.hypervisor import Hypervisor
+from nova_lite.ports.volumes import Volumes
+from nova_lite.store.block_device_mapping import BlockDeviceMappings
+from nova_lite.store.instances import Instances
+
+
+@dataclass(frozen=True, slots=True)
+class ApiParts:
+    """nova-api's."""
+
+    instances: Instances
+    mappings: BlockDeviceMappings
+    volumes: Volumes
+    compute: ComputeManagerAPI
+
+    def on(self, instance: Instance) -> ComputeManagerAPI:
+        """The compute host that the server is on."""
+        if instance.host is None:
+            raise ComputeServiceUnavailable(host="no host", reason=f"server {instance.display_name} was never given one")
+        return self.compute.on(instance.host)
+
+
+@dataclass(frozen=True, slots=True)
+class ComputeParts:
+    """One compute host's."""
+
+    host: str
+    instances: Instances
+    mappings: BlockDeviceMappings
+    volumes: Volumes
+    hypervisor: Hypervisor
+    connector: Connector
+    runner: Runner
+    clock: Clock
+
+    async def let_go(self, instance_uuid: str, volume_id: str) -> None:
+        """The machine has the disk no longer. A machine that is gone took its disks with it."""
+        if instance_uuid in await self.hypervisor.list_instances():
+            await self.hypervisor.detach_volume(volume_id, instance_uuid)
+
+    async def record_fault(self, flow: Flow[Any], instance_uuid: str, fault: Fault, what: str) -> None:
+        """What `nova-lite show` prints about something that failed behind the answer."""
+        await self.instances.add_fault(
+            instance_uuid, code=fault.code, message=f"{what}: {fault}", host=self.host, request_id=flow.ctx.request_id
+        )
+
+
+async def advance_once(instances: Instances, uuid: str, event: Event) -> None:
+    """Advance a server's state; where it is there already, by an earlier try of the same step, nothing happens."""
+    try:
+        await instances.advance(uuid, event)
+    except Conflict:
+        found = await instances.get(uuid)
+        if (found.vm_state, found.task_state) != INSTANCE.target(event):
+            raise
+    except InstanceNotFound:
+        if event is not Event.DESTROYED:
+            raise

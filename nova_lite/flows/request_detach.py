@@ -1,0 +1,58 @@
+"""Detach a volume, nova-api's half (attach-flow D3, D4)."""
+
+import msgspec
+
+from common.base.context import Context
+from common.base.ids import new_uuid
+from common.flow.steps import Flow
+from common.machine.saga import Saga, Step
+from nova_lite.contract import BlockDeviceMapping, Instance
+from nova_lite.flows.parts import ApiParts
+
+REQUEST_DETACH = Saga(
+    "request_detach",
+    pivot="detach_volume",
+    steps=(
+        Step("begin_detaching", undo="roll_detaching", timeout_s=30),
+        Step("detach_volume", timeout_s=15, attempts=2),
+    ),
+)
+
+
+class RequestDetachArguments(msgspec.Struct, frozen=True, kw_only=True):
+    """Which attachment goes."""
+
+    instance: Instance
+    volume_id: str
+    attachment_id: str
+
+
+class RequestDetach(Flow[RequestDetachArguments]):
+    """Completed: the volume is `detaching`, and the compute host's bus has the order."""
+
+    saga = REQUEST_DETACH
+
+    def __init__(self, ctx: Context, parts: ApiParts, *, instance: Instance, bdm: BlockDeviceMapping) -> None:
+        super().__init__(
+            ctx,
+            id=f"request_detach:{bdm.attachment_id}:{ctx.message_id or new_uuid()}",
+            subject=f"volume:{bdm.volume_id}",
+            arguments=RequestDetachArguments(
+                instance=instance, volume_id=bdm.volume_id or "", attachment_id=bdm.attachment_id or ""
+            ),
+        )
+        self.parts = parts
+
+    async def begin_detaching(self, ctx: Context) -> None:
+        args = self.arguments
+        await self.parts.volumes.begin_detaching(ctx, volume_id=args.volume_id, attachment_id=args.attachment_id)
+
+    async def roll_detaching(self, ctx: Context) -> None:
+        args = self.arguments
+        await self.parts.volumes.roll_detaching(ctx, volume_id=args.volume_id, attachment_id=args.attachment_id)
+
+    async def detach_volume(self, ctx: Context) -> None:
+        args = self.arguments
+        await self.parts.on(args.instance).detach_volume(
+            ctx, instance=args.instance, volume_id=args.volume_id, attachment_id=args.attachment_id
+        )

@@ -1,0 +1,154 @@
+"""nova-api: servers and their volume attachments for clients."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+from common.db.hosts import Hosts, ServiceRow
+
+from common.base.context import Context
+from common.base.errors import Invalid
+from common.base.ids import new_uuid
+from common.flow.runner import Runner
+from nova_lite.contract import BlockDeviceMapping, ComputeAPI, Instance, TaskState, VmState
+from nova_lite.domain.device_name import split_device
+from nova_lite.domain.flavor import FLAVORS
+from nova_lite.domain.instance import ATTACH_ALLOWED, INSTANCE, Event
+from nova_lite.errors import (
+    ComputeServiceUnavailable,
+    FlavorNotFound,
+    InstanceInvalidState,
+    NoValidHost,
+    VolumeAlreadyAttached,
+)
+from nova_lite.flows.boot import RequestBoot
+from nova_lite.flows.delete import RequestDelete
+from nova_lite.flows.parts import ApiParts
+from nova_lite.flows.request_attach import RequestAttach
+from nova_lite.flows.request_detach import RequestDetach
+
+BINARY = "nova-compute"
+NAME_LENGTH_MAX = 255
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """Which compute hosts there are. Up: the last heartbeat is younger than service_down_time."""
+
+    hosts: Hosts
+    service_down_time_s: float
+
+    async def up(self) -> list[ServiceRow]:
+        """The compute services that are up and enabled."""
+        rows = await self.hosts.list(BINARY)
+        return [row for row in rows if not row.disabled and self.hosts.is_up(row, self.service_down_time_s)]
+
+    async def choose(self, wanted: str | None, load: Counter[str]) -> str:
+        """The wanted host, or the one with the fewest servers. Raises NoValidHost."""
+        names = sorted(row.host for row in await self.up())
+        if wanted is not None and wanted not in names:
+            raise NoValidHost(reason=f"Host {wanted} has no compute service that is up; up are: {', '.join(names) or 'none'}.")
+        if not names:
+            raise NoValidHost(reason="No compute service is up: start `nova-lite run compute`.")
+        return wanted or min(names, key=lambda name: (load[name], name))
+
+    async def check(self, host: str | None) -> None:
+        """Raises ComputeServiceUnavailable (409, bug 1909120) when nobody there would take an order."""
+        if host not in {row.host for row in await self.up()}:
+            raise ComputeServiceUnavailable(host=host, reason="it has sent no heartbeat lately")
+
+
+class ComputeApi(ComputeAPI):
+    """Implements the contract."""
+
+    def __init__(self, parts: ApiParts, fleet: Fleet, runner: Runner) -> None:
+        self._parts = parts
+        self._fleet = fleet
+        self._runner = runner
+
+    async def create(
+        self, ctx: Context, *, name: str, flavor: str, image: str | None = None, host: str | None = None,
+        availability_zone: str | None = None,
+    ) -> Instance:  # fmt: skip
+        sizes = FLAVORS.get(flavor)
+        if sizes is None:
+            raise FlavorNotFound(flavor=flavor, known=", ".join(FLAVORS))
+        if not 1 <= len(name.strip()) <= NAME_LENGTH_MAX:
+            raise Invalid(reason=f"a server's name must have 1 to {NAME_LENGTH_MAX} characters")
+        load = Counter(found.host or "" for found in await self._parts.instances.list())
+        state, task = INSTANCE.start
+        instance = Instance(
+            uuid=new_uuid(),
+            display_name=name,
+            vm_state=state,
+            task_state=task,
+            host=await self._fleet.choose(host, load),
+            flavor=sizes.name,
+            memory_mb=sizes.memory_mb,
+            vcpus=sizes.vcpus,
+            root_gb=sizes.root_gb,
+            image_ref=image,
+            availability_zone=availability_zone,
+            user_id=ctx.user_id,
+            project_id=ctx.project_id,
+        )
+        await self._runner.run(RequestBoot(ctx, self._parts, instance=instance))
+        return await self._parts.instances.get(instance.uuid)
+
+    async def get(self, ctx: Context, *, server: str) -> Instance:
+        return await self._parts.instances.find(server)
+
+    async def get_all(self, ctx: Context) -> list[Instance]:
+        return await self._parts.instances.list()
+
+    async def delete(self, ctx: Context, *, server: str) -> None:
+        instance = await self._parts.instances.find(server)
+        if instance.task_state is TaskState.DELETING:
+            return
+        if not INSTANCE.allows((instance.vm_state, instance.task_state), Event.DELETE):
+            raise _wrong_state(instance, "delete", "active or error, with no task")
+        await self._runner.run(RequestDelete(ctx, self._parts, instance=instance))
+
+    async def attach_volume(self, ctx: Context, *, server: str, volume: str, device: str | None = None) -> BlockDeviceMapping:
+        instance = await self._ready(server, "attach_volume")
+        if device is not None:
+            split_device(device)
+        found = await self._parts.volumes.get(ctx, volume_id=volume)
+        await self._check_not_attached(found.id)
+        await self._fleet.check(instance.host)
+        await self._runner.run(RequestAttach(ctx, self._parts, instance=instance, volume=found, device=device))
+        return await self._parts.mappings.get(instance.uuid, found.id)
+
+    async def detach_volume(self, ctx: Context, *, server: str, volume: str) -> None:
+        instance = await self._ready(server, "detach_volume")
+        found = await self._parts.volumes.get(ctx, volume_id=volume)
+        mapping = await self._parts.mappings.get(instance.uuid, found.id)
+        await self._fleet.check(instance.host)
+        await self._runner.run(RequestDetach(ctx, self._parts, instance=instance, bdm=mapping))
+
+    async def volume_attachments(self, ctx: Context, *, server: str) -> list[BlockDeviceMapping]:
+        instance = await self._parts.instances.find(server)
+        return await self._parts.mappings.list(instance.uuid)
+
+    async def _ready(self, server: str, method: str) -> Instance:
+        instance = await self._parts.instances.find(server)
+        if (instance.vm_state, instance.task_state) not in ATTACH_ALLOWED:
+            raise _wrong_state(instance, method, f"{VmState.ACTIVE}, with no task")
+        return instance
+
+    async def _check_not_attached(self, volume_id: str) -> None:
+        """A volume has one server at a time, and the error says which (bug 1908075)."""
+        for mapping in await self._parts.mappings.by_volume(volume_id):
+            holder = await self._parts.instances.get(mapping.instance_uuid)
+            raise VolumeAlreadyAttached(
+                volume_id=volume_id, instance_uuid=holder.uuid, server=holder.display_name, device=mapping.device_name
+            )
+
+
+def _wrong_state(instance: Instance, method: str, expected: str) -> InstanceInvalidState:
+    return InstanceInvalidState(
+        instance_uuid=instance.uuid,
+        vm_state=instance.vm_state,
+        task_state=instance.task_state,
+        method=method,
+        expected=expected,
+    )

@@ -1,0 +1,134 @@
+"""The one file of nova that names concrete parts: which adapters stand behind the ports, and what each process serves."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import assert_never
+
+from common.app.config import Overrides, Section
+from common.app.process import Ground, ground
+from common.app.service import OpenBus, Process, Service
+from common.base.clock import Clock
+from common.base.errors import Misconfigured
+from common.db.revisions import Branch
+from common.host.locks import KeyedLocks
+from common.rpc.session import Serving
+from nova_lite.brick.host import HostConnector
+from nova_lite.brick.properties import ensure_initiator_name
+from nova_lite.clients.cinder import volumes
+from nova_lite.config import NovaConfig, load_nova, nova_sections
+from nova_lite.contract import ComputeAPI, ComputeManagerAPI, GuestProbe
+from nova_lite.flows.parts import ApiParts, ComputeParts
+from nova_lite.ports.hypervisor import Hypervisor
+from nova_lite.service.api import BINARY, ComputeApi, Fleet
+from nova_lite.service.compute import ComputeManager, Guests
+from nova_lite.store.block_device_mapping import BlockDeviceMappings
+from nova_lite.store.instances import Instances
+from nova_lite.virt.fake import FakeHypervisor
+from nova_lite.virt.qemu import QemuHypervisor
+from nova_lite.virt.qemu_argv import QemuOptions
+from nova_lite.virt.simulated import SimulatedHypervisor
+
+
+MIGRATIONS = Branch("nova", Path(__file__).parent.parent / "store" / "migrations")
+
+
+@asynccontextmanager
+async def api(config: NovaConfig, clock: Clock, open_bus: OpenBus) -> AsyncIterator[None]:
+    """nova-api."""
+    host = config.common.host
+    async with ground(
+        config.common, config.database, name=f"nova-api.{host}", migrations=MIGRATIONS, clock=clock, open_bus=open_bus
+    ) as base:
+        parts = ApiParts(
+            instances=Instances(base.database, clock),
+            mappings=BlockDeviceMappings(base.database, clock),
+            volumes=volumes(base.rpc, exchange=config.cinder_control_exchange),
+            compute=ComputeManagerAPI.over(base.rpc, exchange=config.common.control_exchange),
+        )
+        endpoint = ComputeApi(parts, Fleet(base.hosts, config.common.service_down_time), base.runner)
+        async with base.serve(_serving(config, host, endpoint), binary="nova-api", topic="nova-api", host=host):
+            yield
+
+
+@asynccontextmanager
+async def compute(config: NovaConfig, clock: Clock, open_bus: OpenBus) -> AsyncIterator[None]:
+    """nova-compute, one for each host."""
+    host = config.common.host
+    async with ground(
+        config.common, config.database, name=f"{BINARY}.{host}", migrations=MIGRATIONS, clock=clock, open_bus=open_bus
+    ) as base:
+        parts = await _compute_parts(config, base)
+        limit = config.max_disk_devices_to_attach
+        held = parts.hypervisor.disks_max
+        manager = ComputeManager(parts, KeyedLocks(), disks_max=held if limit < 0 else min(limit, held))
+        endpoints = [manager, Guests(parts)] if config.common.enable_data_probe else [manager]
+        try:
+            async with base.serve(_serving(config, host, *endpoints), binary=BINARY, topic="compute", host=host):
+                yield
+        finally:
+            await parts.hypervisor.close()
+
+
+def _serving(config: NovaConfig, host: str, *endpoints: object) -> Serving:
+    return Serving(endpoints, host, exchange=config.common.control_exchange)
+
+
+async def _compute_parts(config: NovaConfig, base: Ground) -> ComputeParts:
+    hypervisor = _hypervisor(config, base.clock)
+    if config.initiatorname_file.is_relative_to(config.common.state_path):
+        ensure_initiator_name(config.initiatorname_file)
+    return ComputeParts(
+        host=config.common.host,
+        instances=Instances(base.database, base.clock),
+        mappings=BlockDeviceMappings(base.database, base.clock),
+        volumes=volumes(base.rpc, exchange=config.cinder_control_exchange),
+        hypervisor=hypervisor,
+        connector=HostConnector(
+            host=config.common.host,
+            my_ip=config.common.my_ip,
+            initiator_file=config.initiatorname_file,
+            userspace_iscsi=hypervisor.kind == "qemu",
+        ),
+        runner=base.runner,
+        clock=base.clock,
+    )
+
+
+def _hypervisor(config: NovaConfig, clock: Clock) -> Hypervisor:
+    state_path = config.common.state_path / config.common.host
+    match config.compute_driver:
+        case "qemu":
+            options = QemuOptions(
+                binary=config.qemu.binary,
+                memory_mib_max=config.qemu.memory_mb_max,
+                spawn_timeout_s=config.qemu.start_timeout,
+                command_timeout_s=config.qemu.command_timeout,
+                detach_timeout_s=config.device_detach_timeout,
+            )
+            return QemuHypervisor(state_path, clock, options)
+        case "simulated":
+            return SimulatedHypervisor(state_path, clock)
+        case "fake":
+            return FakeHypervisor()
+        case "libvirt":
+            raise Misconfigured(
+                reason="[DEFAULT] compute_driver is libvirt.LibvirtDriver, which this release does not have; "
+                "wanted: qemu.QemuDriver, simulated.SimulatedDriver or auto"
+            )
+        case unknown:
+            assert_never(unknown)
+
+
+def _load(files: Sequence[Path], overrides: Overrides, foreign: Sequence[Section]) -> NovaConfig:
+    return load_nova(files, overrides=overrides, foreign=foreign)
+
+
+SERVICE = Service(
+    name="nova",
+    processes=(Process("api", "nova-api", api), Process("compute", BINARY, compute)),
+    load=_load,
+    sections=nova_sections,
+    migrations=MIGRATIONS,
+    contracts=(ComputeAPI, ComputeManagerAPI, GuestProbe),
+)
