@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import structlog
-from common.db.hosts import Hosts
 
 from cinder_lite.contract import (
     AttachStatus,
@@ -25,6 +24,7 @@ from cinder_lite.store.volumes import Volumes
 from common.base.context import Context
 from common.base.errors import Conflict, Fault
 from common.base.ids import new_uuid
+from common.db.hosts import Hosts
 
 NAME_LENGTH_MAX = 255
 """Characters of volumes.display_name."""

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import structlog
-from common.db.hosts import Hosts
 
 from cinder_lite.contract import SchedulerAPI, Volume, VolumeManagerAPI
 from cinder_lite.domain.placement import Backend, place
@@ -15,6 +14,7 @@ from cinder_lite.ports.driver import VolumeStats
 from cinder_lite.store.volumes import Volumes
 from common.base.context import Context
 from common.base.errors import Fault
+from common.db.hosts import Hosts
 from common.wire.values import from_primitive
 
 _log = structlog.get_logger(__name__)
@@ -62,7 +62,7 @@ class SchedulerManager(SchedulerAPI):
         try:
             await self._manager.everywhere().publish_service_capabilities(ctx)
         except Fault as exc:
-            _log.info("no backend to ask for capabilities", reason=str(exc))
+            _log.debug("no backend to ask for capabilities", reason=str(exc))
 
     async def _hand_over(self, ctx: Context, volume: Volume, host: str) -> None:
         await self._volumes.set_host(volume.id, host)

@@ -1,6 +1,6 @@
 """The one file of cinder that names concrete parts: which adapters stand behind the ports, and what each process serves."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import assert_never
@@ -15,6 +15,7 @@ from cinder_lite.ports.target import Target
 from cinder_lite.service.api import ApiParts, VolumeApi
 from cinder_lite.service.scheduler import SchedulerManager
 from cinder_lite.service.volume import BackingStore, VolumeManager
+from cinder_lite.store.tables import BRANCH
 from cinder_lite.store.volume_attachment import VolumeAttachments
 from cinder_lite.store.volumes import Volumes
 from cinder_lite.targets.fake import FakeTarget
@@ -27,7 +28,6 @@ from common.app.service import OpenBus, Process, Service
 from common.base.clock import Clock
 from common.base.context import Context
 from common.base.errors import Misconfigured
-from common.db.revisions import Branch
 from common.host.locks import KeyedLocks
 from common.rpc.session import Serving
 
@@ -35,15 +35,12 @@ CAPABILITIES_INTERVAL_S = 60.0
 """backend_stats_polling_interval of cinder."""
 
 
-MIGRATIONS = Branch("cinder", Path(__file__).parent.parent / "store" / "migrations")
-
-
 @asynccontextmanager
 async def api(config: CinderConfig, clock: Clock, open_bus: OpenBus) -> AsyncIterator[None]:
     """cinder-api."""
     host = config.common.host
     async with ground(
-        config.common, config.database, name=f"cinder-api.{host}", migrations=MIGRATIONS, clock=clock, open_bus=open_bus
+        config.common, config.database, name=f"cinder-api.{host}", migrations=BRANCH, clock=clock, open_bus=open_bus
     ) as base:
         parts = ApiParts(
             volumes=Volumes(base.database, clock),
@@ -62,7 +59,7 @@ async def scheduler(config: CinderConfig, clock: Clock, open_bus: OpenBus) -> As
     """cinder-scheduler. It asks every backend for a report as soon as it listens."""
     host = config.common.host
     name = f"cinder-scheduler.{host}"
-    async with ground(config.common, config.database, name=name, migrations=MIGRATIONS, clock=clock, open_bus=open_bus) as base:
+    async with ground(config.common, config.database, name=name, migrations=BRANCH, clock=clock, open_bus=open_bus) as base:
         backends = _manager_client(config, base)
         manager = SchedulerManager(
             Volumes(base.database, clock), base.hosts, backends, service_down_time_s=config.common.service_down_time
@@ -75,18 +72,33 @@ async def scheduler(config: CinderConfig, clock: Clock, open_bus: OpenBus) -> As
 @asynccontextmanager
 async def volume(config: CinderConfig, clock: Clock, open_bus: OpenBus) -> AsyncIterator[None]:
     """cinder-volume: every enabled backend of this host, each with a row of services and topics of its own."""
+    async with volume_with(
+        config, clock, open_bus, {backend.name: _adapters(config, backend, clock) for backend in config.backends}
+    ):
+        yield
+
+
+Adapters = tuple[VolumeDriver, Target]
+
+
+@asynccontextmanager
+async def volume_with(
+    config: CinderConfig, clock: Clock, open_bus: OpenBus, adapters: Mapping[str, Adapters]
+) -> AsyncIterator[None]:
+    """cinder-volume on given drivers and targets, by the backend's name."""
     name = f"cinder-volume.{config.common.host}"
     async with (
-        ground(config.common, config.database, name=name, migrations=MIGRATIONS, clock=clock, open_bus=open_bus) as base,
+        ground(config.common, config.database, name=name, migrations=BRANCH, clock=clock, open_bus=open_bus) as base,
         AsyncExitStack() as stack,
     ):
         for backend in config.backends:
-            await stack.enter_async_context(_backend(config, backend, base))
+            await stack.enter_async_context(_backend(config, backend, base, adapters[backend.name]))
         yield
 
 
 @asynccontextmanager
-async def _backend(config: CinderConfig, backend: Backend, base: Ground) -> AsyncIterator[None]:
+async def _backend(config: CinderConfig, backend: Backend, base: Ground, adapters: Adapters) -> AsyncIterator[None]:
+    driver, target = adapters
     host = f"{config.common.host}@{backend.name}"
     async with AsyncExitStack() as stack:
         if backend.tgtd_managed and backend.target_helper == "tgtadm":
@@ -95,8 +107,8 @@ async def _backend(config: CinderConfig, backend: Backend, base: Ground) -> Asyn
             host=host,
             volumes=Volumes(base.database, base.clock),
             attachments=VolumeAttachments(base.database, base.clock),
-            driver=_driver(backend),
-            target=_target(config, backend, base.clock),
+            driver=driver,
+            target=target,
         )
         schedulers = SchedulerAPI.over(base.rpc, exchange=config.common.control_exchange)
         manager = VolumeManager(parts, base.runner, schedulers, KeyedLocks())
@@ -123,6 +135,10 @@ def _serving(config: CinderConfig, server: str, *endpoints: object, topic: str |
 
 def _manager_client(config: CinderConfig, base: Ground) -> VolumeManagerAPI:
     return VolumeManagerAPI.over(base.rpc, exchange=config.common.control_exchange)
+
+
+def _adapters(config: CinderConfig, backend: Backend, clock: Clock) -> Adapters:
+    return _driver(backend), _target(config, backend, clock)
 
 
 def _driver(backend: Backend) -> VolumeDriver:
@@ -191,6 +207,6 @@ SERVICE = Service(
     ),
     load=_load,
     sections=cinder_sections,
-    migrations=MIGRATIONS,
+    migrations=BRANCH,
     contracts=(VolumeAPI, SchedulerAPI, VolumeManagerAPI, BackingStoreProbe),
 )

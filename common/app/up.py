@@ -36,11 +36,16 @@ def _children(whole: Whole) -> Sequence[Child]:
 
 
 def _settings(state_path: Path, service: str) -> Path:
-    """What `lite up` sets: the demo may look at bytes, and the target has a port that is free."""
+    """What `lite up` sets: the demo may look at bytes, and the target has a port that was free when it was first needed.
+
+    The file stays: machines outlive the services and find their disks again only where these were.
+    """
+    path = state_path / f"{service}-{SETTINGS}"
+    if path.exists():
+        return path
     lines = ["[DEFAULT]", "enable_data_probe = true", "my_ip = 127.0.0.1"]
     if service == "cinder":
         lines += ["[file]", f"target_port = {portal_port()}"]
     state_path.mkdir(parents=True, exist_ok=True, mode=0o700)
-    path = state_path / f"{service}-{SETTINGS}"
-    path.write_text("# written by `lite up`; your own --config-file wins\n" + "\n".join(lines) + "\n")
+    path.write_text("# written once by `lite up`; your own --config-file wins\n" + "\n".join(lines) + "\n")
     return path

@@ -7,6 +7,7 @@ process dies before, the bus gives the request to the next server. oslo.messagin
 import asyncio
 import time
 from collections.abc import Sequence
+from contextvars import copy_context
 from types import TracebackType
 from typing import Any, Self
 
@@ -54,6 +55,8 @@ class RpcServer:
         self._duplicates = Duplicates(options.duplicates_remembered)
         self._consumers: list[Consumer] = []
         self._running: set[asyncio.Task[None]] = set()
+        # A transport may call us in its publisher's context; what a request logs must not carry the caller's words.
+        self._context = copy_context()
 
     async def __aenter__(self) -> Self:
         try:
@@ -85,7 +88,9 @@ class RpcServer:
             await self._transport.delete_queue(self._queues[-1].name)
 
     def _on_delivery(self, delivery: Delivery) -> None:
-        task = asyncio.get_running_loop().create_task(self._handle(delivery), name=f"rpc {self._name}")
+        task = asyncio.get_running_loop().create_task(
+            self._handle(delivery), name=f"rpc {self._name}", context=self._context.copy()
+        )
         self._running.add(task)
         task.add_done_callback(self._running.discard)
 

@@ -6,7 +6,7 @@ from common.base.context import Context
 from common.base.errors import Fault
 from common.flow.steps import Flow
 from common.machine.saga import Saga, Step
-from nova_lite.contract import Instance
+from nova_lite.contract import Instance, PowerState
 from nova_lite.domain.instance import Event
 from nova_lite.flows.parts import ApiParts, ComputeParts, advance_once
 
@@ -76,7 +76,7 @@ class Boot(Flow[InstanceArguments]):
         await self.parts.hypervisor.destroy(self.uuid)
 
     async def activate(self, ctx: Context) -> None:
-        await advance_once(self.parts.instances, self.uuid, Event.SPAWNED)
+        await advance_once(self.parts.instances, self.uuid, Event.SPAWNED, power_state=PowerState.RUNNING)
 
     async def compensated(self, fault: Fault) -> None:
         await self.parts.record_fault(self, self.uuid, fault, "Booting failed")

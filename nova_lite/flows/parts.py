@@ -58,10 +58,10 @@ class ComputeParts:
         )
 
 
-async def advance_once(instances: Instances, uuid: str, event: Event) -> None:
+async def advance_once(instances: Instances, uuid: str, event: Event, **values: Any) -> None:
     """Advance a server's state; where it is there already, by an earlier try of the same step, nothing happens."""
     try:
-        await instances.advance(uuid, event)
+        await instances.advance(uuid, event, **values)
     except Conflict:
         found = await instances.get(uuid)
         if (found.vm_state, found.task_state) != INSTANCE.target(event):

@@ -3,11 +3,10 @@
 from collections import Counter
 from dataclasses import dataclass
 
-from common.db.hosts import Hosts, ServiceRow
-
 from common.base.context import Context
 from common.base.errors import Invalid
 from common.base.ids import new_uuid
+from common.db.hosts import Hosts, ServiceRow
 from common.flow.runner import Runner
 from nova_lite.contract import BlockDeviceMapping, ComputeAPI, Instance, TaskState, VmState
 from nova_lite.domain.device_name import split_device

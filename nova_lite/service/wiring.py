@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import assert_never
 
 from common.app.config import Overrides, Section
-from common.app.process import Ground, ground
+from common.app.process import ground
 from common.app.service import OpenBus, Process, Service
 from common.base.clock import Clock
 from common.base.errors import Misconfigured
-from common.db.revisions import Branch
 from common.host.locks import KeyedLocks
 from common.rpc.session import Serving
 from nova_lite.brick.host import HostConnector
@@ -19,18 +18,17 @@ from nova_lite.clients.cinder import volumes
 from nova_lite.config import NovaConfig, load_nova, nova_sections
 from nova_lite.contract import ComputeAPI, ComputeManagerAPI, GuestProbe
 from nova_lite.flows.parts import ApiParts, ComputeParts
+from nova_lite.ports.connector import Connector
 from nova_lite.ports.hypervisor import Hypervisor
 from nova_lite.service.api import BINARY, ComputeApi, Fleet
 from nova_lite.service.compute import ComputeManager, Guests
 from nova_lite.store.block_device_mapping import BlockDeviceMappings
 from nova_lite.store.instances import Instances
+from nova_lite.store.tables import BRANCH
 from nova_lite.virt.fake import FakeHypervisor
 from nova_lite.virt.qemu import QemuHypervisor
 from nova_lite.virt.qemu_argv import QemuOptions
 from nova_lite.virt.simulated import SimulatedHypervisor
-
-
-MIGRATIONS = Branch("nova", Path(__file__).parent.parent / "store" / "migrations")
 
 
 @asynccontextmanager
@@ -38,7 +36,7 @@ async def api(config: NovaConfig, clock: Clock, open_bus: OpenBus) -> AsyncItera
     """nova-api."""
     host = config.common.host
     async with ground(
-        config.common, config.database, name=f"nova-api.{host}", migrations=MIGRATIONS, clock=clock, open_bus=open_bus
+        config.common, config.database, name=f"nova-api.{host}", migrations=BRANCH, clock=clock, open_bus=open_bus
     ) as base:
         parts = ApiParts(
             instances=Instances(base.database, clock),
@@ -54,45 +52,50 @@ async def api(config: NovaConfig, clock: Clock, open_bus: OpenBus) -> AsyncItera
 @asynccontextmanager
 async def compute(config: NovaConfig, clock: Clock, open_bus: OpenBus) -> AsyncIterator[None]:
     """nova-compute, one for each host."""
+    hypervisor = _hypervisor(config, clock)
+    if config.initiatorname_file.is_relative_to(config.common.state_path):
+        ensure_initiator_name(config.initiatorname_file)
+    connector = HostConnector(
+        host=config.common.host,
+        my_ip=config.common.my_ip,
+        initiator_file=config.initiatorname_file,
+        userspace_iscsi=hypervisor.kind == "qemu",
+    )
+    async with compute_with(config, clock, open_bus, hypervisor=hypervisor, connector=connector):
+        yield
+
+
+@asynccontextmanager
+async def compute_with(
+    config: NovaConfig, clock: Clock, open_bus: OpenBus, *, hypervisor: Hypervisor, connector: Connector
+) -> AsyncIterator[None]:
+    """nova-compute on a given hypervisor and connector, which are closed at the end."""
     host = config.common.host
     async with ground(
-        config.common, config.database, name=f"{BINARY}.{host}", migrations=MIGRATIONS, clock=clock, open_bus=open_bus
+        config.common, config.database, name=f"{BINARY}.{host}", migrations=BRANCH, clock=clock, open_bus=open_bus
     ) as base:
-        parts = await _compute_parts(config, base)
-        limit = config.max_disk_devices_to_attach
-        held = parts.hypervisor.disks_max
+        parts = ComputeParts(
+            host=host,
+            instances=Instances(base.database, clock),
+            mappings=BlockDeviceMappings(base.database, clock),
+            volumes=volumes(base.rpc, exchange=config.cinder_control_exchange),
+            hypervisor=hypervisor,
+            connector=connector,
+            runner=base.runner,
+            clock=clock,
+        )
+        limit, held = config.max_disk_devices_to_attach, hypervisor.disks_max
         manager = ComputeManager(parts, KeyedLocks(), disks_max=held if limit < 0 else min(limit, held))
         endpoints = [manager, Guests(parts)] if config.common.enable_data_probe else [manager]
         try:
             async with base.serve(_serving(config, host, *endpoints), binary=BINARY, topic="compute", host=host):
                 yield
         finally:
-            await parts.hypervisor.close()
+            await hypervisor.close()
 
 
 def _serving(config: NovaConfig, host: str, *endpoints: object) -> Serving:
     return Serving(endpoints, host, exchange=config.common.control_exchange)
-
-
-async def _compute_parts(config: NovaConfig, base: Ground) -> ComputeParts:
-    hypervisor = _hypervisor(config, base.clock)
-    if config.initiatorname_file.is_relative_to(config.common.state_path):
-        ensure_initiator_name(config.initiatorname_file)
-    return ComputeParts(
-        host=config.common.host,
-        instances=Instances(base.database, base.clock),
-        mappings=BlockDeviceMappings(base.database, base.clock),
-        volumes=volumes(base.rpc, exchange=config.cinder_control_exchange),
-        hypervisor=hypervisor,
-        connector=HostConnector(
-            host=config.common.host,
-            my_ip=config.common.my_ip,
-            initiator_file=config.initiatorname_file,
-            userspace_iscsi=hypervisor.kind == "qemu",
-        ),
-        runner=base.runner,
-        clock=base.clock,
-    )
 
 
 def _hypervisor(config: NovaConfig, clock: Clock) -> Hypervisor:
@@ -129,6 +132,6 @@ SERVICE = Service(
     processes=(Process("api", "nova-api", api), Process("compute", BINARY, compute)),
     load=_load,
     sections=nova_sections,
-    migrations=MIGRATIONS,
+    migrations=BRANCH,
     contracts=(ComputeAPI, ComputeManagerAPI, GuestProbe),
 )

@@ -1,0 +1,58 @@
+# make demo   the main job on this machine, with nothing else installed
+# make test   every test; installs what Python needs, uses the real parts that are there and names those that are not
+# make check  format, lint, types, floors, quick tests
+# make lab    a private RabbitMQ, PostgreSQL and tgtd, five services, two compute hosts (as root, on Debian)
+# make bench  how fast the buses are
+# make parts  the Debian packages of the real parts (as root)
+
+PYTHON ?= python3
+BIN := .venv/bin
+PARTS := tgt libiscsi-bin qemu-system-x86 qemu-block-extra qemu-utils rabbitmq-server postgresql mariadb-server
+
+.PHONY: demo test check format lab bench parts clean
+
+demo: .venv/installed
+	@$(BIN)/lite demo --embedded
+
+test: .venv/installed-dev
+	$(BIN)/pytest
+
+check: .venv/installed-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest -q tests/unit tests/property tests/architecture tests/typing
+
+format: .venv/installed-dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lab: .venv/installed
+	deploy/lab/lab.sh
+
+bench: .venv/installed-dev
+	$(BIN)/python -m tests.bench.bus_roundtrip
+
+parts:
+	@missing=$$(dpkg-query -W -f '$${Status} $${Package}\n' $(PARTS) 2>/dev/null | awk '/^install ok installed/ {print $$4}' | sort > .venv-parts; \
+	printf '%s\n' $(PARTS) | sort | comm -23 - .venv-parts; rm -f .venv-parts); \
+	if [ -z "$$missing" ]; then echo "every Debian package is there"; \
+	else apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; fi
+
+clean:
+	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+.venv/bin/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else f"error: Python {sys.version.split()[0]} found, 3.11 or newer wanted: make PYTHON=python3.11 demo")'
+	@$(PYTHON) -m venv .venv
+
+.venv/installed: .venv/bin/pip pyproject.toml
+	@echo "installing into .venv ..."
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+.venv/installed-dev: .venv/bin/pip pyproject.toml
+	@echo "installing into .venv, with what the tests need ..."
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch .venv/installed $@

@@ -1,0 +1,319 @@
+"""The article's flow on fakes: what is seen of it, and that every failure of attach-flow 1.3 leaves nothing behind."""
+
+import pytest
+
+from cinder_lite.contract import AttachStatus, Volume, VolumeStatus
+from cinder_lite.drivers.fake import ScriptedFault as DriverFault
+from cinder_lite.errors import ExportFailure, InvalidVolume, TargetUnavailable, VolumeBackendAPIException, VolumeInUse
+from cinder_lite.targets.fake import ScriptedFault, When
+from common.base.errors import Timeout
+from common.db.journal import Journal
+from nova_lite.brick.fake import FakeConnector
+from nova_lite.contract import Instance, VmState
+from nova_lite.errors import (
+    DevicePathInUse,
+    HypervisorRefused,
+    HypervisorUnavailable,
+    InstanceInvalidState,
+    InstanceNotFound,
+    InvalidDevicePath,
+    VolumeAlreadyAttached,
+    VolumeBDMNotFound,
+    VolumeConnectionFailed,
+)
+from tests.support.world import INITIATOR, World, running_world
+
+
+async def check_nothing_is_left(world: World, server: Instance, volume: Volume) -> Instance:
+    """Volume available, no mapping, no export, no connection, no disk; the server's row as `show` has it."""
+    found = await world.settled(volume.id)
+    assert found.status is VolumeStatus.AVAILABLE
+    assert found.volume_attachment == ()
+    assert found.provider_location is None
+    await world.ended_flows()
+    assert await world.mappings.list(server.uuid) == []
+    assert world.target.served == {}
+    assert world.connector.connected == set()
+    assert world.hypervisor.host.machines[server.uuid] == {}
+    return await world.servers.get(world.ctx, server=server.uuid)
+
+
+async def test_an_attached_volume_is_a_disk_an_export_a_mapping_and_an_attachment(world: World) -> None:
+    server, volume = await world.boot(), await world.create()
+    mapping = await world.attach(server, volume)
+    found = await world.settled(volume.id)
+    assert (found.status, found.attach_status) == (VolumeStatus.IN_USE, AttachStatus.ATTACHED)
+    [attachment] = found.volume_attachment
+    assert (attachment.id, attachment.instance_uuid, attachment.mountpoint) == (mapping.attachment_id, server.uuid, "/dev/vdb")
+    assert attachment.attach_status is AttachStatus.ATTACHED
+    assert world.hypervisor.host.machines[server.uuid] == {volume.id: "/dev/vdb"}
+    [export] = world.target.served.values()
+    assert export.acl == {INITIATOR}
+    assert export.chap is not None
+
+
+async def test_a_detached_volume_leaves_nothing_behind(world: World) -> None:
+    server, volume = await world.boot(), await world.create()
+    await world.attach(server, volume)
+    await world.settled(volume.id)
+    await world.detach(server, volume)
+    found = await check_nothing_is_left(world, server, volume)
+    assert found.fault is None
+
+
+async def test_the_attachment_s_id_is_the_same_in_every_message(world: World) -> None:
+    server, volume = await world.boot(), await world.create()
+    mapping = await world.attach(server, volume)
+    await world.settled(volume.id)
+    rows = {row.saga: row for row in await world.ended_flows()}
+    for saga in ("request_attach", "attach_volume", "initialize_connection"):
+        assert rows[saga].arguments["attachment_id"] == mapping.attachment_id
+
+
+async def test_two_volumes_get_two_names_and_a_freed_name_is_used_again(world: World) -> None:
+    server = await world.boot()
+    one, two = await world.create("one"), await world.create("two")
+    assert (await world.attach(server, one)).device_name == "/dev/vdb"
+    assert (await world.attach(server, two)).device_name == "/dev/vdc"
+    await world.settled(one.id)
+    await world.detach(server, one)
+    await world.settled(one.id)
+    await world.ended_flows()
+    assert (await world.attach(server, one)).device_name == "/dev/vdb"
+    await world.settled(one.id)
+    await world.settled(two.id)
+
+
+async def test_the_requested_name_is_taken_under_the_machine_s_own_prefix(world: World) -> None:
+    server, volume = await world.boot(), await world.create()
+    assert (await world.attach(server, volume, "/dev/sdq")).device_name == "/dev/vdq"
+    await world.settled(volume.id)
+
+
+async def test_a_second_attach_of_the_same_volume_is_refused_and_names_the_server_that_has_it(world: World) -> None:
+    one, two, volume = await world.boot("one"), await world.boot("two"), await world.create()
+    await world.attach(one, volume)
+    for server in (one, two):
+        with pytest.raises(VolumeAlreadyAttached) as refused:
+            await world.attach(server, volume)
+        assert refused.value.code == 409
+        assert "(one)" in str(refused.value)
+    assert (await world.settled(volume.id)).status is VolumeStatus.IN_USE
+    assert len(await world.mappings.list(two.uuid)) == 0
+
+
+@pytest.mark.parametrize(
+    ("device", "error"), [("vdb", InvalidDevicePath), ("/dev/", InvalidDevicePath), ("/dev/vda", DevicePathInUse)]
+)
+async def test_a_bad_device_name_is_refused_and_nothing_changes(world: World, device: str, error: type[Exception]) -> None:
+    server, volume = await world.boot(), await world.create()
+    with pytest.raises(error):
+        await world.attach(server, volume, device)
+    await check_nothing_is_left(world, server, volume)
+
+
+async def test_unknown_servers_and_volumes_are_named(world: World) -> None:
+    server, volume = await world.boot(), await world.create()
+    with pytest.raises(InstanceNotFound, match="Instance nobody could not be found"):
+        await world.servers.attach_volume(world.ctx, server="nobody", volume=volume.id)
+    with pytest.raises(Exception, match="Volume nothing could not be found"):
+        await world.servers.attach_volume(world.ctx, server=server.uuid, volume="nothing")
+    with pytest.raises(VolumeBDMNotFound, match="is not attached to it"):
+        await world.detach(server, volume)
+
+
+async def test_an_attached_volume_cannot_be_deleted(world: World) -> None:
+    server, volume = await world.boot(), await world.create()
+    await world.attach(server, volume)
+    await world.settled(volume.id)
+    with pytest.raises(VolumeInUse, match="is attached to server"):
+        await world.volumes.delete(world.ctx, volume_id=volume.id)
+    assert (await world.settled(volume.id)).status is VolumeStatus.IN_USE
+
+
+async def test_a_building_server_takes_no_volume(world: World) -> None:
+    volume = await world.create()
+    gate = world.hypervisor.hold("spawn")
+    server = await world.servers.create(world.ctx, name="slow", flavor="m1.tiny")
+    with pytest.raises(InstanceInvalidState, match="building"):
+        await world.attach(server, volume)
+    gate.set()
+    assert (await world.settled_server(server.uuid)).vm_state is VmState.ACTIVE
+
+
+async def test_a_host_without_initiator_is_refused_by_name_and_compensated(tmp_path) -> None:
+    async with running_world(tmp_path, connector=FakeConnector(host="cmp1", initiator=None)) as world:
+        server, volume = await world.boot(), await world.create()
+        await world.attach(server, volume)
+        found = await check_nothing_is_left(world, server, volume)
+        assert found.fault is not None
+        assert "Connector doesn't have required information: initiator" in found.fault.message
+
+
+ATTACH_FAULTS = {
+    "export refused": lambda world: world.target.faults.append(
+        ScriptedFault("create_export", ExportFailure(volume_id="v", reason="no room for targets"))
+    ),
+    "export made, answer lost": lambda world: world.target.faults.extend(
+        [ScriptedFault("create_export", Timeout(what="tgtadm", timeout_s=1), When.AFTER)] * 4
+    ),
+    "target daemon away": lambda world: world.target.faults.extend(
+        [ScriptedFault("create_export", TargetUnavailable(name="tgtd", reason="it is down"))] * 4
+    ),
+    "initiator not let in": lambda world: world.target.faults.append(
+        ScriptedFault("initialize_connection", ExportFailure(volume_id="v", reason="acl"))
+    ),
+    "initiator let in, answer lost": lambda world: world.target.faults.extend(
+        [ScriptedFault("initialize_connection", Timeout(what="tgtadm", timeout_s=1), When.AFTER)] * 4
+    ),
+    "host cannot connect": lambda world: world.connector.fail_next(
+        "connect_volume", VolumeConnectionFailed(volume_id="v", reason="x")
+    ),
+    "host connected, answer lost": lambda world: world.connector.fail_next(
+        "connect_volume", VolumeConnectionFailed(volume_id="v", reason="x"), after=True
+    ),
+    "machine refuses": lambda world: world.hypervisor.fail_next(
+        "attach_volume", HypervisorRefused(name="m", command="blockdev-add", reason="513")
+    ),
+    "machine took it, answer lost": lambda world: world.hypervisor.fail_next(
+        "attach_volume", HypervisorUnavailable(name="m", reason="socket"), "after"
+    ),
+    "unforeseen": lambda world: world.hypervisor.fail_next("attach_volume", ZeroDivisionError("a bug"), "after"),
+}
+
+
+@pytest.mark.parametrize("fault", ATTACH_FAULTS)
+async def test_a_failed_attach_leaves_nothing_and_says_why(world: World, fault: str) -> None:
+    server, volume = await world.boot(), await world.create()
+    ATTACH_FAULTS[fault](world)
+    await world.attach(server, volume)
+    found = await check_nothing_is_left(world, server, volume)
+    assert found.fault is not None
+    assert found.fault.message.startswith(f"Attaching volume {volume.id} failed: ")
+    world.target.faults.clear()
+    await world.attach(server, volume)
+    assert (await world.settled(volume.id)).status is VolumeStatus.IN_USE
+
+
+async def test_an_undo_that_fails_is_tried_again(world: World) -> None:
+    server, volume = await world.boot(), await world.create()
+    world.hypervisor.fail_next("attach_volume", HypervisorRefused(name="m", command="device_add", reason="full"), "after")
+    world.hypervisor.keep_next_disk()
+    await world.attach(server, volume)
+    await check_nothing_is_left(world, server, volume)
+
+
+async def test_a_guest_that_keeps_its_disk_makes_the_volume_in_use_again(world: World) -> None:
+    server, volume = await world.boot(), await world.create()
+    await world.attach(server, volume)
+    await world.settled(volume.id)
+    world.hypervisor.keep_next_disk()
+    await world.detach(server, volume)
+    found = await world.settled(volume.id)
+    assert found.status is VolumeStatus.IN_USE
+    assert found.volume_attachment[0].attach_status is AttachStatus.ATTACHED
+    assert world.hypervisor.host.machines[server.uuid] == {volume.id: "/dev/vdb"}
+    await world.ended_flows()
+    assert "has not let go" in str((await world.servers.get(world.ctx, server=server.uuid)).fault)
+    await world.detach(server, volume)
+    await check_nothing_is_left(world, server, volume)
+
+
+async def test_behind_the_guest_a_detach_goes_only_forward(world: World) -> None:
+    server, volume = await world.boot(), await world.create()
+    await world.attach(server, volume)
+    await world.settled(volume.id)
+    world.connector.fail_next("disconnect_volume", Timeout(what="iscsiadm", timeout_s=1))
+    world.target.faults.append(ScriptedFault("terminate_connection", Timeout(what="tgtadm", timeout_s=1)))
+    world.target.faults.append(ScriptedFault("remove_export", TargetUnavailable(name="tgtd", reason="it is down")))
+    await world.detach(server, volume)
+    await check_nothing_is_left(world, server, volume)
+
+
+async def test_two_detaches_at_once_are_one(world: World) -> None:
+    server, volume = await world.boot(), await world.create()
+    await world.attach(server, volume)
+    await world.settled(volume.id)
+    gate = world.hypervisor.hold("detach_volume")
+    await world.detach(server, volume)
+    with pytest.raises(InvalidVolume, match="detaching"):
+        await world.detach(server, volume)
+    gate.set()
+    await check_nothing_is_left(world, server, volume)
+
+
+async def test_deleting_a_server_frees_its_volumes(world: World) -> None:
+    server = await world.boot()
+    volumes = [await world.create(f"v{number}") for number in range(3)]
+    for volume in volumes:
+        await world.attach(server, volume)
+    for volume in volumes:
+        await world.settled(volume.id)
+    await world.servers.delete(world.ctx, server=server.uuid)
+    assert await world.server_is_gone(server.uuid)
+    for volume in volumes:
+        assert (await world.settled(volume.id)).status is VolumeStatus.AVAILABLE
+    assert world.target.served == {}
+    assert world.hypervisor.host.machines == {}
+
+
+async def test_deleting_a_server_while_a_volume_is_being_attached_frees_it_too(world: World) -> None:
+    server, volume = await world.boot(), await world.create()
+    gate = world.hypervisor.hold("attach_volume")
+    await world.attach(server, volume)
+    await world.servers.delete(world.ctx, server=server.uuid)
+    gate.set()
+    assert await world.server_is_gone(server.uuid)
+    assert (await world.settled(volume.id)).status is VolumeStatus.AVAILABLE
+    assert world.target.served == {}
+
+
+async def test_a_volume_larger_than_any_backend_fails_with_the_reason_of_each(world: World) -> None:
+    found = await world.create("big", size=5000)
+    assert found.status is VolumeStatus.ERROR
+    assert "No valid backend was found. cmp1@vault: 5000 GiB wanted" in found.messages[0].user_message
+
+
+async def test_a_failed_create_leaves_nothing_and_says_why(world: World) -> None:
+    world.driver.faults.append(DriverFault("create_volume", VolumeBackendAPIException(data="disk on fire")))
+    found = await world.create()
+    assert found.status is VolumeStatus.ERROR
+    assert "disk on fire" in found.messages[0].user_message
+    assert world.driver.sizes == {}
+    await world.volumes.delete(world.ctx, volume_id=found.id)
+    await world.ended_flows()
+
+
+async def test_a_failed_boot_says_why_and_the_server_can_be_deleted(world: World) -> None:
+    world.hypervisor.fail_next("spawn", HypervisorUnavailable(name="m", reason="no memory"))
+    server = await world.boot()
+    assert server.vm_state is VmState.ERROR
+    await world.ended_flows()
+    assert "no memory" in str((await world.servers.get(world.ctx, server=server.uuid)).fault)
+    await world.servers.delete(world.ctx, server=server.uuid)
+    assert await world.server_is_gone(server.uuid)
+
+
+async def test_the_journal_has_a_row_before_and_after_every_step_and_no_secret(world: World) -> None:
+    server, volume = await world.boot(), await world.create()
+    await world.attach(server, volume)
+    await world.settled(volume.id)
+    [export] = world.target.served.values()
+    assert export.chap is not None
+    rows = await world.ended_flows()
+    journal = Journal(world.database, world.clock)
+    for row in rows:
+        entries = await journal.entries(row.id)
+        marks = [(entry.step, str(entry.mark)) for entry in entries]
+        assert marks[::2] == [(step, "begun") for step, _ in marks[::2]]
+        assert marks[1::2] == [(step, "done") for step, _ in marks[::2]]
+        text = repr([(entry.output, entry.error) for entry in entries]) + repr(row.arguments)
+        assert export.chap.password not in text
+    assert {row.saga for row in rows} >= {"request_boot", "boot", "create_volume", "request_attach", "attach_volume"}
+
+
+async def test_a_bug_in_a_step_does_not_end_the_service(world: World) -> None:
+    world.hypervisor.fail_next("spawn", ZeroDivisionError("a bug"))
+    server = await world.boot("first")
+    assert server.vm_state is VmState.ERROR
+    assert (await world.boot("second")).vm_state is VmState.ACTIVE
