@@ -92,9 +92,9 @@ def _known_version(whole: Whole, topic: str, method: str, namespace: str | None)
         for contract in service.contracts:
             route = contract.__rpc_route__
             is_its_topic = topic == route.topic or topic.startswith(f"{route.topic}.")
-            known = methods_of(contract).get(method)
-            if is_its_topic and route.namespace == namespace and known is not None:
-                return known.version
+            if is_its_topic and route.namespace == namespace:
+                known = methods_of(contract).get(method)
+                return known.version if known else route.version
     return None
 
 

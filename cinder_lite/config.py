@@ -1,0 +1,243 @@
+"""cinder.conf: the options of cinder's services and the stanzas of their backends under cinder's names."""
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from oslo_config import cfg
+
+from common.app.config import DEFAULT, Overrides, Section, Settings, load
+from common.app.config_types import one_of, path_type
+from common.app.options import CommonConfig, DatabaseConfig, common_sections, read_common
+
+Driver = Literal["file", "lvm", "fake"]
+TargetHelper = Literal["auto", "tgtadm", "lioadm", "local", "fake"]
+
+VOLUME_DRIVERS = {
+    "cinder.volume.drivers.file.FileDriver": "file",
+    "cinder.volume.drivers.lvm.LVMVolumeDriver": "lvm",
+    "cinder.volume.drivers.fake.FakeDriver": "fake",
+}
+"""What volume_driver may say -> which driver that is here."""
+
+BUILTIN_BACKEND = "file"
+"""The only backend where enabled_backends says nothing."""
+
+Which = Callable[[str], str | None]
+"""Where a program is on PATH, None: nowhere; `shutil.which`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """A stanza that enabled_backends names, with cinder's options.
+
+    name               the stanza's; the backend is host@name on the bus
+    driver             what the dotted name in volume_driver means here
+    target_helper      never "auto": that was decided when the file was read
+    file_capacity_gb   GiB that driver `file` may promise; None: what its directory's disk has
+    tgt_control_port   -C of tgtd and tgtadm
+    tgt_ipc_socket     TGT_IPC_SOCKET of tgtd and tgtadm; empty: the system's
+    tgtd_managed       the volume service starts a tgtd of its own and stops it
+    """
+
+    name: str
+    driver: Driver
+    volume_backend_name: str
+    volume_group: str
+    volumes_dir: Path
+    target_helper: TargetHelper
+    target_prefix: str
+    target_ip_address: str
+    target_port: int
+    target_protocol: Literal["iscsi"]
+    use_chap_auth: bool
+    max_over_subscription_ratio: float
+    reserved_percentage: int
+    file_capacity_gb: float | None
+    tgt_control_port: int
+    tgt_ipc_socket: str
+    tgtd_managed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CinderConfig:
+    """Everything that cinder's services are told.
+
+    backends   in the order of enabled_backends; at least one
+    warnings   what is odd in the files, to be logged once
+    """
+
+    common: CommonConfig
+    database: DatabaseConfig
+    backends: tuple[Backend, ...]
+    warnings: tuple[str, ...] = ()
+
+
+def load_cinder(
+    files: Sequence[Path] = (), *, overrides: Overrides | None = None, foreign: Sequence[Section] = (), which: Which = shutil.which
+) -> CinderConfig:
+    """What `files` tell cinder; later ones win, `overrides` last. Raises Misconfigured with every problem found."""
+    settings = load(files, _fixed_sections(), then=_stanzas, overrides=overrides, foreign=foreign)
+    common, database = read_common(settings)
+    backends = tuple(_backend(settings, name, which) for name in _enabled(settings))
+    return CinderConfig(common=common, database=database, backends=backends, warnings=settings.warnings)
+
+
+def cinder_sections() -> tuple[Section, ...]:
+    """The sections of cinder.conf that are ours, for a sample; the stanza of a backend is shown under the name "lvm"."""
+    stanza = Section(
+        "lvm", _backend_options("lvm", _Named()), help="A backend: any name that enabled_backends lists.", example=True
+    )
+    return (*_fixed_sections(), stanza)
+
+
+@dataclass(frozen=True, slots=True)
+class _Default:
+    enabled_backends: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Stanza:
+    volume_driver: Driver
+    target_helper: TargetHelper
+
+
+def _fixed_sections() -> tuple[Section, ...]:
+    enabled = cfg.ListOpt(
+        "enabled_backends",
+        default=[],
+        help="Names of the stanzas that hold the backends, divided by commas. Empty: one backend named file, "
+        "which keeps volumes in state_path and exports them by tgt where QEMU and tgtd are on PATH.",
+    )
+    return common_sections(control_exchange="openstack", more=(enabled,))
+
+
+def _enabled(settings: Settings) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(settings.read(DEFAULT, _Default).enabled_backends)) or (BUILTIN_BACKEND,)
+
+
+def _stanzas(settings: Settings) -> tuple[Section, ...]:
+    """A section for each enabled backend; the built-in one need not stand in a file."""
+    if not settings.read(DEFAULT, _Default).enabled_backends:
+        return (Section(BUILTIN_BACKEND, _backend_options(BUILTIN_BACKEND, _Builtin())),)
+    names = _enabled(settings)
+    return tuple(Section(name, _backend_options(name, _Named()), wanted_by=f"[{DEFAULT}] enabled_backends") for name in names)
+
+
+def _backend(settings: Settings, name: str, which: Which) -> Backend:
+    stanza = settings.read(name, _Stanza)
+    helper = _found(which) if stanza.target_helper == "auto" else stanza.target_helper
+    return settings.read(name, Backend, name=name, driver=stanza.volume_driver, target_helper=helper)
+
+
+def _found(which: Which) -> TargetHelper:
+    return "tgtadm" if which("tgtd") and which("qemu-system-x86_64") else "local"
+
+
+@dataclass(frozen=True, slots=True)
+class _Named:
+    """Defaults of a stanza that somebody wrote: cinder's."""
+
+    target_helper: TargetHelper = "tgtadm"
+    target_ip_address: str = "$my_ip"
+    tgtd_managed: bool = False
+    tgt_ipc_socket: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Builtin(_Named):
+    """Defaults of the built-in backend: it is for one host, so its target listens there only, and nobody else starts a tgtd for it."""
+
+    target_helper: TargetHelper = "auto"
+    target_ip_address: str = "127.0.0.1"
+    tgtd_managed: bool = True
+    tgt_ipc_socket: str = "$state_path/tgt/socket"
+
+
+def _backend_options(name: str, default: _Named) -> tuple[cfg.Opt, ...]:
+    return (*_storage_options(name), *_target_options(default), *_tgt_options(default))
+
+
+def _storage_options(name: str) -> tuple[cfg.Opt, ...]:
+    return (
+        cfg.Opt(
+            "volume_driver",
+            type=one_of(VOLUME_DRIVERS),
+            default="cinder.volume.drivers.file.FileDriver",
+            help="What keeps the volumes: files in a directory, or logical volumes of LVM.",
+        ),
+        cfg.StrOpt("volume_backend_name", default=name, help="Name of this backend for schedulers and volume types."),
+        cfg.StrOpt("volume_group", default="cinder-volumes", help="Volume group of driver lvm."),
+        cfg.Opt(
+            "volumes_dir",
+            type=path_type(),
+            default=f"$state_path/volumes/{name}",
+            help="Directory of this backend's own files; driver file keeps its volumes there.",
+        ),
+        cfg.FloatOpt(
+            "file_capacity_gb",
+            min=0,
+            help="GiB that driver file may promise. Empty: what the disk under volumes_dir has.",
+        ),
+        cfg.FloatOpt(
+            "max_over_subscription_ratio",
+            default=1.0,
+            min=1.0,
+            help="How many times its size a backend may be promised. Above 1 it can run full under its volumes; cinder's default is 20.",
+        ),
+        cfg.IntOpt("reserved_percentage", default=0, min=0, max=100, help="Part of the backend that is kept free, in percent."),
+    )
+
+
+def _target_options(default: _Named) -> tuple[cfg.Opt, ...]:
+    return (
+        cfg.StrOpt(
+            "target_helper",
+            default=default.target_helper,
+            choices=["tgtadm", "lioadm", "local", "fake", "auto"],
+            deprecated_name="iscsi_helper",
+            help="What exports the volumes: tgt, LIO, nothing (for machines on this host), or a stand-in for tests. "
+            "auto: tgtadm where tgtd and QEMU are on PATH, otherwise local.",
+        ),
+        cfg.StrOpt(
+            "target_prefix",
+            default="iqn.2010-10.org.openstack:",
+            deprecated_name="iscsi_target_prefix",
+            help="What the iSCSI name of every volume begins with.",
+        ),
+        cfg.HostAddressOpt(
+            "target_ip_address",
+            default=default.target_ip_address,
+            deprecated_name="iscsi_ip_address",
+            help="Address that the target listens on and that compute hosts connect to.",
+        ),
+        cfg.PortOpt("target_port", default=3260, deprecated_name="iscsi_port", help="Port that the target listens on."),
+        cfg.StrOpt(
+            "target_protocol",
+            default="iscsi",
+            choices=["iscsi"],
+            deprecated_name="iscsi_protocol",
+            help="Protocol between compute hosts and the target.",
+        ),
+        cfg.BoolOpt("use_chap_auth", default=True, help="Every export gets a user and a password of its own."),
+    )
+
+
+def _tgt_options(default: _Named) -> tuple[cfg.Opt, ...]:
+    return (
+        cfg.BoolOpt(
+            "tgtd_managed",
+            default=default.tgtd_managed,
+            help="The volume service starts a tgtd of its own when it starts, and stops it when it ends. "
+            "Not beside a tgtd of the system with the same control port and socket.",
+        ),
+        cfg.IntOpt("tgt_control_port", default=0, min=0, max=32767, help="Control port of tgtd, its option -C."),
+        cfg.Opt(
+            "tgt_ipc_socket",
+            type=path_type(),
+            default=default.tgt_ipc_socket,
+            help="Socket of tgtd, its variable TGT_IPC_SOCKET; tgtd adds its control port to the name. Empty: the system's.",
+        ),
+    )

@@ -1,0 +1,178 @@
+"""nova.conf: the options of nova's services under nova's names, read into frozen dataclasses."""
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from oslo_config import cfg
+
+from common.app.config import DEFAULT, Overrides, Section, load
+from common.app.config_types import one_of, path_type
+from common.app.options import CommonConfig, DatabaseConfig, common_sections, read_common
+
+ComputeDriver = Literal["qemu", "simulated", "fake", "libvirt"]
+
+COMPUTE_DRIVERS = {
+    "auto": "auto",
+    "qemu.QemuDriver": "qemu",
+    "simulated.SimulatedDriver": "simulated",
+    "fake.FakeDriver": "fake",
+    "libvirt.LibvirtDriver": "libvirt",
+    "nova.virt.fake.FakeDriver": "fake",
+    "nova.virt.libvirt.LibvirtDriver": "libvirt",
+}
+"""What compute_driver may say -> which driver that is here."""
+
+Which = Callable[[str], str | None]
+"""Where a program is on PATH, None: nowhere; `shutil.which`."""
+
+
+@dataclass(frozen=True, slots=True)
+class QemuConfig:
+    """[qemu]; times are in seconds."""
+
+    binary: str
+    memory_mb_max: int
+    start_timeout: float
+    command_timeout: float
+
+
+@dataclass(frozen=True, slots=True)
+class NovaConfig:
+    """Everything that nova's services are told.
+
+    initiatorname_file           where this host's iSCSI name is kept
+    cinder_control_exchange      exchange of cinder's topics
+    max_disk_devices_to_attach   volumes for one machine; -1: as many as its driver can hold
+    device_detach_timeout        seconds for a guest to let go of a disk
+    warnings                     what is odd in the files, to be logged once
+    """
+
+    common: CommonConfig
+    database: DatabaseConfig
+    compute_driver: ComputeDriver
+    initiatorname_file: Path
+    cinder_control_exchange: str
+    max_disk_devices_to_attach: int
+    device_detach_timeout: float
+    qemu: QemuConfig
+    warnings: tuple[str, ...] = ()
+
+
+def load_nova(
+    files: Sequence[Path] = (), *, overrides: Overrides | None = None, foreign: Sequence[Section] = (), which: Which = shutil.which
+) -> NovaConfig:
+    """What `files` tell nova; later ones win, `overrides` last. Raises Misconfigured with every problem found."""
+    settings = load(files, nova_sections(), overrides=overrides, foreign=foreign)
+    common, database = read_common(settings)
+    mine = settings.read(DEFAULT, _Default)
+    qemu = settings.read("qemu", QemuConfig)
+    return NovaConfig(
+        common=common,
+        database=database,
+        compute_driver=_found(qemu.binary, which) if mine.compute_driver == "auto" else mine.compute_driver,
+        initiatorname_file=Path(mine.initiatorname_file or common.state_path / "initiatorname.iscsi"),
+        cinder_control_exchange=settings.read("cinder", _Cinder).control_exchange,
+        max_disk_devices_to_attach=settings.read("compute", _Compute).max_disk_devices_to_attach,
+        device_detach_timeout=settings.read("libvirt", _Libvirt).device_detach_timeout,
+        qemu=qemu,
+        warnings=settings.warnings,
+    )
+
+
+def nova_sections() -> tuple[Section, ...]:
+    """The sections of nova.conf that are ours, for `load` and for a sample."""
+    return (
+        *common_sections(control_exchange="nova", more=_default_options()),
+        Section(
+            "cinder",
+            (cfg.StrOpt("control_exchange", default="openstack", help="control_exchange of the cinder that keeps the volumes."),),
+            help="How to reach cinder.",
+        ),
+        Section(
+            "compute",
+            (
+                cfg.IntOpt(
+                    "max_disk_devices_to_attach",
+                    default=-1,
+                    min=-1,
+                    help="Most volumes that one machine may have; -1: as many as its driver can hold.",
+                ),
+            ),
+            help="Limits of a compute host.",
+        ),
+        Section(
+            "libvirt",
+            (
+                cfg.FloatOpt(
+                    "device_detach_timeout",
+                    default=20.0,
+                    min=0.1,
+                    help="Seconds that a guest may take to let go of a disk, with every driver; then detaching fails and the disk stays.",
+                ),
+            ),
+            help="Options that have lived here since libvirt was the only driver.",
+        ),
+        Section("qemu", _qemu_options(), help="Machines of compute_driver qemu.QemuDriver."),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Default:
+    compute_driver: Literal["auto", "qemu", "simulated", "fake", "libvirt"]
+    initiatorname_file: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Cinder:
+    control_exchange: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Compute:
+    max_disk_devices_to_attach: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Libvirt:
+    device_detach_timeout: float
+
+
+def _default_options() -> tuple[cfg.Opt, ...]:
+    return (
+        cfg.Opt(
+            "compute_driver",
+            type=one_of(COMPUTE_DRIVERS),
+            default="auto",
+            help="What runs the machines. auto: QEMU where both it and tgtd are on PATH, otherwise simulated machines.",
+        ),
+        cfg.Opt(
+            "initiatorname_file",
+            type=path_type(),
+            default="",
+            help="File that holds this host's iSCSI name, /etc/iscsi/initiatorname.iscsi with open-iscsi. "
+            "Empty: one of our own in state_path, written when it is first needed.",
+        ),
+    )
+
+
+def _qemu_options() -> tuple[cfg.Opt, ...]:
+    return (
+        cfg.StrOpt("binary", default="qemu-system-x86_64", help="The QEMU to run; a name on PATH or a path."),
+        cfg.IntOpt(
+            "memory_mb_max", default=512, min=1, help="Most memory for one machine in MiB; a larger flavor is cut down to it."
+        ),
+        cfg.FloatOpt("start_timeout", default=30.0, min=0.1, help="Seconds that QEMU may take to answer after its start."),
+        cfg.FloatOpt(
+            "command_timeout",
+            default=20.0,
+            min=0.1,
+            help="Seconds that a command to QEMU may take; plugging a volume includes the login to its target.",
+        ),
+    )
+
+
+def _found(binary: str, which: Which) -> ComputeDriver:
+    return "qemu" if which("tgtd") and which(binary) else "simulated"
