@@ -1,0 +1,186 @@
+"""Machines of QEMU, each a process of its own with a folder of its own; implements `nova_lite.ports.hypervisor`.
+
+<state_path>/instances/<uuid>/ holds a machine's monitor socket, pid file and log, and nothing that could not be read off the
+machine itself. So any process that knows the state path finds the machines.
+"""
+
+import asyncio
+import stat
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from common.base.clock import Clock
+from common.base.errors import Fault, Invalid
+from common.base.ids import is_uuid
+from common.host.command import run
+from common.host.locks import KeyedLocks
+from nova_lite.contract import Instance
+from nova_lite.errors import HypervisorRefused, HypervisorUnavailable, VolumeBDMNotFound
+from nova_lite.ports.hypervisor import ConnectionInfo
+from nova_lite.virt.pattern import check_pattern
+from nova_lite.virt.qemu_argv import QemuOptions, qemu_argv
+from nova_lite.virt.qemu_disk import Disk, mountpoint_of, plan_disk
+from nova_lite.virt.qemu_machine import QemuMachine
+from nova_lite.virt.qemu_probe import read_range, write_range
+from nova_lite.virt.qemu_process import (
+    ended,
+    is_running,
+    killed,
+    last_words,
+    machine_process,
+    make_folder,
+    remove_folder,
+    running_in,
+)
+from nova_lite.virt.qmp_client import QmpClient, open_qmp
+
+
+class QemuHypervisor:
+    """QEMU on this host. Machines are held before their first instruction: none has a guest system, so `image_ref` is not read."""
+
+    def __init__(self, state_path: Path, clock: Clock, options: QemuOptions | None = None) -> None:
+        self._instances = state_path.absolute() / "instances"
+        self._clock = clock
+        self._options = options or QemuOptions()
+        self._locks = KeyedLocks()
+
+    @property
+    def kind(self) -> str:
+        return "qemu"
+
+    @property
+    def device_prefix(self) -> str:
+        return "/dev/vd"
+
+    @property
+    def disks_max(self) -> int:
+        return self._options.disks_max
+
+    async def spawn(self, instance: Instance) -> None:
+        folder = self._folder(instance.uuid)
+        async with self._locks.hold(instance.uuid):
+            if is_running(folder, instance.uuid):
+                return
+            up = False
+            try:
+                await self._start(instance, folder)
+                up = True
+            finally:
+                if not up:
+                    await self._end(folder, instance.uuid, ask=False)
+
+    async def destroy(self, instance_uuid: str) -> None:
+        """Raises HypervisorUnavailable while the killed process does not end."""
+        folder = self._folder(instance_uuid)
+        async with self._locks.hold(instance_uuid):
+            await self._end(folder, instance_uuid, ask=True)
+
+    async def list_instances(self) -> set[str]:
+        return running_in(self._instances)
+
+    async def attach_volume(self, connection_info: ConnectionInfo, instance_uuid: str, mountpoint: str) -> None:
+        disk = await _planned(connection_info, instance_uuid, mountpoint)
+        async with self._machine(instance_uuid) as (machine, _):
+            await machine.plug(disk)
+
+    async def detach_volume(self, volume_id: str, instance_uuid: str) -> None:
+        async with self._machine(instance_uuid) as (machine, _):
+            await machine.unplug(volume_id)
+
+    async def disks(self, instance_uuid: str) -> dict[str, str]:
+        async with self._machine(instance_uuid) as (machine, _):
+            devices = await machine.devices()
+        return {volume_id: mountpoint_of(device) for volume_id, device in devices.items()}
+
+    async def write_pattern(self, instance_uuid: str, volume_id: str, *, pattern: int, offset: int, length: int) -> None:
+        check_pattern(pattern, offset=offset, length=length)
+        async with self._machine(instance_uuid) as (machine, qmp):
+            device = await _device_of(machine, volume_id, instance_uuid)
+            said = await write_range(qmp, device, pattern=pattern, offset=offset, length=length)
+            found = await self._read(qmp, instance_uuid, volume_id, offset=offset, length=length)
+        if found != bytes([pattern]) * length:
+            reason = f"the disk did not take {length} bytes at {offset}: {said or 'no word why'}"
+            raise HypervisorRefused(name=instance_uuid, command="write_pattern", reason=reason)
+
+    async def verify_pattern(self, instance_uuid: str, volume_id: str, *, pattern: int, offset: int, length: int) -> bool:
+        check_pattern(pattern, offset=offset, length=length)
+        async with self._machine(instance_uuid) as (machine, qmp):
+            await _device_of(machine, volume_id, instance_uuid)
+            return await self._read(qmp, instance_uuid, volume_id, offset=offset, length=length) == bytes([pattern]) * length
+
+    async def close(self) -> None:
+        """Nothing is held between operations."""
+
+    def _folder(self, uuid: str) -> Path:
+        if not is_uuid(uuid):
+            raise Invalid(reason=f"{uuid!r} is not the uuid of an instance")
+        return self._instances / uuid
+
+    @asynccontextmanager
+    async def _machine(self, uuid: str) -> AsyncIterator[tuple[QemuMachine, QmpClient]]:
+        folder = self._folder(uuid)
+        async with self._locks.hold(uuid), open_qmp(folder, name=uuid, timeout_s=self._options.command_timeout_s) as qmp:
+            yield QemuMachine(qmp, name=uuid, options=self._options, clock=self._clock), qmp
+
+    async def _read(self, qmp: QmpClient, uuid: str, volume_id: str, *, offset: int, length: int) -> bytes:
+        timeout_s = self._options.command_timeout_s
+        return await read_range(qmp, volume_id, self._folder(uuid), offset=offset, length=length, timeout_s=timeout_s)
+
+    async def _start(self, instance: Instance, folder: Path) -> None:
+        try:
+            await asyncio.to_thread(make_folder, folder)
+            output = await run(*qemu_argv(instance, self._options), timeout_s=self._options.spawn_timeout_s, cwd=str(folder))
+        except (Fault, OSError) as exc:
+            raise HypervisorUnavailable(name=instance.uuid, reason=f"it did not start: {exc}") from exc
+        if output.status:
+            said = last_words(folder) or output.said
+            raise HypervisorUnavailable(name=instance.uuid, reason=f"it did not start: {said}")
+        async with open_qmp(folder, name=instance.uuid, timeout_s=self._options.spawn_timeout_s):
+            pass
+
+    async def _end(self, folder: Path, uuid: str, *, ask: bool) -> None:
+        timeout_s = self._options.quit_timeout_s
+        with machine_process(folder, uuid) as pidfd:
+            if (
+                pidfd is not None
+                and not (ask and await self._quit(folder, uuid, pidfd))
+                and not await killed(pidfd, timeout_s=timeout_s)
+            ):
+                raise HypervisorUnavailable(name=uuid, reason=f"its process did not end within {timeout_s:g} s of being killed")
+        try:
+            await asyncio.to_thread(remove_folder, folder)
+        except OSError as exc:
+            raise HypervisorUnavailable(name=uuid, reason=f"its folder cannot be removed: {exc}") from exc
+
+    async def _quit(self, folder: Path, uuid: str, pidfd: int) -> bool:
+        """Ask the machine to end; True when it did."""
+        timeout_s = self._options.quit_timeout_s
+        with suppress(HypervisorUnavailable, HypervisorRefused):
+            async with open_qmp(folder, name=uuid, timeout_s=timeout_s) as qmp:
+                await qmp.execute("quit")
+                return await ended(pidfd, timeout_s=timeout_s)
+        return False
+
+
+async def _planned(connection_info: ConnectionInfo, machine: str, mountpoint: str) -> Disk:
+    is_block = await asyncio.to_thread(_is_block_device, connection_info)
+    return plan_disk(connection_info, machine=machine, mountpoint=mountpoint, block_device=is_block)
+
+
+async def _device_of(machine: QemuMachine, volume_id: str, uuid: str) -> str:
+    device = (await machine.devices()).get(volume_id)
+    if device is None:
+        raise VolumeBDMNotFound(volume_id=volume_id, instance_uuid=uuid)
+    return device
+
+
+def _is_block_device(connection_info: Mapping[str, Any]) -> bool:
+    path = (connection_info.get("data") or {}).get("device_path")
+    if connection_info.get("driver_volume_type") != "local" or not isinstance(path, str):
+        return False
+    try:
+        return stat.S_ISBLK(Path(path).stat().st_mode)
+    except (OSError, ValueError):
+        return False

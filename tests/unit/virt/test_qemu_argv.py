@@ -1,0 +1,44 @@
+from nova_lite.contract import Instance, VmState
+from nova_lite.virt.qemu_argv import QemuOptions, qemu_argv
+
+UUID = "11111111-2222-4333-8444-555555555555"
+
+GOLDEN = f"""\
+qemu-system-x86_64 -name {UUID} -uuid {UUID}
+-machine q35 -accel tcg -smp 2 -m 16
+-nodefaults -no-user-config -display none -S
+-daemonize -pidfile pid -D log -d guest_errors
+-qmp unix:qmp,server=on,wait=off
+-global ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off
+-device pcie-root-port,id=rp1,bus=pcie.0,chassis=1,slot=1
+-device pcie-root-port,id=rp2,bus=pcie.0,chassis=2,slot=2
+"""
+
+
+def server(*, memory_mb: int = 512, vcpus: int = 2, name: str = "vm") -> Instance:
+    return Instance(uuid=UUID, display_name=name, vm_state=VmState.BUILDING, memory_mb=memory_mb, vcpus=vcpus)
+
+
+def test_the_argument_vector_of_a_machine_without_a_guest_system() -> None:
+    assert list(qemu_argv(server(), QemuOptions(disks_max=2))) == GOLDEN.split()
+
+
+def test_a_machine_gets_its_flavors_memory_up_to_the_limit() -> None:
+    assert memory(server(memory_mb=512), 2048) == "512"
+    assert memory(server(memory_mb=4096), 2048) == "2048"
+    assert memory(server(memory_mb=0), 16) == "16"
+
+
+def test_nothing_that_a_user_chose_is_in_the_argument_vector() -> None:
+    argv = qemu_argv(server(name="x,server=on -monitor stdio"), QemuOptions())
+    assert not any("monitor" in word for word in argv)
+
+
+def test_a_guest_can_be_given_the_say_on_unplugging() -> None:
+    argv = qemu_argv(server(), QemuOptions(unplug_by_guest=True))
+    assert "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=on" in argv
+
+
+def memory(instance: Instance, memory_mib_max: int) -> str:
+    argv = qemu_argv(instance, QemuOptions(memory_mib_max=memory_mib_max))
+    return argv[argv.index("-m") + 1]
