@@ -1,0 +1,202 @@
+"""The rows of volumes, each with its live attachments and its latest messages."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import ColumnElement, Row, func, insert, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from cinder_lite.contract import AttachStatus, Message, Volume, VolumeAttachment, VolumeStatus
+from cinder_lite.domain.volume import VOLUME, Event, attach_status_of
+from cinder_lite.errors import AmbiguousVolume, VolumeNotFound
+from cinder_lite.store.tables import messages, volume_attachment, volumes
+from common.base.clock import Clock
+from common.base.errors import NotFound
+from common.base.limits import LIST_ROWS_MAX
+from common.db.cas import advance
+from common.db.engine import Database
+from common.db.model import live
+
+MESSAGES_SHOWN_MAX = 5
+"""The latest messages of a volume that are shown with it."""
+
+_RENAMED = {"volume_type": "volume_type_id"}
+_JOINED = {"volume_attachment", "messages"}
+_COLUMNS = {name: _RENAMED.get(name, name) for name in Volume.__struct_fields__ if name not in _JOINED}
+"""Field of the struct: column of the table."""
+_NAMES_SHOWN_MAX = 10
+
+
+class Volumes:
+    """Every method is one transaction; all raise what `Database.begin` raises. Only live rows are seen."""
+
+    def __init__(self, db: Database, clock: Clock) -> None:
+        self._db = db
+        self._clock = clock
+
+    async def create(self, volume: Volume) -> Volume:
+        """The volume as stored, `created_at` filled in. Raises Duplicate for an id that is there."""
+        row = {column: getattr(volume, name) for name, column in _COLUMNS.items()}
+        row |= {"status": str(volume.status), "attach_status": str(attach_status_of(volume.status))}
+        row |= {"created_at": volume.created_at or self._clock.utcnow()}
+
+        async def work(conn: AsyncConnection) -> Volume:
+            await conn.execute(insert(volumes).values(row))
+            return await _read(conn, volume.id)
+
+        return await self._db.run(work)
+
+    async def get(self, volume_id: str) -> Volume:
+        """Raises VolumeNotFound."""
+        async with self._db.begin(read_only=True) as conn:
+            return await _read(conn, volume_id, live(volumes))
+
+    async def find(self, name_or_id: str) -> Volume:
+        """The volume of that id, or else of that name. Raises VolumeNotFound, AmbiguousVolume."""
+        named = or_(volumes.c.id == name_or_id, volumes.c.display_name == name_or_id)
+        async with self._db.begin(read_only=True) as conn:
+            found = await _volumes(conn, live(volumes), named, limit=_NAMES_SHOWN_MAX)
+        for volume in found:
+            if volume.id == name_or_id:
+                return volume
+        if not found:
+            raise VolumeNotFound(volume_id=name_or_id)
+        if len(found) > 1:
+            raise AmbiguousVolume(name=name_or_id, candidates=", ".join(volume.id for volume in found))
+        return found[0]
+
+    async def list(self, host: str | None = None) -> list[Volume]:
+        """Newest first. With `host` every volume of that host@backend, whatever its pool; else the newest LIST_ROWS_MAX."""
+        async with self._db.begin(read_only=True) as conn:
+            if host is None:
+                return await _volumes(conn, live(volumes), limit=LIST_ROWS_MAX)
+            here = or_(volumes.c.host == host, volumes.c.host.startswith(f"{host}#", autoescape=True))
+            return await _volumes(conn, live(volumes), here)
+
+    async def advance(self, volume_id: str, event: Event, **values: Any) -> Volume:
+        """The volume after `event`, its attach_status with it; other columns are set in the same statement.
+
+        Sets `launched_at` at CREATED; DESTROYED soft-deletes the row. Raises VolumeNotFound, Conflict.
+        """
+
+        async def work(conn: AsyncConnection) -> Volume:
+            await advance_volume(conn, volume_id, event, clock=self._clock, **values)
+            return await _read(conn, volume_id)
+
+        return await self._db.run(work)
+
+    async def set_host(self, volume_id: str, host: str) -> None:
+        """Where the scheduler placed it: host@backend#pool. Raises VolumeNotFound."""
+        await self._update(volume_id, host=host, scheduled_at=self._clock.utcnow())
+
+    async def save_export(self, volume_id: str, provider_location: str) -> None:
+        """Raises VolumeNotFound."""
+        await self._update(volume_id, provider_location=provider_location)
+
+    async def clear_export(self, volume_id: str) -> None:
+        """Forgets provider_location and provider_auth; the next export gets new credentials. Raises VolumeNotFound."""
+        await self._update(volume_id, provider_location=None, provider_auth=None)
+
+    async def provider_auth(self, volume_id: str) -> str | None:
+        """ "CHAP <username> <password>", or None. Raises VolumeNotFound."""
+        async with self._db.begin(read_only=True) as conn:
+            return await _provider_auth(conn, volume_id)
+
+    async def save_auth(self, volume_id: str, provider_auth: str) -> str:
+        """The credentials that count: these, unless there were others before. Raises VolumeNotFound."""
+        change = update(volumes).where(volumes.c.id == volume_id, live(volumes), volumes.c.provider_auth.is_(None))
+        change = change.values(provider_auth=provider_auth, updated_at=self._clock.utcnow())
+
+        async def work(conn: AsyncConnection) -> str:
+            await conn.execute(change)
+            stored = await _provider_auth(conn, volume_id)
+            assert stored is not None
+            return stored
+
+        return await self._db.run(work)
+
+    async def add_message(self, volume_id: str, event_id: str, user_message: str, request_id: str | None = None) -> None:
+        """Remembers why something failed, for `get`, `find` and `list` to show."""
+        said = {"event_id": event_id, "user_message": user_message, "request_id": request_id}
+        row = {"resource_type": "VOLUME", "resource_uuid": volume_id, "message_level": "ERROR", **said}
+        stored = insert(messages).values(**row, created_at=self._clock.utcnow())
+        await self._db.run(lambda conn: conn.execute(stored))
+
+    async def _update(self, volume_id: str, **values: object) -> None:
+        change = update(volumes).where(volumes.c.id == volume_id, live(volumes))
+        change = change.values(**{"updated_at": self._clock.utcnow(), **values})
+        if not (await self._db.run(lambda conn: conn.execute(change))).rowcount:
+            raise VolumeNotFound(volume_id=volume_id)
+
+
+async def advance_volume(conn: AsyncConnection, volume_id: str, event: Event, *, clock: Clock, **values: object) -> None:
+    """`Volumes.advance` within a transaction of the caller's. Raises VolumeNotFound, Conflict."""
+    now = clock.utcnow()
+    extra: dict[str, object] = {"attach_status": str(attach_status_of(VOLUME.target(event)))}
+    if event is Event.CREATED:
+        extra |= {"launched_at": now}
+    elif event is Event.DESTROYED:
+        extra |= {"terminated_at": now, "deleted_at": now, "deleted": True, "provider_auth": None}
+    try:
+        await advance(
+            conn, volumes, VOLUME, event, kind="Volume", key={"id": volume_id}, values={**extra, **values}, clock=clock
+        )  # fmt: skip
+    except NotFound as exc:
+        raise VolumeNotFound(volume_id=volume_id) from exc
+
+
+def attachment_of(row: Row[Any]) -> VolumeAttachment:
+    """A row that holds at least the struct's columns."""
+    stored = {name: row._mapping[name] for name in VolumeAttachment.__struct_fields__}
+    return VolumeAttachment(**{**stored, "attach_status": AttachStatus(stored["attach_status"])})
+
+
+async def _read(conn: AsyncConnection, volume_id: str, *where: ColumnElement[bool]) -> Volume:
+    found = await _volumes(conn, volumes.c.id == volume_id, *where)
+    if not found:
+        raise VolumeNotFound(volume_id=volume_id)
+    return found[0]
+
+
+async def _volumes(conn: AsyncConnection, *where: ColumnElement[bool], limit: int | None = None) -> list[Volume]:
+    query = select(*(volumes.c[column] for column in _COLUMNS.values())).where(*where)
+    rows = (await conn.execute(query.order_by(volumes.c.created_at.desc(), volumes.c.id.desc()).limit(limit))).all()
+    ids = [row.id for row in rows]
+    attachments, said = await _attachments(conn, ids), await _messages(conn, ids)
+    return [_volume(row, attachments.get(row.id, ()), said.get(row.id, ())) for row in rows]
+
+
+async def _attachments(conn: AsyncConnection, volume_ids: Sequence[str]) -> dict[str, tuple[VolumeAttachment, ...]]:
+    """The live ones, oldest first."""
+    query = select(volume_attachment).where(volume_attachment.c.volume_id.in_(volume_ids), live(volume_attachment))
+    found: dict[str, tuple[VolumeAttachment, ...]] = {}
+    for row in await conn.execute(query.order_by(volume_attachment.c.created_at, volume_attachment.c.id)):
+        found[row.volume_id] = (*found.get(row.volume_id, ()), attachment_of(row))
+    return found
+
+
+async def _messages(conn: AsyncConnection, volume_ids: Sequence[str]) -> dict[str, tuple[Message, ...]]:
+    """The latest MESSAGES_SHOWN_MAX of each volume, newest first."""
+    rank = func.row_number().over(partition_by=messages.c.resource_uuid, order_by=messages.c.id.desc()).label("rank_of_it")
+    ranked = select(messages, rank).where(messages.c.resource_uuid.in_(volume_ids), live(messages)).subquery()
+    query = select(ranked).where(ranked.c.rank_of_it <= MESSAGES_SHOWN_MAX).order_by(ranked.c.id.desc())
+    found: dict[str, tuple[Message, ...]] = {}
+    for row in await conn.execute(query):
+        message = Message(**{name: row._mapping[name] for name in Message.__struct_fields__})
+        found[row.resource_uuid] = (*found.get(row.resource_uuid, ()), message)
+    return found
+
+
+async def _provider_auth(conn: AsyncConnection, volume_id: str) -> str | None:
+    row = (await conn.execute(select(volumes.c.provider_auth).where(volumes.c.id == volume_id, live(volumes)))).first()
+    if row is None:
+        raise VolumeNotFound(volume_id=volume_id)
+    stored: str | None = row.provider_auth
+    return stored
+
+
+def _volume(row: Row[Any], attachments: tuple[VolumeAttachment, ...], said: tuple[Message, ...]) -> Volume:
+    stored = {name: row._mapping[column] for name, column in _COLUMNS.items()}
+    stored["status"] = VolumeStatus(stored["status"])
+    stored["attach_status"] = AttachStatus(stored["attach_status"])
+    return Volume(**stored, volume_attachment=attachments, messages=said)

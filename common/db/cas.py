@@ -1,0 +1,83 @@
+"""Compare-and-swap on a status column: the machine says which states an event may start from, one UPDATE asks the row.
+
+No call site repeats which states are legal, and none reads a state before it writes one.
+"""
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from sqlalchemy import ColumnElement, Row, Table, and_, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from common.base.clock import Clock
+from common.base.errors import Conflict, NotFound
+from common.db.model import live
+from common.machine.table import Machine
+
+S = TypeVar("S", bound=Hashable)
+E = TypeVar("E", bound=Hashable)
+
+
+async def advance(
+    conn: AsyncConnection,
+    table: Table,
+    machine: Machine[S, E],
+    event: E,
+    *,
+    kind: str,
+    key: Mapping[str, object],
+    clock: Clock,
+    columns: Sequence[str] = ("status",),
+    where: Sequence[ColumnElement[bool]] = (),
+    values: Mapping[str, object] | None = None,
+) -> None:
+    """Moves the live row of `key` along `event`, and sets `updated_at` and `values` with it.
+
+    kind      what an error calls the row: "Volume"
+    columns   where the state stands; with several of them the machine's states are tuples in that order
+    where     what must hold besides the state
+    values    other columns to set, values or SQL expressions
+    Raises NotFound when there is no such live row, Conflict(kind, name, found, expected) when its state forbids the event.
+    """
+    now = {"updated_at": clock.utcnow()} if "updated_at" in table.c else {}
+    target = dict(zip(columns, _parts(machine.target(event)), strict=True))
+    wanted = _in_states(table, columns, machine.sources(event))
+    found_by = [table.c[name] == value for name, value in key.items()]
+    change = update(table).where(*found_by, live(table), wanted, *where).values(**target, **now, **(values or {}))
+    # Every driver here counts the rows that matched, changed or not (MariaDB: CLIENT.FOUND_ROWS).
+    if (await conn.execute(change)).rowcount:
+        return
+    state = (await conn.execute(select(*(table.c[name] for name in columns)).where(*found_by, live(table)))).first()
+    name = ", ".join(str(value) for value in key.values())
+    if state is None:
+        raise NotFound(kind=kind, name=name)
+    expected = " or ".join(sorted(_shown(_parts(source)) for source in machine.sources(event)))
+    raise Conflict(kind=kind, name=name, found=_shown(state), expected=expected)
+
+
+def _parts(state: object) -> tuple[Any, ...]:
+    """A state as one plain value for each column."""
+    parts = state if isinstance(state, tuple) else (state,)
+    return tuple(None if part is None else str(part) for part in parts)
+
+
+def _in_states(table: Table, columns: Sequence[str], states: frozenset[Any]) -> ColumnElement[bool]:
+    """True for a row in one of the states; in SQL NULL equals nothing, so a part that is None is asked for by IS NULL."""
+    if len(columns) == 1 and None not in states:
+        return table.c[columns[0]].in_(sorted(_parts(state)[0] for state in states))
+    return or_(
+        *(
+            and_(
+                *(
+                    table.c[name].is_(None) if part is None else table.c[name] == part
+                    for name, part in zip(columns, _parts(state), strict=True)
+                )
+            )
+            for state in sorted(states, key=str)
+        )
+    )
+
+
+def _shown(state: Row[Any] | tuple[Any, ...]) -> str:
+    """ "in-use", or for several columns "active, deleting" with the empty ones left out."""
+    return ", ".join(str(part) for part in state if part is not None)

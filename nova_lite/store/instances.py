@@ -1,0 +1,129 @@
+"""The rows of instances, each with its latest fault."""
+
+from typing import Any
+
+from sqlalchemy import ColumnElement, Row, Select, func, insert, or_, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from common.base.clock import Clock
+from common.base.errors import NotFound
+from common.base.limits import LIST_ROWS_MAX
+from common.db.cas import advance
+from common.db.engine import Database
+from common.db.model import live
+from nova_lite.contract import Instance, InstanceFault, PowerState, TaskState, VmState
+from nova_lite.domain.instance import INSTANCE, Event
+from nova_lite.errors import AmbiguousInstance, InstanceNotFound
+from nova_lite.store.tables import instance_faults, instances
+
+_STORED = tuple(name for name in Instance.__struct_fields__ if name != "fault")
+_FAULT = InstanceFault.__struct_fields__
+_NAMES_SHOWN_MAX = 10
+
+
+class Instances:
+    """Every method is one transaction; all raise what `Database.begin` raises."""
+
+    def __init__(self, db: Database, clock: Clock) -> None:
+        self._db = db
+        self._clock = clock
+
+    async def create(self, instance: Instance) -> Instance:
+        """The instance as stored, `created_at` filled in. Raises Duplicate for a uuid that is there."""
+        row = {name: getattr(instance, name) for name in _STORED}
+        row |= {
+            "vm_state": str(instance.vm_state),
+            "task_state": _text(instance.task_state),
+            "power_state": int(instance.power_state),
+        }
+        row |= {"created_at": instance.created_at or self._clock.utcnow()}
+
+        async def work(conn: AsyncConnection) -> Instance:
+            await conn.execute(insert(instances).values(row))
+            return await _read(conn, instance.uuid)
+
+        return await self._db.run(work)
+
+    async def get(self, uuid: str) -> Instance:
+        """The live instance. Raises InstanceNotFound."""
+        async with self._db.begin(read_only=True) as conn:
+            return await _read(conn, uuid, live(instances))
+
+    async def find(self, name_or_id: str) -> Instance:
+        """The live instance of that uuid, or else of that name. Raises InstanceNotFound, AmbiguousInstance."""
+        named = or_(instances.c.uuid == name_or_id, instances.c.display_name == name_or_id)
+        async with self._db.begin(read_only=True) as conn:
+            rows = (await conn.execute(_query(live(instances), named).limit(_NAMES_SHOWN_MAX))).all()
+        found = [_instance(row) for row in rows]
+        for instance in found:
+            if instance.uuid == name_or_id:
+                return instance
+        if not found:
+            raise InstanceNotFound(instance_id=name_or_id)
+        if len(found) > 1:
+            raise AmbiguousInstance(kind="server", name=name_or_id, candidates=", ".join(each.uuid for each in found))
+        return found[0]
+
+    async def list(self, host: str | None = None) -> list[Instance]:
+        """Newest first. With `host` every live instance of that host; else the newest LIST_ROWS_MAX."""
+        query = _query(live(instances)).order_by(instances.c.id.desc())
+        query = query.limit(LIST_ROWS_MAX) if host is None else query.where(instances.c.host == host)
+        async with self._db.begin(read_only=True) as conn:
+            return [_instance(row) for row in await conn.execute(query)]
+
+    async def advance(self, uuid: str, event: Event, **values: Any) -> Instance:
+        """The instance after `event`; other columns are set with it. DESTROYED soft-deletes the row.
+
+        Sets `launched_at` at SPAWNED and `terminated_at` at DESTROYED. Raises InstanceNotFound, Conflict.
+        """
+        now = self._clock.utcnow()
+        extra: dict[str, object] = {}
+        if event is Event.SPAWNED:
+            extra = {"launched_at": now}
+        elif event is Event.DESTROYED:
+            extra = {"terminated_at": now, "deleted_at": now, "deleted": instances.c.id}
+
+        async def work(conn: AsyncConnection) -> Instance:
+            try:
+                await advance(
+                    conn, instances, INSTANCE, event, kind="server", key={"uuid": uuid}, columns=("vm_state", "task_state"),
+                    values={**extra, **values}, clock=self._clock,
+                )  # fmt: skip
+            except NotFound as exc:
+                raise InstanceNotFound(instance_id=uuid) from exc
+            return await _read(conn, uuid)
+
+        return await self._db.run(work)
+
+    async def add_fault(self, uuid: str, code: int, message: str, host: str | None = None, request_id: str | None = None) -> None:
+        """Remembers why something failed; the latest is shown with the instance."""
+        row = {"instance_uuid": uuid, "code": code, "message": message, "host": host, "request_id": request_id}
+        row |= {"created_at": self._clock.utcnow()}
+        await self._db.run(lambda conn: conn.execute(insert(instance_faults).values(row)))
+
+
+def _query(*where: ColumnElement[bool]) -> Select[Any]:
+    latest = select(func.max(instance_faults.c.id)).where(instance_faults.c.instance_uuid == instances.c.uuid)
+    columns = [instances.c[name] for name in _STORED] + [instance_faults.c[name].label(f"fault_{name}") for name in _FAULT]
+    joined = instances.outerjoin(instance_faults, instance_faults.c.id == latest.correlate(instances).scalar_subquery())
+    return select(*columns).select_from(joined).where(*where)
+
+
+async def _read(conn: AsyncConnection, uuid: str, *where: ColumnElement[bool]) -> Instance:
+    row = (await conn.execute(_query(instances.c.uuid == uuid, *where))).first()
+    if row is None:
+        raise InstanceNotFound(instance_id=uuid)
+    return _instance(row)
+
+
+def _instance(row: Row[Any]) -> Instance:
+    stored = {name: row._mapping[name] for name in _STORED}
+    stored["vm_state"] = VmState(stored["vm_state"])
+    stored["task_state"] = None if stored["task_state"] is None else TaskState(stored["task_state"])
+    stored["power_state"] = PowerState(stored["power_state"])
+    fault = {name: row._mapping[f"fault_{name}"] for name in _FAULT}
+    return Instance(**stored, fault=None if fault["code"] is None else InstanceFault(**fault))
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
