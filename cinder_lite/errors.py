@@ -77,5 +77,5 @@ class VolumeIsBusy(Conflict):
     wire = ("cinder.exception", "VolumeIsBusy")
 
 
-class PortalNotBound(Broken):
+class PortalNotBound(Unavailable):
     """tgtd does not listen on {portal}: it listens on {found}. Something else may hold that port; free it or set target_port."""

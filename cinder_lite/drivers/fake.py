@@ -1,0 +1,99 @@
+"""A driver that keeps its volumes in memory, and fails when a test tells it to."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Literal
+
+from cinder_lite.contract import Volume
+from cinder_lite.domain.capacity import lack_of_room
+from cinder_lite.errors import VolumeBackendAPIException, VolumeIsBusy
+from cinder_lite.ports.driver import VolumeStats
+
+Act = Literal["check_for_setup_error", "create_volume", "delete_volume", "get_volume_stats"]
+
+
+class When(StrEnum):
+    """Whether a scripted fault strikes before or after the act took effect: a refusal, or an answer that was lost."""
+
+    BEFORE = "before"
+    AFTER = "after"
+
+
+@dataclass(frozen=True, slots=True)
+class ScriptedFault:
+    """The next `act` raises `error`; each strikes once."""
+
+    act: Act
+    error: Exception
+    when: When = When.BEFORE
+
+
+@dataclass(slots=True)
+class FakeDriver:
+    """Implements `cinder_lite.ports.driver.VolumeDriver`.
+
+    sizes    volume name -> GiB, of every volume that is there
+    in_use   names of volumes that somebody has open
+    faults   what goes wrong next
+    acts     what was asked, as "create_volume volume-1"
+    """
+
+    volume_backend_name: str = "fake"
+    total_capacity_gb: float = 100.0
+    sizes: dict[str, int] = field(default_factory=dict)
+    in_use: set[str] = field(default_factory=set)
+    faults: list[ScriptedFault] = field(default_factory=list)
+    acts: list[str] = field(default_factory=list)
+
+    async def check_for_setup_error(self) -> None:
+        self._begin("check_for_setup_error")
+        self._strike("check_for_setup_error", When.AFTER)
+
+    async def create_volume(self, volume: Volume) -> None:
+        self._begin("create_volume", volume)
+        there = self.sizes.get(volume.name)
+        if there is None:
+            why_not = lack_of_room(volume.size, self._stats())
+            if why_not is not None:
+                raise VolumeBackendAPIException(data=why_not)
+            self.sizes[volume.name] = volume.size
+        elif there != volume.size:
+            raise VolumeBackendAPIException(data=f"{volume.name} is there with {there} GiB; wanted {volume.size} GiB")
+        self._strike("create_volume", When.AFTER)
+
+    async def delete_volume(self, volume: Volume) -> None:
+        self._begin("delete_volume", volume)
+        if volume.name in self.sizes and volume.name in self.in_use:
+            raise VolumeIsBusy(volume_name=volume.name, reason="somebody has it open")
+        self.sizes.pop(volume.name, None)
+        self._strike("delete_volume", When.AFTER)
+
+    def local_path(self, volume: Volume) -> str:
+        return f"/fake/{self.volume_backend_name}/{volume.name}"
+
+    async def get_volume_stats(self) -> VolumeStats:
+        self._begin("get_volume_stats")
+        self._strike("get_volume_stats", When.AFTER)
+        return self._stats()
+
+    def _stats(self) -> VolumeStats:
+        provisioned = float(sum(self.sizes.values()))
+        return VolumeStats(
+            volume_backend_name=self.volume_backend_name,
+            pool_name=self.volume_backend_name,
+            storage_protocol="fake",
+            driver_version="1.0.0",
+            total_capacity_gb=self.total_capacity_gb,
+            free_capacity_gb=self.total_capacity_gb - provisioned,
+            provisioned_capacity_gb=provisioned,
+        )
+
+    def _begin(self, act: Act, volume: Volume | None = None) -> None:
+        self.acts.append(f"{act} {volume.name}" if volume else act)
+        self._strike(act, When.BEFORE)
+
+    def _strike(self, act: Act, when: When) -> None:
+        for fault in self.faults:
+            if fault.act == act and fault.when is when:
+                self.faults.remove(fault)
+                raise fault.error

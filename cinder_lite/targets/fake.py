@@ -1,0 +1,138 @@
+"""A target in memory, with sessions that a test can open, and that fails when a test tells it to."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Literal
+
+from cinder_lite.contract import Volume
+from cinder_lite.errors import ExportFailure
+from cinder_lite.ports.target import Chap, Export
+from cinder_lite.targets.iscsi_names import Portal, ProviderLocation, initiator_of, iscsi_connection_info, target_iqn
+
+Act = Literal["check_for_setup_error", "create_export", "remove_export", "initialize_connection", "terminate_connection", "exports"]
+
+
+class When(StrEnum):
+    """Whether a scripted fault strikes before or after the act took effect: a refusal, or an answer that was lost."""
+
+    BEFORE = "before"
+    AFTER = "after"
+
+
+@dataclass(frozen=True, slots=True)
+class ScriptedFault:
+    """The next `act` raises `error`; each strikes once."""
+
+    act: Act
+    error: Exception
+    when: When = When.BEFORE
+
+
+@dataclass(slots=True)
+class FakeExport:
+    """What the fake has under one name; `sessions` are the initiators that are logged in."""
+
+    path: str
+    chap: Chap | None
+    acl: set[str] = field(default_factory=set)
+    sessions: set[str] = field(default_factory=set)
+
+
+@dataclass(slots=True)
+class FakeTarget:
+    """Implements `cinder_lite.ports.target.Target`.
+
+    needs_chap   False: nobody is asked for credentials
+    served       what it has, by IQN; a test may break it
+    faults       what goes wrong next
+    acts         what was asked, as "create_export volume-1"
+    """
+
+    needs_chap: bool = True
+    kind: str = "fake"
+    target_prefix: str = "iqn.2010-10.org.openstack:"
+    portal: Portal = field(default_factory=lambda: Portal("192.0.2.1"))
+    served: dict[str, FakeExport] = field(default_factory=dict)
+    faults: list[ScriptedFault] = field(default_factory=list)
+    acts: list[str] = field(default_factory=list)
+
+    async def check_for_setup_error(self) -> None:
+        self._begin("check_for_setup_error")
+        self._strike("check_for_setup_error", When.AFTER)
+
+    def validate_connector(self, connector: Mapping[str, Any]) -> None:
+        initiator_of(connector)
+
+    def export_name(self, volume: Volume) -> str:
+        return target_iqn(self.target_prefix, volume.name)
+
+    async def exports(self) -> set[str]:
+        self._begin("exports")
+        self._strike("exports", When.AFTER)
+        return set(self.served)
+
+    async def create_export(self, export: Export) -> str:
+        self._begin("create_export", export.volume)
+        self._check_chap(export)
+        iqn = self.export_name(export.volume)
+        there = self.served.get(iqn)
+        if there is None or there.path != export.path:
+            self.served[iqn] = FakeExport(export.path, export.chap)
+        else:
+            there.chap = export.chap
+        self._strike("create_export", When.AFTER)
+        return str(self._location(iqn))
+
+    async def remove_export(self, export: Export) -> None:
+        self._begin("remove_export", export.volume)
+        self.served.pop(self.export_name(export.volume), None)
+        self._strike("remove_export", When.AFTER)
+
+    async def initialize_connection(self, export: Export, connector: Mapping[str, Any]) -> dict[str, Any]:
+        self._begin("initialize_connection", export.volume)
+        self._check_chap(export)
+        initiator, iqn = initiator_of(connector), self.export_name(export.volume)
+        there = self.served.get(iqn)
+        if there is None or (there.path, there.chap) != (export.path, export.chap):
+            raise ExportFailure(volume_id=export.volume.id, reason=f"{iqn} is not exported as the volume is")
+        there.acl = {initiator} | (there.acl if export.volume.multiattach else set())
+        there.sessions &= there.acl
+        self._strike("initialize_connection", When.AFTER)
+        is_multipath = bool(connector.get("multipath"))
+        chap = export.chap if self.needs_chap else None
+        return iscsi_connection_info(self._location(iqn), volume_id=export.volume.id, chap=chap, is_multipath=is_multipath)
+
+    async def terminate_connection(self, export: Export, connector: Mapping[str, Any] | None) -> None:
+        self._begin("terminate_connection", export.volume)
+        there = self.served.get(self.export_name(export.volume))
+        initiator = None if connector is None else initiator_of(connector)
+        if there is not None:
+            there.acl = set() if initiator is None else there.acl - {initiator}
+            there.sessions &= there.acl
+        self._strike("terminate_connection", When.AFTER)
+
+    def login(self, iqn: str, initiator: str, chap: Chap | None) -> bool:
+        """What an initiator meets: True, and it has a session, when it is let in."""
+        there = self.served.get(iqn)
+        if there is None or initiator not in there.acl or (self.needs_chap and chap != there.chap):
+            return False
+        there.sessions.add(initiator)
+        return True
+
+    def _check_chap(self, export: Export) -> None:
+        if self.needs_chap and export.chap is None:
+            raise ExportFailure(volume_id=export.volume.id, reason="this target needs CHAP credentials and was given none")
+
+    def _location(self, iqn: str) -> ProviderLocation:
+        return ProviderLocation((self.portal,), iqn=iqn, lun=1, tid=1)
+
+    def _begin(self, act: Act, volume: Volume | None = None) -> None:
+        self.acts.append(f"{act} {volume.name}" if volume else act)
+        self._strike(act, When.BEFORE)
+
+    def _strike(self, act: Act, when: When) -> None:
+        for fault in self.faults:
+            if fault.act == act and fault.when is when:
+                self.faults.remove(fault)
+                raise fault.error

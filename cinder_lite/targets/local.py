@@ -1,0 +1,191 @@
+"""No network: the host opens the file or device where the driver keeps it. Only for a host on this same machine.
+
+Which machine a connector is of, its `ip` says: it must be `my_ip` or another address of this one. The `host` of a connector does not tell, for
+several compute hosts may run on one machine; it is what a host is let in by.
+
+Nothing stands between a host and the file but what is written down, so an export is a record: one small file for each in
+<volumes_dir>/exports, <volume name>.json, replaced whole.
+"""
+
+import asyncio
+import ipaddress
+import os
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from cinder_lite.contract import Volume
+from cinder_lite.errors import ExportFailure, InvalidConnectorException, TargetUnavailable
+from cinder_lite.ports.target import Export
+from common.host.locks import KeyedLocks
+
+
+class _Record(msgspec.Struct, frozen=True):
+    """An export. `hosts` are let in."""
+
+    path: str
+    hosts: tuple[str, ...] = ()
+
+
+def is_own_address(ip: str) -> bool:
+    """True when `ip` is an address of this machine: the kernel then speaks to it from that address. Nothing is sent."""
+    try:
+        address = ipaddress.ip_address(ip)
+    except ValueError:
+        return False
+    if address.is_loopback or address.is_unspecified:
+        return address.is_loopback
+    family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((ip, 9))
+            own: str = probe.getsockname()[0]
+    except OSError:  # no route there
+        return False
+    return ipaddress.ip_address(own) == address
+
+
+class LocalTarget:
+    """Implements `cinder_lite.ports.target.Target`; one process has the records to itself.
+
+    volumes_dir   records go to its folder `exports`
+    my_ip         this machine's address in connectors
+    is_own        tells whether another ip is this machine's too
+    """
+
+    kind = "local"
+    needs_chap = False
+
+    def __init__(self, volumes_dir: Path, *, my_ip: str, is_own: Callable[[str], bool] = is_own_address) -> None:
+        self._folder = volumes_dir.absolute() / "exports"
+        self._my_ip = my_ip
+        self._is_own = is_own
+        self._locks = KeyedLocks()
+
+    async def check_for_setup_error(self) -> None:
+        """Makes the folder, mode 0700, when it is not there."""
+        try:
+            await asyncio.to_thread(_prepare, self._folder)
+        except OSError as exc:
+            raise TargetUnavailable(name=self.kind, reason=f"{self._folder} cannot be used: {exc.strerror}") from exc
+
+    def validate_connector(self, connector: Mapping[str, Any]) -> None:
+        for key in ("host", "ip"):
+            if not isinstance(connector.get(key), str) or not connector[key]:
+                raise InvalidConnectorException(missing=key)
+
+    def export_name(self, volume: Volume) -> str:
+        return volume.name
+
+    async def exports(self) -> set[str]:
+        with _told("the exports", self._folder):
+            return await asyncio.to_thread(_names_in, self._folder)
+
+    async def create_export(self, export: Export) -> str:
+        async with self._locks.hold(export.volume.name):
+            with _told(export.volume.id, self._folder):
+                if not await asyncio.to_thread(os.path.exists, export.path):
+                    raise ExportFailure(volume_id=export.volume.id, reason=f"{export.path} is not there")
+                found = await self._read(export.volume)
+                if found is None or found.path != export.path:
+                    await self._write(export.volume, _Record(export.path))
+        return export.path
+
+    async def remove_export(self, export: Export) -> None:
+        async with self._locks.hold(export.volume.name):
+            with _told(export.volume.id, self._folder):
+                await asyncio.to_thread(self._file(export.volume).unlink, missing_ok=True)
+
+    async def initialize_connection(self, export: Export, connector: Mapping[str, Any]) -> dict[str, Any]:
+        self.validate_connector(connector)
+        volume, host, ip = export.volume, str(connector["host"]), str(connector["ip"])
+        if ip != self._my_ip and not self._is_own(ip):
+            reason = f"host {host} is at {ip}, which is not this machine; the local target cannot reach it (choose tgt)"
+            raise ExportFailure(volume_id=volume.id, reason=reason)
+        async with self._locks.hold(volume.name):
+            with _told(volume.id, self._folder):
+                found = await self._read(volume)
+                if found is None or found.path != export.path:
+                    raise ExportFailure(volume_id=volume.id, reason=f"{export.path} is not exported; create_export comes first")
+                hosts = (*found.hosts, host) if volume.multiattach else (host,)
+                await self._write(volume, _Record(found.path, tuple(dict.fromkeys(hosts))))
+        return local_connection_info(export)
+
+    async def terminate_connection(self, export: Export, connector: Mapping[str, Any] | None) -> None:
+        if connector is not None:
+            self.validate_connector(connector)
+        async with self._locks.hold(export.volume.name):
+            with _told(export.volume.id, self._folder):
+                found = await self._read(export.volume)
+                if found is not None and found.hosts:
+                    left = () if connector is None else tuple(host for host in found.hosts if host != connector["host"])
+                    await self._write(export.volume, _Record(found.path, left))
+
+    async def hosts(self, volume: Volume) -> set[str]:
+        """The hosts that are let in; none for a volume that is not exported."""
+        found = await self._read(volume)
+        return set(found.hosts) if found else set()
+
+    def _file(self, volume: Volume) -> Path:
+        return self._folder / f"{volume.name}.json"
+
+    async def _read(self, volume: Volume) -> _Record | None:
+        """None when there is no record, or none that can be read: then it is written anew."""
+        return await asyncio.to_thread(_read_record, self._file(volume))
+
+    async def _write(self, volume: Volume, record: _Record) -> None:
+        await asyncio.to_thread(_replace, self._file(volume), msgspec.json.encode(record))
+
+
+def local_connection_info(export: Export) -> dict[str, Any]:
+    """connection_info of attach-flow 6.1 for os-brick's "local" connector."""
+    data = {
+        "device_path": export.path,
+        "volume_id": export.volume.id,
+        "access_mode": "rw",
+        "encrypted": False,
+        "qos_specs": None,
+    }
+    return {"driver_volume_type": "local", "data": data}
+
+
+@contextmanager
+def _told(volume_id: str, folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as exc:
+        raise ExportFailure(volume_id=volume_id, reason=f"its record in {folder}: {exc.strerror or exc}") from exc
+
+
+def _prepare(folder: Path) -> None:
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+        raise PermissionError(13, "this user may not write there")
+
+
+def _names_in(folder: Path) -> set[str]:
+    return {path.stem for path in folder.glob("*.json") if not path.name.startswith(".")}
+
+
+def _read_record(path: Path) -> _Record | None:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=_Record)
+    except (FileNotFoundError, msgspec.DecodeError):
+        return None
+
+
+def _replace(path: Path, content: bytes) -> None:
+    unfinished = path.with_name(f".{path.name}")
+    try:
+        fd = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        with open(fd, "wb") as file:  # noqa: PTH123  # the descriptor, for its mode
+            file.write(content)
+            file.flush()
+            os.fsync(fd)
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
