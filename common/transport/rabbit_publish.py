@@ -1,0 +1,126 @@
+"""Publishing to RabbitMQ with confirms."""
+
+import asyncio
+
+import aiormq
+from aio_pika.exceptions import ChannelNotFoundEntity, ChannelPreconditionFailed, DeliveryError, PublishError
+
+from common.base.clock import Clock
+from common.base.errors import Timeout
+from common.transport.errors import BusRefused, address
+from common.transport.port import BusUnavailable, Exchange, Message, Unroutable
+from common.transport.rabbit_declare import declare_exchange, flipped
+from common.transport.rabbit_link import Link, Lost, pause_s, reason_of, watched
+
+DECLARATIONS_MAX = 4
+"""Tries to publish to an exchange that is gone each time, before it is called a refusal."""
+
+
+class Publisher:
+    """Publishes over one link.
+
+    Exchanges that delete themselves have a channel of their own, used by one message at a time: when such an exchange is gone,
+    the broker closes the channel, and no other message shall lose its confirm by that.
+    """
+
+    def __init__(self, link: Link, *, clock: Clock) -> None:
+        self._link = link
+        self._clock = clock
+        self._steady = _Lane(link)
+        self._fleeting = _Lane(link)
+        self._turn = asyncio.Lock()
+
+    async def publish(self, message: Message, *, timeout_s: float) -> None:
+        """Returns with the broker's confirm.
+
+        A message whose confirm was lost with the connection is sent again: its queue may then hold it twice.
+        Raises Unroutable, BusUnavailable, Timeout, Closed.
+        """
+        try:
+            async with asyncio.timeout(timeout_s):
+                if message.exchange is not None and message.exchange.auto_delete:
+                    async with self._turn:
+                        await self._publish(self._fleeting, message)
+                else:
+                    await self._publish(self._steady, message)
+        except TimeoutError as exc:
+            if not self._link.is_up:
+                raise BusUnavailable(url=self._link.url, reason=self._link.reason) from exc
+            raise Timeout(what=f"the message bus's confirm of a message to {address(message)}", timeout_s=timeout_s) from exc
+
+    async def _publish(self, lane: "_Lane", message: Message) -> None:
+        failures = missing = 0
+        while True:
+            try:
+                with watched():
+                    await lane.publish(message)
+            except Lost:
+                failures += 1
+                await self._clock.sleep(pause_s(failures))
+            except PublishError as exc:
+                raise Unroutable(address=address(message)) from exc
+            except DeliveryError as exc:
+                raise BusUnavailable(url=self._link.url, reason=f"it did not take a message to {address(message)}") from exc
+            except ChannelNotFoundEntity as exc:
+                missing += 1
+                if missing == DECLARATIONS_MAX:
+                    raise self._refused(message, exc) from exc
+            except aiormq.ChannelClosed as exc:
+                raise self._refused(message, exc) from exc
+            else:
+                return
+
+    def _refused(self, message: Message, exc: aiormq.ChannelClosed) -> BusRefused:
+        return BusRefused(url=self._link.url, what=f"a message to {address(message)}", reason=reason_of(exc))
+
+
+class _Lane:
+    """One channel with confirms, opened again after a loss, and the exchanges that were declared since it was opened."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._channel: aiormq.abc.AbstractChannel | None = None
+        self._declared: set[Exchange] = set()
+        self._lock = asyncio.Lock()
+
+    async def publish(self, message: Message) -> None:
+        channel = await self._open(message.exchange)
+        await channel.basic_publish(
+            message.body,
+            exchange=message.exchange.name if message.exchange else "",
+            routing_key=message.key,
+            properties=_properties(message),
+            mandatory=message.mandatory,
+        )
+
+    async def _open(self, exchange: Exchange | None) -> aiormq.abc.AbstractChannel:
+        async with self._lock:
+            if self._channel is None or self._channel.is_closed:
+                self._channel = await self._link.channel(confirms=True)
+                self._declared.clear()
+            if exchange is not None and exchange not in self._declared:
+                await self._declare(exchange)
+                self._declared.add(exchange)
+            return self._channel
+
+    async def _declare(self, exchange: Exchange) -> None:
+        """On a channel of its own: neither a refusal nor a cancelled caller shall close the one where others wait for confirms."""
+        try:
+            async with self._link.short_channel() as channel:
+                await declare_exchange(channel, exchange)
+        except ChannelPreconditionFailed as exc:
+            (exchange,) = flipped((exchange,), exc)
+            async with self._link.short_channel() as channel:
+                await declare_exchange(channel, exchange)
+
+
+def _properties(message: Message) -> aiormq.spec.Basic.Properties:
+    """Those of oslo.messaging; the driver adds a message_id, by which it knows a returned message."""
+    return aiormq.spec.Basic.Properties(
+        content_type=message.content_type,
+        content_encoding=message.content_encoding,
+        headers=dict(message.headers),
+        delivery_mode=2,
+        priority=0,
+        expiration=None if message.expiration_ms is None else str(message.expiration_ms),
+    )

@@ -1,0 +1,125 @@
+"""oslo.messaging's transport URL for RabbitMQ: `rabbit://user:password@host:port,user:password@host2:port/vhost?ssl=true`.
+
+Source: oslo_messaging/transport.py, `TransportURL.parse`; kombu's reading of the virtual host.
+"""
+
+import re
+import ssl
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from common.base.errors import Misconfigured
+
+_PORT = 5672
+_TLS_OPTIONS = ("ssl_ca_file", "ssl_cert_file", "ssl_key_file")
+_OPTIONS = ("ssl", *_TLS_OPTIONS)
+_TRUTHS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """One broker of a cluster and how to log in there."""
+
+    name: str
+    port: int = _PORT
+    user: str = "guest"
+    password: str = field(default="guest", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class RabbitUrl:
+    """Where a cluster is. `shown` is the URL without passwords and without options."""
+
+    hosts: tuple[Host, ...]
+    virtual_host: str
+    shown: str
+    tls: ssl.SSLContext | None = None
+
+
+def parse_rabbit_url(url: str) -> RabbitUrl:
+    """What a `rabbit://` URL says.
+
+    No host: guest at localhost; no port: 5672; no user: guest. An empty path or one slash is the virtual host "/".
+    User, password and virtual host are percent-encoded where they hold other than letters and digits.
+    Options: `ssl`, `ssl_ca_file`, `ssl_cert_file`, `ssl_key_file`, as [oslo_messaging_rabbit] names them; with `ssl` the broker's
+    certificate and name are always checked.
+    Raises Misconfigured, without the password, for what is not of this form.
+    """
+    shown = without_password(url)
+    try:
+        parts = urlsplit(url)
+        hosts = tuple(_host(text) for text in parts.netloc.split(",")) if parts.netloc else (Host("localhost"),)
+    except ValueError:
+        # The driver's error would repeat the text it stumbled over, perhaps a password.
+        raise Misconfigured(reason=f"transport_url {shown} is not rabbit://user:password@host:port,.../vhost") from None
+    return RabbitUrl(hosts, unquote(parts.path[1:]) or "/", shown, _tls(parts.query, shown))
+
+
+def without_password(url: str) -> str:
+    """The URL as logs and errors may show it: passwords are `***`, options are left out.
+
+    Where a password may hold a bare "@", ":", "/", "," or "?", all that may belong to it is left out.
+    """
+    scheme, mark, rest = url.partition("://")
+    if not mark:
+        return url.partition("?")[0]
+    shown = rest.partition("?")[0]
+    netloc, slash, path = shown.partition("/")
+    parts = [_PLACE.fullmatch(part) for part in netloc.split(",")]
+    is_folder = not netloc and ":" not in rest
+    is_clear = is_folder or ("@" not in rest.removeprefix(netloc) and all(parts) and not _is_doubtful(parts))
+    if is_clear:
+        return f"{scheme}://{','.join(_shown(part) for part in parts if part)}{slash}{path}"
+    after = rest.rpartition("@")[2] if "@" in rest else ""
+    return f"{scheme}://***@{after.partition('?')[0]}"
+
+
+_PLACE = re.compile(
+    r"(?:(?P<user>[^:@/,?\[\]]*)(?P<password>:[^:@/,?\[\]]*)?@)?(?P<place>(?:\[[0-9A-Za-z:.%]*\]|[^:@/,?\[\]]*)(?::[0-9]+)?)"
+)
+
+
+def _is_doubtful(parts: Sequence[re.Match[str] | None]) -> bool:
+    """True when `host:port,user@host` may just as well be one password with a comma in it."""
+    logins = [part["user"] is not None for part in parts if part]
+    return any(logins) and not all(logins)
+
+
+def _shown(part: re.Match[str]) -> str:
+    if part["user"] is None:
+        return part["place"]
+    return f"{part['user']}{':***' if part['password'] else ''}@{part['place']}"
+
+
+def _host(text: str) -> Host:
+    login, _, place = text.rpartition("@")
+    user, mark, password = login.partition(":")
+    # urlsplit reads [::1]:5672 and names a port that is no number.
+    parts = urlsplit(f"//{place}")
+    if not parts.hostname:
+        raise ValueError("no host")
+    return Host(
+        parts.hostname,
+        parts.port or _PORT,
+        unquote(user) if login else "guest",
+        unquote(password) if mark else ("" if login else "guest"),
+    )
+
+
+def _tls(query: str, shown: str) -> ssl.SSLContext | None:
+    options = dict(parse_qsl(query, keep_blank_values=True))
+    if unknown := sorted(options.keys() - set(_OPTIONS)):
+        raise Misconfigured(reason=f"transport_url {shown}: unknown option {unknown[0]}; known: {', '.join(_OPTIONS)}")
+    wanted = _TRUTHS.get(options.get("ssl", "false").lower())
+    if wanted is None:
+        raise Misconfigured(reason=f"transport_url {shown}: ssl is neither true nor false")
+    if not wanted:
+        return None
+    try:
+        context = ssl.create_default_context(cafile=options.get("ssl_ca_file"))
+        if "ssl_cert_file" in options:
+            context.load_cert_chain(options["ssl_cert_file"], options.get("ssl_key_file"))
+    except OSError as exc:
+        raise Misconfigured(reason=f"transport_url {shown}: its certificate files: {exc.strerror or exc}") from exc
+    return context
