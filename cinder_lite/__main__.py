@@ -54,7 +54,7 @@ def run(
     """Run a process of this service until SIGTERM; it logs to stderr."""
     if process not in PROCESSES:
         raise typer.BadParameter(f"there is no process {process!r}; known: {', '.join(PROCESSES)}")
-    from cinder_lite.service.wiring import SERVICE  # noqa: PLC0415  # the users' verbs must not wait for what only a process needs
+    from cinder_lite.service.wiring import SERVICE  # the users' verbs must not wait for what only a process needs
 
     return run_process(SERVICE, process, config_file, debug=debug)
 

@@ -47,7 +47,7 @@ def run(
     """Run a process of this service until SIGTERM; it logs to stderr."""
     if process not in PROCESSES:
         raise typer.BadParameter(f"there is no process {process!r}; known: {', '.join(PROCESSES)}")
-    from nova_lite.service.wiring import SERVICE  # noqa: PLC0415  # the users' verbs must not wait for what only a process needs
+    from nova_lite.service.wiring import SERVICE  # the users' verbs must not wait for what only a process needs
 
     return run_process(SERVICE, process, config_file, debug=debug)
 
@@ -56,7 +56,7 @@ def run(
 def boot(
     name: Annotated[str, typer.Argument(help="The new server's name.")],
     flavor: Annotated[str, typer.Option(help=f"Its size: {', '.join(FLAVORS)}.")],
-    image: Annotated[str | None, typer.Option(help="Image to boot from; without one the machine has no guest system.")] = None,
+    image: Annotated[str | None, typer.Option(help="Not yet: every machine comes without a guest system.")] = None,
     host: Annotated[str | None, typer.Option(help="Compute host; without one the emptiest is taken.")] = None,
     wait: Wait = False, json: AsJson = False, config_file: ConfigFiles = None, debug: Debug = False,
 ) -> None:  # fmt: skip

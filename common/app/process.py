@@ -12,10 +12,10 @@ from common.app.options import CommonConfig, DatabaseConfig
 from common.app.service import OpenBus
 from common.base.clock import Clock
 from common.base.errors import Fault
+from common.db.branch import Branch
 from common.db.engine import Database, open_database
 from common.db.hosts import Hosts
 from common.db.journal import Journal
-from common.db.revisions import Branch
 from common.flow.runner import Runner
 from common.rpc.client import RpcClient
 from common.rpc.options import RpcOptions

@@ -13,7 +13,7 @@ from typing import Any, Protocol, cast
 from common.app.config import Overrides, Section
 from common.app.options import CommonConfig, DatabaseConfig
 from common.base.clock import Clock
-from common.db.revisions import Branch
+from common.db.branch import Branch
 from common.rpc.contract import Contract
 from common.transport.port import Transport
 

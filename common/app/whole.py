@@ -7,7 +7,7 @@ from pathlib import Path
 from common.app.config import Overrides, load
 from common.app.options import CommonConfig, DatabaseConfig, common_sections, read_common
 from common.app.service import Service, services
-from common.db.revisions import Branch
+from common.db.branch import Branch
 
 DEFAULT_EXCHANGE = "openstack"
 

@@ -73,6 +73,10 @@ class ComputeApi(ComputeAPI):
             raise FlavorNotFound(flavor=flavor, known=", ".join(FLAVORS))
         if not 1 <= len(name.strip()) <= NAME_LENGTH_MAX:
             raise Invalid(reason=f"a server's name must have 1 to {NAME_LENGTH_MAX} characters")
+        if image is not None:
+            raise Invalid(
+                reason=f"image {image}: there is no image service yet; boot without an image, the machine then has no guest system"
+            )
         load = Counter(found.host or "" for found in await self._parts.instances.list())
         state, task = INSTANCE.start
         instance = Instance(

@@ -5,7 +5,7 @@ import pytest
 from cinder_lite.contract import AttachStatus, Volume, VolumeStatus
 from cinder_lite.drivers.fake import ScriptedFault as DriverFault
 from cinder_lite.errors import ExportFailure, InvalidVolume, TargetUnavailable, VolumeBackendAPIException, VolumeInUse
-from cinder_lite.targets.fake import ScriptedFault, When
+from cinder_lite.targets.fake import ScriptedFault, When as Strikes
 from common.base.errors import Timeout
 from common.db.journal import Journal
 from nova_lite.brick.fake import FakeConnector
@@ -21,6 +21,7 @@ from nova_lite.errors import (
     VolumeBDMNotFound,
     VolumeConnectionFailed,
 )
+from nova_lite.virt.fake import When
 from tests.support.world import INITIATOR, World, running_world
 
 
@@ -155,7 +156,7 @@ ATTACH_FAULTS = {
         ScriptedFault("create_export", ExportFailure(volume_id="v", reason="no room for targets"))
     ),
     "export made, answer lost": lambda world: world.target.faults.extend(
-        [ScriptedFault("create_export", Timeout(what="tgtadm", timeout_s=1), When.AFTER)] * 4
+        [ScriptedFault("create_export", Timeout(what="tgtadm", timeout_s=1), Strikes.AFTER)] * 4
     ),
     "target daemon away": lambda world: world.target.faults.extend(
         [ScriptedFault("create_export", TargetUnavailable(name="tgtd", reason="it is down"))] * 4
@@ -164,7 +165,7 @@ ATTACH_FAULTS = {
         ScriptedFault("initialize_connection", ExportFailure(volume_id="v", reason="acl"))
     ),
     "initiator let in, answer lost": lambda world: world.target.faults.extend(
-        [ScriptedFault("initialize_connection", Timeout(what="tgtadm", timeout_s=1), When.AFTER)] * 4
+        [ScriptedFault("initialize_connection", Timeout(what="tgtadm", timeout_s=1), Strikes.AFTER)] * 4
     ),
     "host cannot connect": lambda world: world.connector.fail_next(
         "connect_volume", VolumeConnectionFailed(volume_id="v", reason="x")
@@ -176,9 +177,9 @@ ATTACH_FAULTS = {
         "attach_volume", HypervisorRefused(name="m", command="blockdev-add", reason="513")
     ),
     "machine took it, answer lost": lambda world: world.hypervisor.fail_next(
-        "attach_volume", HypervisorUnavailable(name="m", reason="socket"), "after"
+        "attach_volume", HypervisorUnavailable(name="m", reason="socket"), When.AFTER
     ),
-    "unforeseen": lambda world: world.hypervisor.fail_next("attach_volume", ZeroDivisionError("a bug"), "after"),
+    "unforeseen": lambda world: world.hypervisor.fail_next("attach_volume", ZeroDivisionError("a bug"), When.AFTER),
 }
 
 
@@ -197,7 +198,7 @@ async def test_a_failed_attach_leaves_nothing_and_says_why(world: World, fault: 
 
 async def test_an_undo_that_fails_is_tried_again(world: World) -> None:
     server, volume = await world.boot(), await world.create()
-    world.hypervisor.fail_next("attach_volume", HypervisorRefused(name="m", command="device_add", reason="full"), "after")
+    world.hypervisor.fail_next("attach_volume", HypervisorRefused(name="m", command="device_add", reason="full"), When.AFTER)
     world.hypervisor.keep_next_disk()
     await world.attach(server, volume)
     await check_nothing_is_left(world, server, volume)

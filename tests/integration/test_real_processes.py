@@ -1,0 +1,63 @@
+"""One process per service on a private RabbitMQ and each database, tgtd and QEMU: what an operator runs."""
+
+import pytest
+
+from tests.support.processes import Cloud, cloud
+
+pytestmark = [
+    pytest.mark.real("rabbitmq", "tgt", "qemu"),
+    pytest.mark.timeout(240, func_only=True),
+]
+
+
+@pytest.mark.parametrize("database_kind", ["postgresql", "mariadb"])
+async def test_a_volume_moves_between_two_compute_hosts_and_two_backends_stand_side_by_side(
+    rabbit_url: str, database_kind: str, empty_database_url: str, tmp_path
+) -> None:
+    async with cloud(tmp_path, transport_url=rabbit_url, connection=empty_database_url) as running:
+        await check_services(running)
+        await check_demo(running)
+        await check_both_hosts_and_backends(running)
+
+
+async def check_services(running: Cloud) -> None:
+    rows = (await running.cinder("service-list", "--json")).json()
+    assert sorted(
+        (row["binary"], row["host"], row["state"]) for row in rows if row["binary"] in {"nova-compute", "cinder-volume"}
+    ) == [
+        ("cinder-volume", "store1@gold", "up"),
+        ("cinder-volume", "store1@iron", "up"),
+        ("nova-compute", "cmp1", "up"),
+        ("nova-compute", "cmp2", "up"),
+    ]
+
+
+async def check_demo(running: Cloud) -> None:
+    ran = await running.lite("demo")
+    assert ran.code == 0, ran.err
+    assert "real iSCSI with CHAP and an ACL; machine QEMU" in ran.out
+    assert "the machine reads the 4096 bytes back" in ran.out
+
+
+async def check_both_hosts_and_backends(running: Cloud) -> None:
+    for host in ("cmp1", "cmp2"):
+        booted = await running.nova("boot", f"on-{host}", "--flavor", "m1.tiny", "--host", host, "--wait", "--json")
+        assert booted.json()["host"] == host, booted.err
+    for backend in ("gold", "iron"):
+        made = await running.cinder("create", "1", "--name", backend, "--volume-type", backend, "--wait", "--json")
+        assert made.json()["host"].startswith(f"store1@{backend}"), made.err
+    for host, backend in (("cmp1", "gold"), ("cmp2", "iron")):
+        attached = await running.nova("volume-attach", f"on-{host}", backend, "--wait")
+        assert attached.code == 0, attached.err
+    refused = await running.nova("volume-attach", "on-cmp2", "gold")
+    assert refused.code == 1
+    assert "(on-cmp1)" in refused.err
+    assert refused.err.count("\n") == 1
+    assert (await running.nova("volume-detach", "on-cmp1", "gold", "--wait")).code == 0
+    assert (await running.nova("volume-attach", "on-cmp2", "gold", "--wait")).code == 0
+    shown = (await running.cinder("show", "gold", "--json")).json()
+    assert shown["volume_attachment"][0]["attached_host"] == "cmp2"
+    for host in ("cmp1", "cmp2"):
+        assert (await running.nova("delete", f"on-{host}", "--wait")).code == 0
+    assert (await running.cinder("delete", "gold", "iron", "--wait")).code == 0
+    assert (await running.cinder("list", "--json")).json() == []
