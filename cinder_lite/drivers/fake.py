@@ -1,31 +1,12 @@
 """A driver that keeps its volumes in memory, and fails when a test tells it to."""
 
 from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import Literal
 
 from cinder_lite.contract import Volume
 from cinder_lite.domain.capacity import lack_of_room
 from cinder_lite.errors import VolumeBackendAPIException, VolumeIsBusy
 from cinder_lite.ports.driver import VolumeStats
-
-Act = Literal["check_for_setup_error", "create_volume", "delete_volume", "get_volume_stats"]
-
-
-class When(StrEnum):
-    """Whether a scripted fault strikes before or after the act took effect: a refusal, or an answer that was lost."""
-
-    BEFORE = "before"
-    AFTER = "after"
-
-
-@dataclass(frozen=True, slots=True)
-class ScriptedFault:
-    """The next `act` raises `error`; each strikes once."""
-
-    act: Act
-    error: Exception
-    when: When = When.BEFORE
+from common.testing.script import Script, When
 
 
 @dataclass(slots=True)
@@ -34,7 +15,7 @@ class FakeDriver:
 
     sizes    volume name -> GiB, of every volume that is there
     in_use   names of volumes that somebody has open
-    faults   what goes wrong next
+    script   what goes wrong next
     acts     what was asked, as "create_volume volume-1"
     """
 
@@ -42,12 +23,12 @@ class FakeDriver:
     total_capacity_gb: float = 100.0
     sizes: dict[str, int] = field(default_factory=dict)
     in_use: set[str] = field(default_factory=set)
-    faults: list[ScriptedFault] = field(default_factory=list)
+    script: Script = field(default_factory=Script)
     acts: list[str] = field(default_factory=list)
 
     async def check_for_setup_error(self) -> None:
         self._begin("check_for_setup_error")
-        self._strike("check_for_setup_error", When.AFTER)
+        self.script.strike("check_for_setup_error", When.AFTER)
 
     async def create_volume(self, volume: Volume) -> None:
         self._begin("create_volume", volume)
@@ -59,21 +40,21 @@ class FakeDriver:
             self.sizes[volume.name] = volume.size
         elif there != volume.size:
             raise VolumeBackendAPIException(data=f"{volume.name} is there with {there} GiB; wanted {volume.size} GiB")
-        self._strike("create_volume", When.AFTER)
+        self.script.strike("create_volume", When.AFTER)
 
     async def delete_volume(self, volume: Volume) -> None:
         self._begin("delete_volume", volume)
         if volume.name in self.sizes and volume.name in self.in_use:
             raise VolumeIsBusy(volume_name=volume.name, reason="somebody has it open")
         self.sizes.pop(volume.name, None)
-        self._strike("delete_volume", When.AFTER)
+        self.script.strike("delete_volume", When.AFTER)
 
     def local_path(self, volume: Volume) -> str:
         return f"/fake/{self.volume_backend_name}/{volume.name}"
 
     async def get_volume_stats(self) -> VolumeStats:
         self._begin("get_volume_stats")
-        self._strike("get_volume_stats", When.AFTER)
+        self.script.strike("get_volume_stats", When.AFTER)
         return self._stats()
 
     def _stats(self) -> VolumeStats:
@@ -88,12 +69,6 @@ class FakeDriver:
             provisioned_capacity_gb=provisioned,
         )
 
-    def _begin(self, act: Act, volume: Volume | None = None) -> None:
+    def _begin(self, act: str, volume: Volume | None = None) -> None:
         self.acts.append(f"{act} {volume.name}" if volume else act)
-        self._strike(act, When.BEFORE)
-
-    def _strike(self, act: Act, when: When) -> None:
-        for fault in self.faults:
-            if fault.act == act and fault.when is when:
-                self.faults.remove(fault)
-                raise fault.error
+        self.script.strike(act, When.BEFORE)

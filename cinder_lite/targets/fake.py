@@ -2,31 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import Any, Literal
+from typing import Any
 
 from cinder_lite.contract import Volume
 from cinder_lite.errors import ExportFailure
 from cinder_lite.ports.target import Chap, Export
 from cinder_lite.targets.iscsi_names import Portal, ProviderLocation, initiator_of, iscsi_connection_info, target_iqn
-
-Act = Literal["check_for_setup_error", "create_export", "remove_export", "initialize_connection", "terminate_connection", "exports"]
-
-
-class When(StrEnum):
-    """Whether a scripted fault strikes before or after the act took effect: a refusal, or an answer that was lost."""
-
-    BEFORE = "before"
-    AFTER = "after"
-
-
-@dataclass(frozen=True, slots=True)
-class ScriptedFault:
-    """The next `act` raises `error`; each strikes once."""
-
-    act: Act
-    error: Exception
-    when: When = When.BEFORE
+from common.testing.script import Script, When
 
 
 @dataclass(slots=True)
@@ -45,7 +27,7 @@ class FakeTarget:
 
     needs_chap   False: nobody is asked for credentials
     served       what it has, by IQN; a test may break it
-    faults       what goes wrong next
+    script       what goes wrong next
     acts         what was asked, as "create_export volume-1"
     """
 
@@ -54,12 +36,12 @@ class FakeTarget:
     target_prefix: str = "iqn.2010-10.org.openstack:"
     portal: Portal = field(default_factory=lambda: Portal("192.0.2.1"))
     served: dict[str, FakeExport] = field(default_factory=dict)
-    faults: list[ScriptedFault] = field(default_factory=list)
+    script: Script = field(default_factory=Script)
     acts: list[str] = field(default_factory=list)
 
     async def check_for_setup_error(self) -> None:
         self._begin("check_for_setup_error")
-        self._strike("check_for_setup_error", When.AFTER)
+        self.script.strike("check_for_setup_error", When.AFTER)
 
     def validate_connector(self, connector: Mapping[str, Any]) -> None:
         initiator_of(connector)
@@ -69,7 +51,7 @@ class FakeTarget:
 
     async def exports(self) -> set[str]:
         self._begin("exports")
-        self._strike("exports", When.AFTER)
+        self.script.strike("exports", When.AFTER)
         return set(self.served)
 
     async def create_export(self, export: Export) -> str:
@@ -81,13 +63,13 @@ class FakeTarget:
             self.served[iqn] = FakeExport(export.path, export.chap)
         else:
             there.chap = export.chap
-        self._strike("create_export", When.AFTER)
+        self.script.strike("create_export", When.AFTER)
         return str(self._location(iqn))
 
     async def remove_export(self, export: Export) -> None:
         self._begin("remove_export", export.volume)
         self.served.pop(self.export_name(export.volume), None)
-        self._strike("remove_export", When.AFTER)
+        self.script.strike("remove_export", When.AFTER)
 
     async def initialize_connection(self, export: Export, connector: Mapping[str, Any]) -> dict[str, Any]:
         self._begin("initialize_connection", export.volume)
@@ -98,7 +80,7 @@ class FakeTarget:
             raise ExportFailure(volume_id=export.volume.id, reason=f"{iqn} is not exported as the volume is")
         there.acl = {initiator} | (there.acl if export.volume.multiattach else set())
         there.sessions &= there.acl
-        self._strike("initialize_connection", When.AFTER)
+        self.script.strike("initialize_connection", When.AFTER)
         is_multipath = bool(connector.get("multipath"))
         chap = export.chap if self.needs_chap else None
         return iscsi_connection_info(self._location(iqn), volume_id=export.volume.id, chap=chap, is_multipath=is_multipath)
@@ -110,7 +92,7 @@ class FakeTarget:
         if there is not None:
             there.acl = set() if initiator is None else there.acl - {initiator}
             there.sessions &= there.acl
-        self._strike("terminate_connection", When.AFTER)
+        self.script.strike("terminate_connection", When.AFTER)
 
     def login(self, iqn: str, initiator: str, chap: Chap | None) -> bool:
         """What an initiator meets: True, and it has a session, when it is let in."""
@@ -127,12 +109,6 @@ class FakeTarget:
     def _location(self, iqn: str) -> ProviderLocation:
         return ProviderLocation((self.portal,), iqn=iqn, lun=1, tid=1)
 
-    def _begin(self, act: Act, volume: Volume | None = None) -> None:
+    def _begin(self, act: str, volume: Volume | None = None) -> None:
         self.acts.append(f"{act} {volume.name}" if volume else act)
-        self._strike(act, When.BEFORE)
-
-    def _strike(self, act: Act, when: When) -> None:
-        for fault in self.faults:
-            if fault.act == act and fault.when is when:
-                self.faults.remove(fault)
-                raise fault.error
+        self.script.strike(act, When.BEFORE)

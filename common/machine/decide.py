@@ -69,6 +69,8 @@ class Parked:
 
 Decision = Do | Undo | Completed | Compensated | Parked
 
+_FAILURES = frozenset({Mark.FAILED, Mark.REFUSED})
+
 UNDO_ATTEMPTS = 5
 """An undo is tried more often than its act: giving up leaves something behind."""
 
@@ -85,7 +87,7 @@ def _forward(saga: Saga, journal: Sequence[Entry]) -> Decision:
         marks = [entry for entry in journal if entry.step == step.name]
         if any(entry.mark is Mark.DONE for entry in marks):
             continue
-        failures = sum(entry.mark is Mark.FAILED for entry in marks)
+        failures = sum(entry.mark in _FAILURES for entry in marks)
         if _spent(step, marks):
             return Parked(step)
         return Do(step, failures + 1)
@@ -118,9 +120,8 @@ def _turned_back(saga: Saga, journal: Sequence[Entry]) -> bool:
 
 
 def _spent(step: Step, marks: Sequence[Entry]) -> bool:
-    failures = [entry for entry in marks if entry.mark is Mark.FAILED]
-    is_refused = any(entry.mark is Mark.REFUSED for entry in marks)
-    return is_refused or len(failures) >= step.attempts or any(entry.final for entry in failures)
+    failures = [entry for entry in marks if entry.mark in _FAILURES]
+    return len(failures) >= step.attempts or any(entry.final for entry in failures)
 
 
 def _is_undoing(mark: Mark) -> bool:

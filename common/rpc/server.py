@@ -5,6 +5,7 @@ process dies before, the bus gives the request to the next server. oslo.messagin
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Sequence
 from contextvars import copy_context
@@ -139,12 +140,13 @@ class RpcServer:
         try:
             bound = self._dispatcher.bind(request)
             result = to_primitive(await _run(bound, ctx))
-        except Unavailable as exc:
-            _log.warning("request not served for now", server=self._name, method=request.method, reason=str(exc))
-            return Reply(msg_id, failure=encode_failure(exc), unique_id=new_hex()) if request.is_call or not exc.retryable else None
         except Fault as exc:
-            level = "info" if request.is_call else "error"
-            getattr(_log, level)("request failed", server=self._name, method=request.method, reason=str(exc))
+            if exc.retryable and not request.is_call:
+                _log.warning("cast not served for now", server=self._name, method=request.method, reason=str(exc))
+                return None
+            # The caller of a call hears of it; of a cast only this log tells.
+            level = logging.INFO if request.is_call else logging.ERROR
+            _log.log(level, "request failed", server=self._name, method=request.method, reason=str(exc))
             return Reply(msg_id, failure=encode_failure(exc), unique_id=new_hex())
         except Exception as exc:
             _log.exception("endpoint failed", server=self._name, method=request.method)

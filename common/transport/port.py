@@ -33,6 +33,8 @@ class BusUnavailable(Unavailable):
 class Unroutable(NotFound):
     """Nobody listens: no queue takes a message to {address}."""
 
+    retryable = True
+
 
 class Closed(Unavailable):
     """The transport {url} was closed."""

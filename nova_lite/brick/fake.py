@@ -1,10 +1,10 @@
 """A connector in memory that fails when told to; implements `nova_lite.ports.connector`. For tests of what uses the port."""
 
-from collections import defaultdict, deque
 from collections.abc import Mapping
 from typing import Any
 
 from common.base.errors import Invalid
+from common.testing.script import Script, When
 from nova_lite.brick.properties import connector_properties
 
 
@@ -19,19 +19,16 @@ class FakeConnector:
         self.connected: set[str] = set()
         self.calls: list[tuple[str, str | None]] = []
         self._properties = connector_properties(host=host, ip=ip, initiator=initiator)
-        self._faults: defaultdict[str, deque[tuple[BaseException, bool]]] = defaultdict(deque)
-
-    def fail_next(self, method: str, error: BaseException, *, after: bool = False) -> None:
-        """The next call of `method` that no earlier fault takes raises `error`; after=True: once its effect is there."""
-        self._faults[method].append((error, after))
+        self.script = Script()
 
     async def get_connector_properties(self) -> dict[str, Any]:
-        _strike(self._begin("get_connector_properties"))
+        self._begin("get_connector_properties")
+        self.script.strike("get_connector_properties", When.AFTER)
         return dict(self._properties)
 
     async def connect_volume(self, connection_info: Mapping[str, Any]) -> dict[str, Any]:
         volume_id = str(connection_info["serial"])
-        fault = self._begin("connect_volume", volume_id)
+        self._begin("connect_volume", volume_id)
         match connection_info.get("driver_volume_type"):
             case "local":
                 answer = {"type": "local", "path": connection_info["data"]["device_path"]}
@@ -40,26 +37,15 @@ class FakeConnector:
             case other:
                 raise Invalid(reason=f"driver_volume_type {other!r} is not among iscsi, local")
         self.connected.add(volume_id)
-        _strike(fault)
+        self.script.strike("connect_volume", When.AFTER)
         return answer
 
     async def disconnect_volume(self, connection_info: Mapping[str, Any]) -> None:
         volume_id = str(connection_info["serial"])
-        fault = self._begin("disconnect_volume", volume_id)
+        self._begin("disconnect_volume", volume_id)
         self.connected.discard(volume_id)
-        _strike(fault)
+        self.script.strike("disconnect_volume", When.AFTER)
 
-    def _begin(self, method: str, volume_id: str | None = None) -> BaseException | None:
-        """Note the call and strike its fault, or return the one that is to strike after the effect."""
+    def _begin(self, method: str, volume_id: str | None = None) -> None:
         self.calls.append((method, volume_id))
-        if not self._faults[method]:
-            return None
-        error, after = self._faults[method].popleft()
-        if not after:
-            raise error
-        return error
-
-
-def _strike(fault: BaseException | None) -> None:
-    if fault is not None:
-        raise fault
+        self.script.strike(method, When.BEFORE)

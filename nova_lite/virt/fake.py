@@ -1,10 +1,9 @@
 """A hypervisor in memory that fails when told to; implements `nova_lite.ports.hypervisor`. For tests of what uses the port."""
 
 import asyncio
-from collections import defaultdict, deque
 from dataclasses import dataclass, field
-from enum import StrEnum
 
+from common.testing.script import Script, When
 from nova_lite.contract import Instance
 from nova_lite.errors import (
     DeviceDetachFailed,
@@ -18,13 +17,6 @@ from nova_lite.virt.pattern import check_pattern
 
 _SECTOR_BYTES = 512
 _DETACH_TIMEOUT_S = 20.0
-
-
-class When(StrEnum):
-    """Whether a scripted fault strikes before the act has an effect, or after it: the answer is lost."""
-
-    BEFORE = "before"
-    AFTER = "after"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,16 +58,12 @@ class FakeHypervisor:
         self.host = host or FakeHost()
         self.calls: list[Call] = []
         self._disks_max = disks_max
-        self._faults: defaultdict[str, deque[tuple[BaseException, When]]] = defaultdict(deque)
+        self.script = Script()
         self._gates: dict[str, asyncio.Event] = {}
-
-    def fail_next(self, method: str, error: BaseException, when: When = When.BEFORE) -> None:
-        """The next call of `method` that no earlier fault takes raises `error`."""
-        self._faults[method].append((error, when))
 
     def keep_next_disk(self) -> None:
         """The guest does not let go at the next `detach_volume`."""
-        self.fail_next("detach_volume", DeviceDetachFailed(device="/dev/vd?", name="fake", timeout_s=_DETACH_TIMEOUT_S))
+        self.script.fail_next("detach_volume", DeviceDetachFailed(device="/dev/vd?", name="fake", timeout_s=_DETACH_TIMEOUT_S))
 
     def hold(self, method: str) -> asyncio.Event:
         """Calls of `method` wait, before they have an effect, until the event is set."""
@@ -94,47 +82,49 @@ class FakeHypervisor:
         return self._disks_max
 
     async def spawn(self, instance: Instance) -> None:
-        after = await self._begin("spawn", instance.uuid)
+        await self._begin("spawn", instance.uuid)
         self.host.machines.setdefault(instance.uuid, {})
-        _strike(after)
+        self.script.strike("spawn", When.AFTER)
 
     async def destroy(self, instance_uuid: str) -> None:
-        after = await self._begin("destroy", instance_uuid)
+        await self._begin("destroy", instance_uuid)
         self.host.machines.pop(instance_uuid, None)
         self.host.hung.discard(instance_uuid)
-        _strike(after)
+        self.script.strike("destroy", When.AFTER)
 
     async def list_instances(self) -> set[str]:
         return set(self.host.machines)
 
     async def attach_volume(self, connection_info: ConnectionInfo, instance_uuid: str, mountpoint: str) -> None:
         volume_id = str(connection_info["serial"])
-        after = await self._begin("attach_volume", instance_uuid, volume_id)
+        await self._begin("attach_volume", instance_uuid, volume_id)
         disks = self._disks(instance_uuid)
         if connection_info.get("driver_volume_type") not in {"local", "iscsi"}:
             raise HypervisorRefused(name=instance_uuid, command="attach_volume", reason="unknown driver_volume_type")
         if volume_id not in disks and len(disks) >= self._disks_max:
             raise TooManyDiskDevices(maximum=self._disks_max)
         disks.setdefault(volume_id, mountpoint)
-        _strike(after)
+        self.script.strike("attach_volume", When.AFTER)
 
     async def detach_volume(self, volume_id: str, instance_uuid: str) -> None:
-        after = await self._begin("detach_volume", instance_uuid, volume_id)
+        await self._begin("detach_volume", instance_uuid, volume_id)
         self._disks(instance_uuid).pop(volume_id, None)
-        _strike(after)
+        self.script.strike("detach_volume", When.AFTER)
 
     async def disks(self, instance_uuid: str) -> dict[str, str]:
-        _strike(await self._begin("disks", instance_uuid))
+        await self._begin("disks", instance_uuid)
+        self.script.strike("disks", When.AFTER)
         return dict(self._disks(instance_uuid))
 
     async def write_pattern(self, instance_uuid: str, volume_id: str, *, pattern: int, offset: int, length: int) -> None:
-        after = await self._begin("write_pattern", instance_uuid, volume_id)
+        await self._begin("write_pattern", instance_uuid, volume_id)
         for sector in self._sectors(instance_uuid, volume_id, pattern=pattern, offset=offset, length=length):
             self.host.sectors[volume_id, sector] = pattern
-        _strike(after)
+        self.script.strike("write_pattern", When.AFTER)
 
     async def verify_pattern(self, instance_uuid: str, volume_id: str, *, pattern: int, offset: int, length: int) -> bool:
-        _strike(await self._begin("verify_pattern", instance_uuid, volume_id))
+        await self._begin("verify_pattern", instance_uuid, volume_id)
+        self.script.strike("verify_pattern", When.AFTER)
         sectors = self._sectors(instance_uuid, volume_id, pattern=pattern, offset=offset, length=length)
         return all(self.host.sectors.get((volume_id, sector), 0) == pattern for sector in sectors)
 
@@ -154,19 +144,8 @@ class FakeHypervisor:
             raise HypervisorRefused(name=uuid, command="the pattern", reason=f"the disk ends before {offset + length}")
         return range(offset // _SECTOR_BYTES, (offset + length) // _SECTOR_BYTES)
 
-    async def _begin(self, method: str, uuid: str, volume_id: str | None = None) -> BaseException | None:
-        """Note the call and strike its fault, or return the one that is to strike after the effect."""
+    async def _begin(self, method: str, uuid: str, volume_id: str | None = None) -> None:
         self.calls.append(Call(method, uuid, volume_id))
         if method in self._gates:
             await self._gates[method].wait()
-        if not self._faults[method]:
-            return None
-        error, when = self._faults[method].popleft()
-        if when is When.BEFORE:
-            raise error
-        return error
-
-
-def _strike(fault: BaseException | None) -> None:
-    if fault is not None:
-        raise fault
+        self.script.strike(method, When.BEFORE)

@@ -12,6 +12,7 @@ import pytest
 
 from common.base.errors import Invalid
 from common.base.ids import new_uuid
+from common.testing.script import When
 from nova_lite.brick.fake import FakeConnector
 from nova_lite.brick.host import HostConnector
 from nova_lite.errors import VolumeConnectionFailed
@@ -43,7 +44,7 @@ def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Bench:
         fake = FakeConnector(host="cmp1", ip="10.0.0.21", initiator=INITIATOR)
 
         def failing() -> dict[str, Any]:
-            fake.fail_next("connect_volume", VolumeConnectionFailed(volume_id=absent["serial"], reason="scripted"))
+            fake.script.fail_next("connect_volume", VolumeConnectionFailed(volume_id=absent["serial"], reason="scripted"))
             return absent
 
         return Bench(fake, FakeConnector(host="cmp1", ip="10.0.0.21", initiator=None), failing, tmp_path)
@@ -144,7 +145,7 @@ async def test_2_a_host_whose_machines_speak_no_iscsi_says_so_and_shows_no_secre
 
 async def test_the_fake_fails_after_the_effect_when_told_so() -> None:
     fake, info = FakeConnector(), iscsi()
-    fake.fail_next("connect_volume", VolumeConnectionFailed(volume_id="v", reason="the answer was lost"), after=True)
+    fake.script.fail_next("connect_volume", VolumeConnectionFailed(volume_id="v", reason="the answer was lost"), When.AFTER)
     with pytest.raises(VolumeConnectionFailed):
         await fake.connect_volume(info)
     assert fake.connected == {info["serial"]}

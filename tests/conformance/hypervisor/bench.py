@@ -7,6 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from common.base.ids import new_uuid
 from common.host.clock import SystemClock
 from nova_lite.contract import Instance, VmState
@@ -38,6 +40,13 @@ async def spawned(hypervisor: Hypervisor) -> str:
     uuid = new_uuid()
     await hypervisor.spawn(instance(uuid))
     return uuid
+
+
+_QEMU = pytest.mark.real("qemu")
+_TGT = pytest.mark.real("tgt")
+WILFUL = ["fake", pytest.param("qemu-local", marks=_QEMU), pytest.param("qemu-iscsi", marks=[_QEMU, _TGT])]
+"""Adapters whose machines can hang, and whose guests can keep a disk; simulated ones do neither."""
+ALL = ["simulated", *WILFUL]
 
 
 class Bench(ABC):
@@ -111,7 +120,7 @@ class FakeBench(Bench):
         return {"driver_volume_type": "iscsi", "serial": new_uuid(), "data": data}
 
     def refusable(self) -> ConnectionInfo:
-        self._fake.fail_next("attach_volume", HypervisorRefused(name="vm", command="attach_volume", reason="scripted"))
+        self._fake.script.fail_next("attach_volume", HypervisorRefused(name="vm", command="attach_volume", reason="scripted"))
         return self.volume()
 
     async def kill(self, uuid: str) -> None:

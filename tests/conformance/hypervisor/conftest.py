@@ -5,20 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.conformance.hypervisor.bench import Bench, FakeBench, QemuBench, QemuIscsiBench, SimulatedBench
-
-_QEMU = pytest.mark.real("qemu")
-_TGT = pytest.mark.real("tgt")
+from tests.conformance.hypervisor.bench import ALL, Bench, FakeBench, QemuBench, QemuIscsiBench, SimulatedBench
 
 
-@pytest.fixture(
-    params=[
-        "fake",
-        "simulated",
-        pytest.param("qemu-local", marks=_QEMU),
-        pytest.param("qemu-iscsi", marks=[_QEMU, _TGT]),
-    ]
-)
+@pytest.fixture(params=ALL)
 async def bench(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Bench]:
     made = _bench(request.param, tmp_path)
     try:

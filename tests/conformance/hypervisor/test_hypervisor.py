@@ -14,7 +14,7 @@ from nova_lite.errors import (
     TooManyDiskDevices,
     VolumeBDMNotFound,
 )
-from tests.conformance.hypervisor.bench import DISKS_MAX, SECRET, VOLUME_BYTES, Bench, instance, spawned
+from tests.conformance.hypervisor.bench import DISKS_MAX, SECRET, VOLUME_BYTES, WILFUL, Bench, instance, spawned
 
 BLOCK = 4096
 
@@ -120,10 +120,10 @@ async def test_4_detaching_what_is_not_attached_does_nothing(bench: Bench) -> No
     await bench.hypervisor.detach_volume(new_uuid(), uuid)
 
 
+@pytest.mark.parametrize("bench", WILFUL, indirect=True)
 async def test_4_a_guest_that_keeps_the_disk_is_told_of_and_the_disk_stays(bench: Bench) -> None:
     stubborn = bench.stubborn()
-    if stubborn is None:
-        pytest.skip("guests of this adapter always let go")
+    assert stubborn is not None
     uuid, info = await spawned(stubborn), bench.volume()
     await stubborn.attach_volume(info, uuid, "/dev/vdb")
     with pytest.raises(DeviceDetachFailed):
@@ -203,11 +203,11 @@ async def test_9_no_secret_is_seen_outside(bench: Bench, caplog: pytest.LogCaptu
     assert SECRET.encode() not in bench.traces(uuid)
 
 
+@pytest.mark.parametrize("bench", WILFUL, indirect=True)
 async def test_10_a_machine_that_hangs_does_not_hold_up_another(bench: Bench) -> None:
     hung, sound, info = await spawned(bench.hypervisor), await spawned(bench.hypervisor), bench.volume()
     impatient = bench.hang(hung)
-    if impatient is None:
-        pytest.skip("machines of this adapter cannot hang")
+    assert impatient is not None
     ended: list[str] = []
 
     async def on_the_hung_one() -> None:
@@ -227,11 +227,11 @@ async def test_10_a_machine_that_hangs_does_not_hold_up_another(bench: Bench) ->
     assert bench.restarted().kind == "fake" or ended[0] == "sound"
 
 
+@pytest.mark.parametrize("bench", WILFUL, indirect=True)
 async def test_10_a_machine_that_hangs_can_be_destroyed(bench: Bench) -> None:
     uuid = await spawned(bench.hypervisor)
     impatient = bench.hang(uuid)
-    if impatient is None:
-        pytest.skip("machines of this adapter cannot hang")
+    assert impatient is not None
     await impatient.destroy(uuid)
     assert await bench.hypervisor.list_instances() == set()
     assert bench.processes(uuid) == []

@@ -14,7 +14,7 @@ import pytest
 from cinder_lite.contract import Volume, VolumeStatus
 from cinder_lite.errors import ExportFailure
 from cinder_lite.ports.target import Chap, Export, Target
-from cinder_lite.targets.fake import FakeTarget, ScriptedFault
+from cinder_lite.targets.fake import FakeTarget
 from cinder_lite.targets.iscsi_names import new_chap
 from cinder_lite.targets.local import LocalTarget
 from cinder_lite.targets.tgt import TgtOptions, TgtTarget
@@ -90,7 +90,7 @@ class FakeRig:
         return {initiator.rpartition(":")[2] for initiator in there.sessions} if there else set()
 
     def break_exporting(self, export: Export) -> None:
-        self.target.faults.append(ScriptedFault("create_export", ExportFailure(volume_id=export.volume.id, reason="told so")))
+        self.target.script.fail_next("create_export", ExportFailure(volume_id=export.volume.id, reason="told so"))
 
 
 class LocalRig:

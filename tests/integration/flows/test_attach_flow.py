@@ -3,11 +3,10 @@
 import pytest
 
 from cinder_lite.contract import AttachStatus, Volume, VolumeStatus
-from cinder_lite.drivers.fake import ScriptedFault as DriverFault
 from cinder_lite.errors import ExportFailure, InvalidVolume, TargetUnavailable, VolumeBackendAPIException, VolumeInUse
-from cinder_lite.targets.fake import ScriptedFault, When as Strikes
 from common.base.errors import Timeout
 from common.db.journal import Journal
+from common.testing.script import When
 from nova_lite.brick.fake import FakeConnector
 from nova_lite.contract import Instance, VmState
 from nova_lite.errors import (
@@ -21,7 +20,6 @@ from nova_lite.errors import (
     VolumeBDMNotFound,
     VolumeConnectionFailed,
 )
-from nova_lite.virt.fake import When
 from tests.support.world import INITIATOR, World, running_world
 
 
@@ -152,34 +150,34 @@ async def test_a_host_without_initiator_is_refused_by_name_and_compensated(tmp_p
 
 
 ATTACH_FAULTS = {
-    "export refused": lambda world: world.target.faults.append(
-        ScriptedFault("create_export", ExportFailure(volume_id="v", reason="no room for targets"))
+    "export refused": lambda world: world.target.script.fail_next(
+        "create_export", ExportFailure(volume_id="v", reason="no room for targets")
     ),
-    "export made, answer lost": lambda world: world.target.faults.extend(
-        [ScriptedFault("create_export", Timeout(what="tgtadm", timeout_s=1), Strikes.AFTER)] * 4
+    "export made, answer lost": lambda world: world.target.script.fail_next(
+        "create_export", Timeout(what="tgtadm", timeout_s=1), When.AFTER, times=4
     ),
-    "target daemon away": lambda world: world.target.faults.extend(
-        [ScriptedFault("create_export", TargetUnavailable(name="tgtd", reason="it is down"))] * 4
+    "target daemon away": lambda world: world.target.script.fail_next(
+        "create_export", TargetUnavailable(name="tgtd", reason="it is down"), times=4
     ),
-    "initiator not let in": lambda world: world.target.faults.append(
-        ScriptedFault("initialize_connection", ExportFailure(volume_id="v", reason="acl"))
+    "initiator not let in": lambda world: world.target.script.fail_next(
+        "initialize_connection", ExportFailure(volume_id="v", reason="acl")
     ),
-    "initiator let in, answer lost": lambda world: world.target.faults.extend(
-        [ScriptedFault("initialize_connection", Timeout(what="tgtadm", timeout_s=1), Strikes.AFTER)] * 4
+    "initiator let in, answer lost": lambda world: world.target.script.fail_next(
+        "initialize_connection", Timeout(what="tgtadm", timeout_s=1), When.AFTER, times=4
     ),
-    "host cannot connect": lambda world: world.connector.fail_next(
+    "host cannot connect": lambda world: world.connector.script.fail_next(
         "connect_volume", VolumeConnectionFailed(volume_id="v", reason="x")
     ),
-    "host connected, answer lost": lambda world: world.connector.fail_next(
-        "connect_volume", VolumeConnectionFailed(volume_id="v", reason="x"), after=True
+    "host connected, answer lost": lambda world: world.connector.script.fail_next(
+        "connect_volume", VolumeConnectionFailed(volume_id="v", reason="x"), When.AFTER
     ),
-    "machine refuses": lambda world: world.hypervisor.fail_next(
+    "machine refuses": lambda world: world.hypervisor.script.fail_next(
         "attach_volume", HypervisorRefused(name="m", command="blockdev-add", reason="513")
     ),
-    "machine took it, answer lost": lambda world: world.hypervisor.fail_next(
+    "machine took it, answer lost": lambda world: world.hypervisor.script.fail_next(
         "attach_volume", HypervisorUnavailable(name="m", reason="socket"), When.AFTER
     ),
-    "unforeseen": lambda world: world.hypervisor.fail_next("attach_volume", ZeroDivisionError("a bug"), When.AFTER),
+    "unforeseen": lambda world: world.hypervisor.script.fail_next("attach_volume", ZeroDivisionError("a bug"), When.AFTER),
 }
 
 
@@ -191,14 +189,14 @@ async def test_a_failed_attach_leaves_nothing_and_says_why(world: World, fault: 
     found = await check_nothing_is_left(world, server, volume)
     assert found.fault is not None
     assert found.fault.message.startswith(f"Attaching volume {volume.id} failed: ")
-    world.target.faults.clear()
+    world.target.script.clear()
     await world.attach(server, volume)
     assert (await world.settled(volume.id)).status is VolumeStatus.IN_USE
 
 
 async def test_an_undo_that_fails_is_tried_again(world: World) -> None:
     server, volume = await world.boot(), await world.create()
-    world.hypervisor.fail_next("attach_volume", HypervisorRefused(name="m", command="device_add", reason="full"), When.AFTER)
+    world.hypervisor.script.fail_next("attach_volume", HypervisorRefused(name="m", command="device_add", reason="full"), When.AFTER)
     world.hypervisor.keep_next_disk()
     await world.attach(server, volume)
     await check_nothing_is_left(world, server, volume)
@@ -224,9 +222,9 @@ async def test_behind_the_guest_a_detach_goes_only_forward(world: World) -> None
     server, volume = await world.boot(), await world.create()
     await world.attach(server, volume)
     await world.settled(volume.id)
-    world.connector.fail_next("disconnect_volume", Timeout(what="iscsiadm", timeout_s=1))
-    world.target.faults.append(ScriptedFault("terminate_connection", Timeout(what="tgtadm", timeout_s=1)))
-    world.target.faults.append(ScriptedFault("remove_export", TargetUnavailable(name="tgtd", reason="it is down")))
+    world.connector.script.fail_next("disconnect_volume", Timeout(what="iscsiadm", timeout_s=1))
+    world.target.script.fail_next("terminate_connection", Timeout(what="tgtadm", timeout_s=1))
+    world.target.script.fail_next("remove_export", TargetUnavailable(name="tgtd", reason="it is down"))
     await world.detach(server, volume)
     await check_nothing_is_left(world, server, volume)
 
@@ -276,7 +274,7 @@ async def test_a_volume_larger_than_any_backend_fails_with_the_reason_of_each(wo
 
 
 async def test_a_failed_create_leaves_nothing_and_says_why(world: World) -> None:
-    world.driver.faults.append(DriverFault("create_volume", VolumeBackendAPIException(data="disk on fire")))
+    world.driver.script.fail_next("create_volume", VolumeBackendAPIException(data="disk on fire"))
     found = await world.create()
     assert found.status is VolumeStatus.ERROR
     assert "disk on fire" in found.messages[0].user_message
@@ -286,7 +284,7 @@ async def test_a_failed_create_leaves_nothing_and_says_why(world: World) -> None
 
 
 async def test_a_failed_boot_says_why_and_the_server_can_be_deleted(world: World) -> None:
-    world.hypervisor.fail_next("spawn", HypervisorUnavailable(name="m", reason="no memory"))
+    world.hypervisor.script.fail_next("spawn", HypervisorUnavailable(name="m", reason="no memory"))
     server = await world.boot()
     assert server.vm_state is VmState.ERROR
     await world.ended_flows()
@@ -314,7 +312,7 @@ async def test_the_journal_has_a_row_before_and_after_every_step_and_no_secret(w
 
 
 async def test_a_bug_in_a_step_does_not_end_the_service(world: World) -> None:
-    world.hypervisor.fail_next("spawn", ZeroDivisionError("a bug"))
+    world.hypervisor.script.fail_next("spawn", ZeroDivisionError("a bug"))
     server = await world.boot("first")
     assert server.vm_state is VmState.ERROR
     assert (await world.boot("second")).vm_state is VmState.ACTIVE

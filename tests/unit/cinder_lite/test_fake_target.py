@@ -5,14 +5,15 @@ import pytest
 from cinder_lite.contract import Volume, VolumeStatus
 from cinder_lite.errors import ExportFailure
 from cinder_lite.ports.target import Export
-from cinder_lite.targets.fake import Act, FakeTarget, ScriptedFault, When
+from cinder_lite.targets.fake import FakeTarget
 from cinder_lite.targets.iscsi_names import new_chap
+from common.testing.script import When
 
 EXPORT = Export(Volume(id="1", size=1, status=VolumeStatus.AVAILABLE), "/fake/volume-1", new_chap())
 CONNECTOR = {"initiator": "iqn.1993-08.org.debian:01:cmp1"}
 
 
-async def act_on(target: FakeTarget, act: Act) -> None:
+async def act_on(target: FakeTarget, act: str) -> None:
     match act:
         case "create_export":
             await target.create_export(EXPORT)
@@ -26,17 +27,17 @@ async def act_on(target: FakeTarget, act: Act) -> None:
             raise AssertionError(act)
 
 
-ACTS: tuple[Act, ...] = ("create_export", "initialize_connection", "terminate_connection", "remove_export")
+ACTS = ("create_export", "initialize_connection", "terminate_connection", "remove_export")
 
 
 @pytest.mark.parametrize("when", When)
 @pytest.mark.parametrize("act", ACTS)
-async def test_a_scripted_fault_strikes_once_before_or_after_the_effect(act: Act, when: When) -> None:
+async def test_a_scripted_fault_strikes_once_before_or_after_the_effect(act: str, when: When) -> None:
     target = FakeTarget()
     for earlier in ACTS[: ACTS.index(act)]:
         await act_on(target, earlier)
     before = seen(target)
-    target.faults.append(ScriptedFault(act, ExportFailure(volume_id="1", reason="told so"), when))
+    target.script.fail_next(act, ExportFailure(volume_id="1", reason="told so"), when)
     with pytest.raises(ExportFailure, match="told so"):
         await act_on(target, act)
     assert (seen(target) == before) is (when is When.BEFORE)

@@ -62,6 +62,8 @@ async def test_a_queue_deleted_under_its_consumer_is_back_before_the_next_sweep(
     transport = await KombuTransport.connect(url, clock=StoppedClock(), connection_name="test")
     taken: asyncio.Queue[Delivery] = asyncio.Queue()
     await transport.consume(Queue("q"), prefetch=1, on_delivery=taken.put_nowait)
+    await transport.publish(Message(None, "q", b"after the first sweep", mandatory=True), timeout_s=5)
+    await (await taken.get()).ack()
     await transport.delete_queue("q")
     async with asyncio.timeout(10):
         while not (tmp_path / "bus" / "messages" / "q" / ".queue").exists():

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from common.base.ids import new_uuid
+from common.testing.script import When
 from nova_lite.contract import Instance, VmState
 from nova_lite.errors import DeviceDetachFailed, HypervisorRefused, HypervisorUnavailable
-from nova_lite.virt.fake import Call, FakeHypervisor, When
+from nova_lite.virt.fake import Call, FakeHypervisor
 
 INFO: dict[str, Any] = {"driver_volume_type": "local", "serial": "v1", "data": {"device_path": "/x"}}
 
@@ -22,8 +23,8 @@ async def spawned(fake: FakeHypervisor) -> str:
 async def test_faults_strike_once_in_their_order_before_or_after_the_effect() -> None:
     fake = FakeHypervisor()
     uuid = await spawned(fake)
-    fake.fail_next("attach_volume", HypervisorRefused(name=uuid, command="attach_volume", reason="one"))
-    fake.fail_next("attach_volume", HypervisorUnavailable(name=uuid, reason="two"), When.AFTER)
+    fake.script.fail_next("attach_volume", HypervisorRefused(name=uuid, command="attach_volume", reason="one"))
+    fake.script.fail_next("attach_volume", HypervisorUnavailable(name=uuid, reason="two"), When.AFTER)
     with pytest.raises(HypervisorRefused):
         await fake.attach_volume(INFO, uuid, "/dev/vdb")
     assert await fake.disks(uuid) == {}
