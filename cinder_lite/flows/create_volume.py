@@ -53,7 +53,7 @@ class CreateVolume(Flow[VolumeArguments]):
     async def finish_create(self, ctx: Context) -> None:
         await advance_once(self.parts.volumes, self.volume.id, Event.CREATED)
 
-    async def compensated(self, fault: Fault) -> None:
+    async def turned_back(self, fault: Fault) -> None:
         await self.parts.volumes.add_message(
             self.volume.id,
             event_id="VOLUME_CREATE_FAILED",
@@ -62,4 +62,4 @@ class CreateVolume(Flow[VolumeArguments]):
         )
 
     async def parked(self, fault: Fault) -> None:
-        await self.compensated(fault)
+        await self.turned_back(fault)

@@ -15,7 +15,7 @@ DELETE_VOLUME = Saga(
     "delete_volume",
     pivot="delete_volume",
     steps=(
-        Step("adopt_deletion"),
+        Step("adopt_deletion", undo="fail_delete"),
         Step("remove_export", attempts=3),
         Step("delete_volume", timeout_s=600, attempts=3),
         Step("destroy_volume", attempts=5),
@@ -37,6 +37,7 @@ class DeleteVolume(Flow[VolumeArguments]):
         )
         self.parts = parts
         self.volume = volume
+        self.is_busy = False
 
     async def adopt_deletion(self, ctx: Context) -> None:
         """The row says that from here on the volume's status is this saga's to settle."""
@@ -50,10 +51,12 @@ class DeleteVolume(Flow[VolumeArguments]):
     async def destroy_volume(self, ctx: Context) -> None:
         await advance_once(self.parts.volumes, self.volume.id, Event.DESTROYED)
 
-    async def compensated(self, fault: Fault) -> None:
+    async def fail_delete(self, ctx: Context) -> None:
         """A busy volume becomes available again, as in cinder; any other failure shows in its status."""
-        event = Event.DELETE_BUSY if isinstance(fault, VolumeIsBusy) else Event.DELETE_FAILED
-        await advance_once(self.parts.volumes, self.volume.id, event)
+        await advance_once(self.parts.volumes, self.volume.id, Event.DELETE_BUSY if self.is_busy else Event.DELETE_FAILED)
+
+    async def turned_back(self, fault: Fault) -> None:
+        self.is_busy = isinstance(fault, VolumeIsBusy)
         await self.parts.volumes.add_message(
             self.volume.id,
             event_id="VOLUME_DELETE_FAILED",

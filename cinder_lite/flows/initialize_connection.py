@@ -88,7 +88,7 @@ class InitializeConnection(Flow[ConnectionArguments]):
     async def terminate_connection(self, ctx: Context) -> None:
         await self.parts.target.terminate_connection(await self.parts.export_of(self.volume), self.connector)
 
-    async def compensated(self, fault: Fault) -> None:
+    async def turned_back(self, fault: Fault) -> None:
         await self.parts.volumes.add_message(
             self.volume.id,
             event_id="VOLUME_EXPORT_FAILED",

@@ -46,6 +46,7 @@ class _Run:
     flow: Flow[Any]
     entries: list[Entry] = field(default_factory=list)
     fault: Fault | None = None
+    is_told: bool = False
 
     def why(self) -> Fault:
         return self.fault or Broken(what=self.flow.saga.name, reason="an earlier process recorded the failure in the journal")
@@ -132,13 +133,14 @@ class Runner:
                     case Do(step, attempt):
                         await self._do(run, step, attempt)
                     case Undo(step, attempt):
+                        await self._tell(run)
                         await self._undo(run, step, attempt)
                     case Completed():
                         await self._journal.finish(flow.id, FlowState.COMPLETED)
                         _log.info("flow completed")
                         return
                     case Compensated():
-                        await flow.compensated(run.why())
+                        await self._tell(run)
                         await self._journal.finish(flow.id, FlowState.COMPENSATED, _text(run.why()))
                         _log.warning("flow compensated", reason=str(run.why()))
                         raise run.why()
@@ -186,9 +188,18 @@ class Runner:
             _log.exception("step failed in a way nobody foresaw", step=step.name)
             raise StepFailed(step=step.name, saga=run.flow.saga.name, reason=f"{type(exc).__name__}; see the log") from exc
 
+    async def _tell(self, run: _Run) -> None:
+        if not run.is_told:
+            async for trial in self._until_written():
+                with trial:
+                    await run.flow.turned_back(run.why())
+            run.is_told = True
+
     async def _park(self, run: _Run, step: Step) -> None:
         fault = FlowParked(saga=run.flow.saga.name, subject=run.flow.subject, step=step.name, reason=str(run.why()))
-        await run.flow.parked(fault)
+        async for trial in self._until_written():
+            with trial:
+                await run.flow.parked(fault)
         await self._journal.finish(run.flow.id, FlowState.PARKED, _text(fault))
         _log.error("flow parked", step=step.name, reason=str(fault))
         raise fault

@@ -55,8 +55,11 @@ class Flow(Generic[A]):
         found: Act = getattr(self, name)
         return found
 
-    async def compensated(self, fault: Fault) -> None:
-        """Called once everything is taken back, before the flow ends; `fault` is what made it turn back. May run twice."""
+    async def turned_back(self, fault: Fault) -> None:
+        """Called before the first undo; `fault` is what made the flow turn back. May run twice.
+
+        The place to write down why: whoever sees the outcome finds the reason there already.
+        """
 
     async def parked(self, fault: Fault) -> None:
         """Called when neither forward nor back leads on without a person. May run twice."""

@@ -1,7 +1,8 @@
 """Attach a volume, the compute host's half (attach-flow A8 to A15).
 
 The reservation that nova-api made is adopted first: from there on its undo is this saga's. The guest's disk can be taken back, so
-the pivot is the last step, cinder's `attach`: every failure before it leaves the volume available and nothing behind. When the
+the pivot is the last step, cinder's `attach`: every failure before it leaves the volume available and nothing behind. The volume comes free last, when the mapping is gone too, so that whoever
+sees it available can attach it. When the
 answer of `attach` itself is lost, compensation frees the attachment by its id, whichever state cinder had reached.
 """
 
@@ -21,8 +22,8 @@ ATTACH_VOLUME = Saga(
     "attach_volume",
     pivot="attach",
     steps=(
-        Step("adopt_block_device_mapping", undo="destroy_block_device_mapping", timeout_s=10),
         Step("adopt_reservation", undo="detach", timeout_s=60),
+        Step("adopt_block_device_mapping", undo="destroy_block_device_mapping", timeout_s=10),
         Step("get_volume_connector", timeout_s=5),
         Step("initialize_connection", undo="terminate_connection", timeout_s=60, attempts=2),
         Step("connect_volume", undo="disconnect_volume", timeout_s=60),
@@ -125,13 +126,13 @@ class AttachVolume(Flow[AttachArguments]):
             mountpoint=args.device_name,
         )
 
-    async def compensated(self, fault: Fault) -> None:
+    async def turned_back(self, fault: Fault) -> None:
         await self.parts.record_fault(
             self, self.arguments.instance_uuid, fault, f"Attaching volume {self.arguments.volume_id} failed"
         )
 
     async def parked(self, fault: Fault) -> None:
-        await self.compensated(fault)
+        await self.turned_back(fault)
 
     async def _connection_info(self) -> dict[str, Any]:
         info = await self.parts.mappings.connection_info(self.arguments.bdm_uuid)

@@ -78,8 +78,8 @@ class Boot(Flow[InstanceArguments]):
     async def activate(self, ctx: Context) -> None:
         await advance_once(self.parts.instances, self.uuid, Event.SPAWNED, power_state=PowerState.RUNNING)
 
-    async def compensated(self, fault: Fault) -> None:
+    async def turned_back(self, fault: Fault) -> None:
         await self.parts.record_fault(self, self.uuid, fault, "Booting failed")
 
     async def parked(self, fault: Fault) -> None:
-        await self.compensated(fault)
+        await self.turned_back(fault)

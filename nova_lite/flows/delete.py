@@ -109,5 +109,5 @@ class Delete(Flow[DeleteArguments]):
         await self.parts.record_fault(self, self.uuid, fault, "Deleting failed")
         await self.fail_delete(self.ctx)
 
-    async def compensated(self, fault: Fault) -> None:
+    async def turned_back(self, fault: Fault) -> None:
         await self.parts.record_fault(self, self.uuid, fault, "Deleting failed")

@@ -1,7 +1,9 @@
 """Detach a volume, the compute host's half (attach-flow D6 to D12): attach, backwards.
 
 The pivot is the guest letting go. Before it, a failure makes the volume in-use again; after it, only forward: the volume becomes
-available when disk, host connection and export were seen gone, in that order, and the mapping goes last.
+available last, when disk, host connection and export were seen gone and the mapping is gone too. Nova destroys the mapping after it
+(commit bea6ff62af), because a failure between the two left cinder `detaching` for ever; here the journal leads on to the end, and
+whoever sees the volume available can attach it at once.
 """
 
 from typing import Any
@@ -24,8 +26,8 @@ DETACH_VOLUME = Saga(
         Step("detach_volume", timeout_s=60),
         Step("disconnect_volume", timeout_s=60, attempts=5),
         Step("terminate_connection", timeout_s=60, attempts=5),
-        Step("detach", timeout_s=60, attempts=5),
         Step("destroy_block_device_mapping", timeout_s=10, attempts=5),
+        Step("detach", timeout_s=60, attempts=5),
     ),
 )
 
@@ -87,13 +89,13 @@ class DetachVolume(Flow[DetachArguments]):
     async def destroy_block_device_mapping(self, ctx: Context) -> None:
         await self.parts.mappings.destroy(self.arguments.bdm_uuid)
 
-    async def compensated(self, fault: Fault) -> None:
+    async def turned_back(self, fault: Fault) -> None:
         await self.parts.record_fault(
             self, self.arguments.instance_uuid, fault, f"Detaching volume {self.arguments.volume_id} failed"
         )
 
     async def parked(self, fault: Fault) -> None:
-        await self.compensated(fault)
+        await self.turned_back(fault)
 
     async def _connection_info(self) -> dict[str, Any] | None:
         return await self.parts.mappings.connection_info(self.arguments.bdm_uuid)

@@ -24,12 +24,11 @@ from tests.support.world import INITIATOR, World, running_world
 
 
 async def check_nothing_is_left(world: World, server: Instance, volume: Volume) -> Instance:
-    """Volume available, no mapping, no export, no connection, no disk; the server's row as `show` has it."""
+    """A volume that is seen available has no mapping, export, connection or disk at that moment; the server as `show` has it."""
     found = await world.settled(volume.id)
     assert found.status is VolumeStatus.AVAILABLE
     assert found.volume_attachment == ()
     assert found.provider_location is None
-    await world.ended_flows()
     assert await world.mappings.list(server.uuid) == []
     assert world.target.served == {}
     assert world.connector.connected == set()
