@@ -37,7 +37,7 @@ ConfigFiles = Annotated[
         "--config-file",
         envvar="LITE_CONFIG_FILES",
         metavar="FILE",
-        help="Configuration file; repeat it for several, later ones win.",
+        help="Configuration file; repeat it for several, later ones win. In the variable, divide them by colons.",
         show_default=False,
     ),
 ]

@@ -33,7 +33,7 @@ def command(program: str, *words: str, files: Sequence[Path] = (), state: Path |
     """Run `lite`, `nova-lite` or `cinder-lite` as a user would."""
     module = {"lite": "common.app", "nova-lite": "nova_lite", "cinder-lite": "cinder_lite"}[program]
     env = {key: value for key, value in os.environ.items() if not key.startswith("LITE_")}
-    env["LITE_CONFIG_FILES"] = " ".join(map(str, files))
+    env["LITE_CONFIG_FILES"] = os.pathsep.join(map(str, files))
     if state is not None:
         env["XDG_STATE_HOME"] = str(state)
     done = subprocess.run(
