@@ -8,7 +8,6 @@ crash is asking again.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import assert_never
 
 from common.machine.saga import Saga, Step
 
@@ -110,11 +109,8 @@ def _had_no_effect(marks: Sequence[Mark]) -> bool:
 
 
 def _turned_back(saga: Saga, journal: Sequence[Entry]) -> bool:
-    """True when compensation has begun, or a step in front of the pivot has failed for good."""
-    if any(_is_undoing(entry.mark) for entry in journal):
-        return True
-    pivot_done = any(entry.step == saga.pivot and entry.mark is Mark.DONE for entry in journal)
-    if pivot_done:
+    """True when a step in front of the pivot has failed for good. Nothing else begins a compensation, and nothing ends it."""
+    if any(entry.step == saga.pivot and entry.mark is Mark.DONE for entry in journal):
         return False
     return any(_spent(step, [entry for entry in journal if entry.step == step.name]) for step in saga.steps)
 
@@ -122,13 +118,3 @@ def _turned_back(saga: Saga, journal: Sequence[Entry]) -> bool:
 def _spent(step: Step, marks: Sequence[Entry]) -> bool:
     failures = [entry for entry in marks if entry.mark in _FAILURES]
     return len(failures) >= step.attempts or any(entry.final for entry in failures)
-
-
-def _is_undoing(mark: Mark) -> bool:
-    match mark:
-        case Mark.UNDOING | Mark.UNDONE | Mark.UNDO_FAILED:
-            return True
-        case Mark.BEGUN | Mark.DONE | Mark.FAILED | Mark.REFUSED:
-            return False
-        case _:
-            assert_never(mark)

@@ -197,15 +197,17 @@ async def test_01_a_lost_fanout_exchange_costs_no_other_message_its_confirm(rabb
 
 async def test_01_a_cancelled_publish_costs_no_other_message_its_confirm(rabbit_url: str) -> None:
     async with connected(rabbit_url) as server, connected(rabbit_url) as publisher:
-        inbox, _ = await consume(server, Queue("compute"), prefetch=100)
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(send(publisher, Message(Exchange(f"x{number}", "topic"), "a", b""))) for number in range(10)]
-            for number in range(20):
-                group.create_task(send(publisher, to_queue("compute", b"%d" % number)))
-            await asyncio.sleep(0)
-            for task in tasks:
+        inbox, _ = await consume(server, Queue("compute"), prefetch=200)
+        for rounds in range(40):
+            async with asyncio.TaskGroup() as group:
+                # Its exchange is new, so it is cancelled while it declares, or while it closes the channel for that.
+                task = group.create_task(send(publisher, Message(Exchange(f"x{rounds}", "topic"), "a", b"")))
+                for number in range(5):
+                    group.create_task(send(publisher, to_queue("compute", b"%d" % (rounds * 5 + number))))
+                for _ in range(rounds):
+                    await asyncio.sleep(0)
                 task.cancel()
-        assert sorted(await inbox.bodies(20), key=int) == [b"%d" % number for number in range(20)]
+        assert sorted(await inbox.bodies(200), key=int) == [b"%d" % number for number in range(200)]
         await send(publisher, to_queue("compute", b"end"))
         assert await inbox.bodies(1) == [b"end"], "a message was sent twice"
 
@@ -279,6 +281,16 @@ async def test_an_exclusive_queue_ends_with_its_connection(rabbit_url: str) -> N
 
 
 # 12: close ---------------------------------------------------------------------------------------------------------------
+
+
+async def test_12_close_ends_a_consumer_that_is_about_to_begin_anew(rabbit_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    for rounds in range(40):
+        async with asyncio.timeout(WAIT_S), connected(rabbit_url) as transport:
+            await consume(transport, Queue("mine", exclusive=True))
+            await transport.delete_queue("mine")
+            for _ in range(rounds):
+                await asyncio.sleep(0)
+    assert "CHANNEL_ERROR" not in caplog.text
 
 
 async def test_12_close_ends_publishers_that_wait_for_the_broker(rabbit_url: str, relay: "Relay") -> None:

@@ -1,0 +1,59 @@
+"""The house as the tools hold it, and habits that no linter knows."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SOURCES = [path for package in ("common", "nova_lite", "cinder_lite") for path in sorted((ROOT / package).rglob("*.py"))]
+
+MAY_SLEEP = {"common/host/clock.py"}
+"""Everybody else sleeps by the Clock port."""
+MAY_CATCH_ALL = {"common/rpc/server.py", "common/flow/runner.py", "common/app/supervisor.py", "common/app/cli.py"}
+"""Where a bug is reported and outlived."""
+
+
+def test_every_floor_imports_only_lower_ones() -> None:
+    ran = subprocess.run(
+        [str(Path(sys.executable).with_name("lint-imports")), "--no-cache"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert " 0 broken" in ran.stdout
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_module_keeps_the_habits(path: Path) -> None:
+    name = str(path.relative_to(ROOT))
+    tree = ast.parse(path.read_text())
+    found = set(habits(tree))
+    if name in MAY_SLEEP:
+        found.discard("asyncio.sleep")
+    if name in MAY_CATCH_ALL:
+        found.discard("except Exception")
+    assert found == set(), name
+
+
+def habits(tree: ast.Module) -> Iterator[str]:
+    """What nobody but the named modules may do."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Attribute(value=ast.Name(id="asyncio"), attr="sleep"):
+                yield "asyncio.sleep"
+            case ast.ExceptHandler(type=None) | ast.ExceptHandler(type=ast.Name(id="Exception")):
+                yield "except Exception"
+            case (
+                ast.ImportFrom(module="oslo_config.cfg", names=[ast.alias(name="CONF")])
+                | ast.Attribute(value=ast.Name(id="cfg"), attr="CONF")
+            ):
+                yield "the global CONF"
+            case ast.Global():
+                yield "global"
