@@ -61,7 +61,7 @@ def test_nothing_but_known_faults_is_built_from_what_a_peer_says() -> None:
 
 def test_a_foreign_exception_is_named_without_its_traceback() -> None:
     with pytest.raises(KeyError) as raised:
-        {}["volume-1"]
+        dict[str, str]()["volume-1"]
     text = encode_failure(raised.value)
     assert "test_failure.py" not in text
     assert json.loads(text)["class"] == "KeyError"
@@ -89,6 +89,6 @@ def test_the_message_of_every_fault_is_a_template_with_braces_that_close() -> No
     assert issubclass(VolumeNotFound, Fault)
 
 
-class Anything(dict):
+class Anything(dict[str, object]):
     def __missing__(self, key: str) -> object:
         return 1

@@ -27,7 +27,7 @@ REPLY = (
 BEAT = REPLY.replace(b'\\"ending\\": true', b'\\"ending\\": false')
 
 
-def mapping(body: bytes) -> tuple[str, dict]:
+def mapping(body: bytes) -> tuple[str, dict[str, object]]:
     outer = json.loads(body)
     return outer["oslo.version"], json.loads(outer["oslo.message"])
 
