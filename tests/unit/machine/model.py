@@ -105,7 +105,7 @@ def check(decide: Decide) -> int:
     undoable = [step.name for step in SAGA.steps if step.undo]
     for plan in product(ACTS, repeat=len(steps)):
         for back in product(UNDOS, repeat=len(undoable)):
-            crashes = [frozenset()] + ([frozenset({a}) for a in range(1, 16)] if "ok" in back else [])
+            crashes: list[frozenset[int]] = [frozenset()] + ([frozenset({a}) for a in range(1, 16)] if "ok" in back else [])
             if plan.count("ok") >= 3:
                 crashes += [frozenset(pair) for pair in combinations(range(1, 16), 2)]
             for crash in crashes:
