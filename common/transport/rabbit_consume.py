@@ -14,7 +14,7 @@ from common.base.limits import CONNECT_TIMEOUT_S, SETTLE_TIMEOUT_S
 from common.transport.errors import BusRefused
 from common.transport.port import BusUnavailable, Delivery, Queue
 from common.transport.rabbit_declare import declare_queue, flipped_queue
-from common.transport.rabbit_link import Link, Lost, close_channel, pause_s, reason_of, watched
+from common.transport.rabbit_link import Link, Lost, pause_s, reason_of, watched
 from common.transport.tasks import end, keep
 
 _LOG = logging.getLogger(__name__)
@@ -74,13 +74,13 @@ class RabbitConsumer:
 
     async def _close_when_over(self) -> None:
         if self.is_over and self._channel is not None:
-            await close_channel(self._channel)
+            await self._link.end_channel(self._channel)
 
     async def _keep(self) -> None:
         while True:
             await self._ended.wait()
             if self._channel is not None:
-                await close_channel(self._channel)
+                await self._link.end_channel(self._channel)
             self._unsettled.clear()
             await self._begin_again()
 
@@ -127,7 +127,7 @@ class RabbitConsumer:
                 self._channel = channel
                 answer = await channel.basic_consume(queue.name, self._take)
         except BaseException:
-            await close_channel(channel)
+            await self._link.end_channel(channel)
             raise
         self._tag = answer.consumer_tag
         channel.closing.add_done_callback(lambda _: ended.set())

@@ -34,9 +34,23 @@ class Lost(Exception):
 def watched() -> Iterator[None]:
     """Raises Lost for every way in which the driver says that a connection or channel ended.
 
-    Answers of the broker to a request (ChannelClosed with a code) come through. The driver may end a waiting call with
-    CancelledError though nobody cancelled the caller (a connection that it found stuck); that is a loss too.
+    Answers of the broker to a request (ChannelClosed with a code) come through. Cancellation is put right in both directions:
+    the driver may end a waiting call with CancelledError though nobody cancelled the caller (a connection that it found stuck),
+    which is a loss too; and its `asyncio.wait_for`, before Python 3.12, forgets that the caller was cancelled when the answer
+    comes in the same moment.
     """
+    task = asyncio.current_task()
+    cancelled_before = task.cancelling() if task else 0
+    try:
+        with _driver_errors():
+            yield
+    finally:
+        if task is not None and task.cancelling() > cancelled_before:
+            raise asyncio.CancelledError
+
+
+@contextmanager
+def _driver_errors() -> Iterator[None]:
     try:
         yield
     except asyncio.CancelledError as exc:
@@ -75,6 +89,7 @@ class Link:
         self._outer: aio_pika.Connection | None = None
         self._changed = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
+        self._endings: set[asyncio.Task[None]] = set()
         self._is_closed = False
         self.reason = "not connected yet"
         """Why there is no connection at the moment."""
@@ -115,8 +130,15 @@ class Link:
         of every channel in the connection's memory, of which `short_channel` needs many.
         """
         connection = await self.ready()
-        with watched():
-            return await connection.channel(publisher_confirms=confirms, on_return_raises=True)
+        channel: aiormq.abc.AbstractChannel | None = None
+        try:
+            with watched():
+                channel = await connection.channel(publisher_confirms=confirms, on_return_raises=True)
+        except asyncio.CancelledError:
+            if channel is not None:
+                await self.end_channel(channel)
+            raise
+        return channel
 
     @asynccontextmanager
     async def short_channel(self) -> AsyncIterator[aiormq.abc.AbstractChannel]:
@@ -125,7 +147,17 @@ class Link:
         try:
             yield channel
         finally:
-            await close_channel(channel)
+            await self.end_channel(channel)
+
+    async def end_channel(self, channel: aiormq.abc.AbstractChannel) -> None:
+        """End a channel that may have ended by itself; it is ended even if the caller is cancelled meanwhile.
+
+        The driver would answer a cancelled close with a second close, for which the broker ends the whole connection.
+        """
+        ending = asyncio.create_task(_close(channel), name=f"{self._name}: closes a channel")
+        self._endings.add(ending)
+        ending.add_done_callback(self._endings.discard)
+        await asyncio.shield(ending)
 
     async def close(self) -> None:
         """End it, in good order as long as the broker answers."""
@@ -133,6 +165,8 @@ class Link:
         self._changed.set()
         await end(self._keeper)
         await self._drop()
+        if self._endings:
+            await asyncio.wait(self._endings)
 
     async def _keep(self) -> None:
         while True:
@@ -224,8 +258,7 @@ class Link:
                 await outer.close()
 
 
-async def close_channel(channel: aiormq.abc.AbstractChannel) -> None:
-    """End a channel that may have ended by itself; the broker is given a moment to agree."""
+async def _close(channel: aiormq.abc.AbstractChannel) -> None:
     with suppress(TimeoutError, Lost, aiormq.ChannelClosed), watched():
         async with asyncio.timeout(SETTLE_TIMEOUT_S):
             await channel.close()

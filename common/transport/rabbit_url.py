@@ -81,9 +81,11 @@ _PLACE = re.compile(
 
 
 def _is_doubtful(parts: Sequence[re.Match[str] | None]) -> bool:
-    """True when `host:port,user@host` may just as well be one password with a comma in it."""
+    """True when `user:a@,b@host` or `host:port,user@host` may just as well be one password with a comma in it."""
+    passwords = [part["password"] is not None for part in parts if part]
     logins = [part["user"] is not None for part in parts if part]
-    return any(logins) and not all(logins)
+    places = [bool(part["place"]) for part in parts if part]
+    return any(logins) and not (all(logins) and all(places) and len(set(passwords)) == 1)
 
 
 def _shown(part: re.Match[str]) -> str:

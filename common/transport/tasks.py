@@ -4,6 +4,8 @@ import asyncio
 import logging
 from collections.abc import Coroutine
 
+from common.base.limits import SETTLE_TIMEOUT_S
+
 _LOG = logging.getLogger(__name__)
 
 
@@ -15,10 +17,10 @@ def keep(work: Coroutine[None, None, None], *, name: str) -> asyncio.Task[None]:
 
 
 async def end(task: asyncio.Task[None] | None) -> None:
-    """Cancel the task, if there is one, and wait until it has ended."""
-    if task is not None:
+    """Cancel the task, if there is one, and wait until it has ended; again, should some library have lost the first word."""
+    while task is not None and not task.done():
         task.cancel()
-        await asyncio.wait([task])
+        await asyncio.wait([task], timeout=SETTLE_TIMEOUT_S)
 
 
 def _tell(task: asyncio.Task[None]) -> None:
