@@ -1,7 +1,12 @@
 """One process per service on a private RabbitMQ and each database, tgtd and QEMU: what an operator runs."""
 
+import asyncio
+
 import pytest
 
+from common.host.clock import SystemClock
+from common.testing.servers import RabbitServer
+from tests.conftest import RealParts
 from tests.support.processes import Cloud, cloud
 
 pytestmark = [
@@ -61,3 +66,36 @@ async def check_both_hosts_and_backends(running: Cloud) -> None:
         assert (await running.nova("delete", f"on-{host}", "--wait")).code == 0
     assert (await running.cinder("delete", "gold", "iron", "--wait")).code == 0
     assert (await running.cinder("list", "--json")).json() == []
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"])
+async def test_services_go_on_when_a_killed_broker_comes_back(real_parts: RealParts, empty_database_url: str, tmp_path) -> None:
+    real_parts.need("rabbitmq")
+    async with (
+        RabbitServer(tmp_path / "rabbit") as broker,
+        cloud(tmp_path, transport_url=broker.vhost_url("lite"), connection=empty_database_url, computes=["cmp1"]) as running,
+    ):
+        await check_demo(running)
+        await asyncio.to_thread(broker.kill)
+        gone = await running.nova("list")
+        assert gone.code == 69
+        assert "is not available" in gone.err
+        await asyncio.to_thread(broker.start)
+        await until_listening(running)
+        await check_demo(running)
+
+
+async def until_listening(running: Cloud) -> None:
+    """Every process has its queues again."""
+    clock = SystemClock()
+    async with asyncio.timeout(60):
+        for topic in (
+            "nova-api",
+            "compute.cmp1",
+            "cinder-api",
+            "cinder-scheduler",
+            "cinder-volume.store1@gold",
+            "cinder-volume.store1@iron",
+        ):
+            while (await running.lite("rpc", "call", topic, "nothing")).code != 1:
+                await clock.sleep(0.2)

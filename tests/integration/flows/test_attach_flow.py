@@ -1,10 +1,12 @@
 """The article's flow on fakes: what is seen of it, and that every failure of attach-flow 1.3 leaves nothing behind."""
 
+import asyncio
+
 import pytest
 
 from cinder_lite.contract import AttachStatus, Volume, VolumeStatus
 from cinder_lite.errors import ExportFailure, InvalidVolume, TargetUnavailable, VolumeBackendAPIException, VolumeInUse
-from common.base.errors import Timeout
+from common.base.errors import Invalid, Timeout
 from common.db.journal import Journal
 from common.testing.script import When
 from nova_lite.brick.fake import FakeConnector
@@ -98,6 +100,25 @@ async def test_a_second_attach_of_the_same_volume_is_refused_and_names_the_serve
         assert "(one)" in str(refused.value)
     assert (await world.settled(volume.id)).status is VolumeStatus.IN_USE
     assert len(await world.mappings.list(two.uuid)) == 0
+
+
+async def test_of_ten_attaches_of_one_volume_at_once_one_wins(world: World) -> None:
+    servers, volume = [await world.boot(f"s{number}") for number in range(5)], await world.create()
+    tried = await asyncio.gather(*(world.attach(server, volume) for server in servers * 2), return_exceptions=True)
+    won = [answer for answer in tried if not isinstance(answer, BaseException)]
+    assert len(won) == 1, tried
+    assert all(isinstance(answer, Invalid) for answer in tried if answer is not won[0])
+    assert (await world.settled(volume.id)).status is VolumeStatus.IN_USE
+    await world.ended_flows()
+    assert [disks for disks in world.hypervisor.host.machines.values() if disks] == [{volume.id: "/dev/vdb"}]
+    assert len(await world.mappings.by_volume(volume.id)) == 1
+
+
+async def test_volumes_attached_at_once_get_different_names(world: World) -> None:
+    server, volumes = await world.boot(), [await world.create(f"v{number}") for number in range(8)]
+    mappings = await asyncio.gather(*(world.attach(server, volume) for volume in volumes))
+    assert sorted(mapping.device_name or "" for mapping in mappings) == [f"/dev/vd{letter}" for letter in "bcdefghi"]
+    assert [(await world.settled(volume.id)).status for volume in volumes] == [VolumeStatus.IN_USE] * 8
 
 
 @pytest.mark.parametrize(
