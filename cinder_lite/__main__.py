@@ -51,7 +51,7 @@ def run(
     process: Annotated[str, typer.Argument(metavar="PROCESS", help=f"One of: {', '.join(PROCESSES)}.")],
     config_file: ConfigFiles = None, debug: Debug = False,
 ) -> int:  # fmt: skip
-    """Run a process of this service until SIGTERM; it logs to stderr."""
+    """Run a process until SIGTERM; logs to stderr."""
     if process not in PROCESSES:
         raise typer.BadParameter(f"there is no process {process!r}; known: {', '.join(PROCESSES)}")
     from cinder_lite.service.wiring import SERVICE  # the users' verbs must not wait for what only a process needs

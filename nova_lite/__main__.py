@@ -44,7 +44,7 @@ def run(
     process: Annotated[str, typer.Argument(metavar="PROCESS", help=f"One of: {', '.join(PROCESSES)}.")], config_file: ConfigFiles = None,
     debug: Debug = False,
 ) -> int:  # fmt: skip
-    """Run a process of this service until SIGTERM; it logs to stderr."""
+    """Run a process until SIGTERM; logs to stderr."""
     if process not in PROCESSES:
         raise typer.BadParameter(f"there is no process {process!r}; known: {', '.join(PROCESSES)}")
     from nova_lite.service.wiring import SERVICE  # the users' verbs must not wait for what only a process needs
@@ -121,7 +121,7 @@ def delete(server: Server, wait: Wait = False, config_file: ConfigFiles = None, 
 @app.command("volume-attach")
 def volume_attach(
     server: Server, volume: Volume,
-    device: Annotated[str | None, typer.Argument(metavar="[DEVICE]", help="Name of the disk, /dev/vdb; default: the next free one.")] = None,
+    device: Annotated[str | None, typer.Argument(metavar="DEVICE", help="Name of the disk, /dev/vdb; default: the next free one.")] = None,
     wait: Wait = False, json: AsJson = False, config_file: ConfigFiles = None, debug: Debug = False,
 ) -> None:  # fmt: skip
     """Attach a volume to a server."""

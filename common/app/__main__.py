@@ -63,7 +63,10 @@ def demo(
     embedded: Annotated[bool, typer.Option("--embedded", help="Start all services inside this process, for this demo only.")] = False,
     config_file: ConfigFiles = None, debug: Debug = False,
 ) -> None:  # fmt: skip
-    """Attach a volume and look at its bytes, on the services that the configuration names."""
+    """Attach a volume and look at its bytes.
+
+    On the services that the configuration names; start them by `lite up`, or use --embedded.
+    """
     scenario = _scenario()
     if embedded:
         if config_file:

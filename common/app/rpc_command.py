@@ -13,8 +13,7 @@ from common.base.clock import Clock
 from common.rpc.contract import Kind, Method, Route, methods_of
 
 app = typer.Typer(
-    help="Send a message to any server: exit code 0 with the result, 1 with the server's error, 2 without a reply in time, "
-    "3 when nobody listens.",
+    help="Send any message to any server.\n\nExit code 0: done; 1: the server's error; 2: no reply in time; 3: nobody listens.",
     no_args_is_help=True,
 )
 

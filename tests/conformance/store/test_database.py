@@ -188,6 +188,24 @@ async def test_many_increments_at_once_lose_none(database: Database) -> None:
         assert (await conn.execute(select(flows.c.error))).scalar_one() == "40"
 
 
+async def test_a_transaction_of_sqlite_begins_as_a_writer_and_is_not_overtaken_by_another_process(tmp_path: Path) -> None:
+    """Two `Database`s on one file stand for two processes: each has its own lock for writers."""
+    url = f"sqlite:///{tmp_path}/lite.sqlite"
+    one, two = (open_database(url, clock=SystemClock()) for _ in range(2))
+    async with one.begin() as conn:
+        await conn.execute(text("CREATE TABLE t (x)"))
+    async with asyncio.TaskGroup() as group:
+        async with one.begin() as conn:
+            await conn.execute(text("SELECT x FROM t"))
+            other = group.create_task(two.run(lambda conn: conn.execute(text("INSERT INTO t VALUES (2)"))))
+            assert await asyncio.wait([other], timeout=0.2) == (set(), {other})
+            await conn.execute(text("INSERT INTO t VALUES (1)"))
+    async with two.begin(read_only=True) as conn:
+        assert list((await conn.execute(text("SELECT x FROM t"))).scalars()) == [1, 2]
+    await one.close()
+    await two.close()
+
+
 async def test_a_transaction_that_takes_too_long_is_ended_and_rolled_back(database: Database) -> None:
     async def linger() -> None:
         async with database.begin(timeout_s=0.05) as conn:

@@ -118,8 +118,9 @@ async def test_targets_made_at_once_by_two_processes_do_not_collide(tgt: TgtRig)
     other = TgtTarget(tgt.options, SystemClock())
     exports = [new_export(tgt) for _ in range(12)]
     makers = [tgt.target, other] * 6
-    locations = await asyncio.gather(*(maker.create_export(export) for maker, export in zip(makers, exports, strict=True)))
-    assert sorted(ProviderLocation.parse(location).tid for location in locations) == list(range(1, 13))
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(maker.create_export(export)) for maker, export in zip(makers, exports, strict=True)]
+    assert sorted(ProviderLocation.parse(task.result()).tid for task in tasks) == list(range(1, 13))
     assert len(await other.exports()) == 12
 
 
