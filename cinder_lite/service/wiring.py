@@ -191,7 +191,8 @@ def _tgt_options(backend: Backend) -> TgtOptions:
 
 
 def _daemon(backend: Backend, clock: Clock) -> TgtDaemon:
-    return TgtDaemon(_tgt_options(backend), clock)
+    # One that outlived a killed cinder-volume is taken over, with every session on it.
+    return TgtDaemon(_tgt_options(backend), clock, adopt=True)
 
 
 def _load(files: Sequence[Path], overrides: Overrides, foreign: Sequence[Section]) -> CinderConfig:

@@ -33,11 +33,12 @@ until_ok() {
     done
 }
 
-# Start a program and keep its pid: begin NAME PROGRAM... A function would get a shell's pid, and what it starts would outlive it.
+# Start a program and keep its pid: begin NAME PROGRAM... A function would get a shell's pid, and what it starts would outlive it. Each has
+# a session of its own: Ctrl-C is for the lab alone, which stops them in order; all at once, none finds its broker any more.
 begin() {
     local name=$1
     shift
-    "$@" >"$folder/$name.log" 2>&1 </dev/null &
+    setsid "$@" >"$folder/$name.log" 2>&1 </dev/null &
     pids+=("$!")
     names+=("$name")
 }
@@ -62,7 +63,7 @@ stop_all() {
             kill -0 "$pid" 2>/dev/null || continue 2
             sleep 0.1
         done
-        say "${names[index]} did not stop; it is killed" >&2
+        say "${names[index]} did not stop; it is killed"
         kill -KILL "$pid" 2>/dev/null
     done
 }
@@ -82,7 +83,7 @@ leave() {
     for file in "$folder"/state/*/instances/*/pid; do
         [ -f "$file" ] && kill -KILL "$(<"$file")" 2>/dev/null
     done
-    stop_all
+    stop_all 2>/dev/null # the shell would tell of each
     [ -n "$epmd_pid" ] && kill "$epmd_pid" 2>/dev/null
     wait 2>/dev/null
     [ -n "$policy_is_ours" ] && rm -f "$policy"
@@ -141,7 +142,7 @@ rabbit=(
 )
 printf 'listeners.tcp.1 = 127.0.0.1:%s\n' "$amqp" >"$folder/rabbit/rabbit.conf"
 echo '[].' >"$folder/rabbit/plugins"
-epmd -port "$epmd" -address 127.0.0.1 </dev/null &
+setsid epmd -port "$epmd" -address 127.0.0.1 </dev/null &
 epmd_pid=$!
 begin rabbitmq env "${rabbit[@]}" /usr/lib/rabbitmq/bin/rabbitmq-server
 ctl() { timeout 60 env "${rabbit[@]}" /usr/lib/rabbitmq/bin/rabbitmqctl -q -n "lab-$$@localhost" "$@" </dev/null; }
@@ -284,6 +285,6 @@ for machine in "${machines[@]}"; do
 done
 [ -z "$(find "$folder/state" -path '*/instances/*' -o -name 'volume-*')" ] || die "files are left in $folder/state"
 stopping_at=$(now_ms)
-stop_all
+stop_all 2>/dev/null
 pids=()
 say "no server, volume, target, machine or file; everything stopped in order in $(($(now_ms) - stopping_at)) ms; $((SECONDS - started_at)) s in all"

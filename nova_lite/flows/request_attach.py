@@ -6,7 +6,7 @@ from common.base.context import Context
 from common.base.ids import AttachmentId, new_uuid
 from common.flow.steps import Flow
 from common.machine.saga import Saga, Step
-from nova_lite.contract import Instance
+from nova_lite.contract import BlockDeviceMapping, Instance
 from nova_lite.flows.parts import ApiParts
 from nova_lite.ports.volumes import Volume
 
@@ -32,7 +32,10 @@ class RequestAttachArguments(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RequestAttach(Flow[RequestAttachArguments]):
-    """Completed: the mapping and the reservation are there, and the compute host's bus has the order."""
+    """Completed: the mapping and the reservation are there, and the compute host's bus has the order.
+
+    mapping   what was handed over; its row may be gone again, when the compute host has failed by now
+    """
 
     saga = REQUEST_ATTACH
 
@@ -47,6 +50,7 @@ class RequestAttach(Flow[RequestAttachArguments]):
             ),
         )
         self.parts = parts
+        self.mapping: BlockDeviceMapping | None = None
 
     async def reserve_block_device_name(self, ctx: Context) -> dict[str, str]:
         args = self.arguments
@@ -72,5 +76,6 @@ class RequestAttach(Flow[RequestAttachArguments]):
         await self.parts.volumes.unreserve_volume(ctx, volume_id=args.volume_id, attachment_id=args.attachment_id)
 
     async def attach_volume(self, ctx: Context) -> None:
-        mapping = await self.parts.mappings.get(self.arguments.instance.uuid, self.arguments.volume_id)
-        await self.parts.on(self.arguments.instance).attach_volume(ctx, instance=self.arguments.instance, bdm=mapping)
+        instance = self.arguments.instance
+        self.mapping = await self.parts.mappings.get(instance.uuid, self.arguments.volume_id)
+        await self.parts.on(instance).attach_volume(ctx, instance=instance, bdm=self.mapping)

@@ -118,8 +118,10 @@ class ComputeApi(ComputeAPI):
         found = await self._parts.volumes.get(ctx, volume_id=volume)
         await self._check_not_attached(found.id)
         await self._fleet.check(instance.host)
-        await self._runner.run(RequestAttach(ctx, self._parts, instance=instance, volume=found, device=device))
-        return await self._parts.mappings.get(instance.uuid, found.id)
+        request = RequestAttach(ctx, self._parts, instance=instance, volume=found, device=device)
+        await self._runner.run(request)
+        assert request.mapping is not None, "completed without a mapping"
+        return request.mapping
 
     async def detach_volume(self, ctx: Context, *, server: str, volume: str) -> None:
         instance = await self._ready(server, "detach_volume")

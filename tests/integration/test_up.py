@@ -52,15 +52,15 @@ async def up(state: Path, path: str | None = None) -> AsyncIterator[Up]:
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "common.app", "up", stderr=asyncio.subprocess.PIPE, env=env, start_new_session=True
     )
+    made = Up(process, state, [])
     try:
-        made = Up(process, state, [])
         await made.says("processes are up")
         yield made
     finally:
         if process.returncode is None:
             process.send_signal(signal.SIGINT)
-        await process.communicate()
-        assert process.returncode == 0
+        _, rest = await process.communicate()
+        assert process.returncode == 0, "".join(made.words[-20:]) + rest.decode()
 
 
 def alive(pid: int) -> bool:
@@ -80,9 +80,10 @@ async def test_a_second_terminal_attaches_a_volume_calls_any_method_and_survives
         await check_verbs(running)
         await check_rpc(running)
         pids = [running.child(name) for name in ("nova-api", "nova-compute", "cinder-api", "cinder-scheduler", "cinder-volume")]
-        os.kill(pids[0], signal.SIGKILL)
-        await running.says("serving binary=nova-api")
-        assert (await running.run("lite", "demo")).code == 0
+        for binary, pid in (("nova-api", pids[0]), ("cinder-volume", pids[4])):
+            os.kill(pid, signal.SIGKILL)
+            await running.says(f"serving binary={binary}")
+            assert (await running.run("lite", "demo")).code == 0
     assert not any(alive(pid) for pid in pids)
     assert (await commanded("nova-lite", "list", state=tmp_path)).code == 3
 

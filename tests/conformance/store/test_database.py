@@ -194,12 +194,11 @@ async def test_a_transaction_of_sqlite_begins_as_a_writer_and_is_not_overtaken_b
     one, two = (open_database(url, clock=SystemClock()) for _ in range(2))
     async with one.begin() as conn:
         await conn.execute(text("CREATE TABLE t (x)"))
-    async with asyncio.TaskGroup() as group:
-        async with one.begin() as conn:
-            await conn.execute(text("SELECT x FROM t"))
-            other = group.create_task(two.run(lambda conn: conn.execute(text("INSERT INTO t VALUES (2)"))))
-            assert await asyncio.wait([other], timeout=0.2) == (set(), {other})
-            await conn.execute(text("INSERT INTO t VALUES (1)"))
+    async with asyncio.TaskGroup() as group, one.begin() as conn:
+        await conn.execute(text("SELECT x FROM t"))
+        other = group.create_task(two.run(lambda conn: conn.execute(text("INSERT INTO t VALUES (2)"))))
+        assert await asyncio.wait([other], timeout=0.2) == (set(), {other})
+        await conn.execute(text("INSERT INTO t VALUES (1)"))
     async with two.begin(read_only=True) as conn:
         assert list((await conn.execute(text("SELECT x FROM t"))).scalars()) == [1, 2]
     await one.close()

@@ -336,3 +336,12 @@ async def test_a_bug_in_a_step_does_not_end_the_service(world: World) -> None:
     server = await world.boot("first")
     assert server.vm_state is VmState.ERROR
     assert (await world.boot("second")).vm_state is VmState.ACTIVE
+
+
+async def test_the_answer_to_an_attach_does_not_depend_on_how_soon_it_fails(world: World) -> None:
+    """The compute host may have taken everything back before nova-api answers."""
+    server, volume = await world.boot(), await world.create()
+    for _ in range(5):
+        world.connector.script.fail_next("connect_volume", VolumeConnectionFailed(volume_id="v", reason="x"))
+        assert (await world.attach(server, volume)).device_name == "/dev/vdb"
+        await check_nothing_is_left(world, server, volume)

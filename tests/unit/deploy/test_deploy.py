@@ -78,6 +78,60 @@ def test_who_calls_may_have_a_reply_queue(user: str) -> None:
     assert re.search(PERMISSIONS[user]["read"], name)
 
 
+CALLEES = {
+    "nova-api": {("nova", "compute.cmp1"), ("openstack", "cinder-api")},
+    "nova-compute": {("openstack", "cinder-api")},
+    "cinder-api": {("openstack", "cinder-scheduler"), ("openstack", "cinder-volume.host1@file"), ("openstack", "cinder-volume.host1@file.host1")},
+    "cinder-scheduler": {
+        ("openstack", "cinder-volume.host1@file"), ("openstack", "cinder-volume.host1@file.host1"), ("fanout", "cinder-volume_fanout"),
+    },
+    "cinder-volume": {("fanout", "cinder-scheduler_fanout")},
+}  # fmt: skip
+"""Who publishes requests where, by exchange and key; the contracts' clients say so."""
+EVERYWHERE = set[tuple[str, str]]().union(*CALLEES.values()) | {
+    ("nova", "nova-api"), ("nova", "compute"), ("nova", "compute.cmp2"), ("openstack", "cinder-volume"),
+    ("fanout", "nova-api_fanout"), ("fanout", "compute_fanout"), ("fanout", "cinder-api_fanout"),
+}  # fmt: skip
+
+
+def may_publish(user: str, exchange: str, key: str) -> bool:
+    """RabbitMQ's rule: the exchange by permission, and on a topic exchange the key by topic permission, which has to be there."""
+    if exchange == "fanout":
+        return re.search(PERMISSIONS[user]["write"], key) is not None
+    [topic] = [row for row in DEFINITIONS["topic_permissions"] if (row["user"], row["exchange"]) == (user, exchange)] or [None]
+    return bool(re.search(PERMISSIONS[user]["write"], exchange)) and (topic is None or bool(re.search(topic["write"], key)))
+
+
+@pytest.mark.parametrize("user", CALLEES)
+def test_a_process_may_publish_to_those_whom_it_calls_and_to_nobody_else(user: str) -> None:
+    allowed = {address for address in EVERYWHERE if may_publish(user, *address)}
+    # Another compute host is as good an address for nova-api as the first one.
+    assert allowed - {("nova", "compute.cmp2")} == CALLEES[user]
+    assert (("nova", "compute.cmp2") in allowed) == (user == "nova-api")
+
+
+def test_no_user_has_a_password_or_a_tag() -> None:
+    assert {(row["password_hash"], *row["tags"]) for row in DEFINITIONS["users"]} == {("",)}
+
+
+@pytest.mark.parametrize("unit", sorted((DEPLOY / "systemd").glob("*-lite-*.service")), ids=lambda path: path.stem)
+def test_a_unit_outwaits_the_draining_and_does_not_repeat_a_wrong_configuration(unit: Path) -> None:
+    lines = dict(re.findall(r"^(\w+)=(.*)$", unit.read_text(), re.MULTILINE))
+    assert lines["Type"] == "notify"
+    assert int(lines["TimeoutStopSec"]) > load_nova().common.graceful_shutdown_timeout
+    assert (lines["Restart"], lines["RestartPreventExitStatus"]) == ("on-failure", "78")
+    assert int(lines["WatchdogSec"]) > 0
+    assert lines.get("KillMode") == ("process" if unit.stem == "nova-lite-compute" else None)
+
+
+def test_the_tgtd_of_the_unit_may_write_where_volumes_lie() -> None:
+    [backend] = load_cinder([DEPLOY / "config" / "cinder.conf"]).backends
+    unit = (DEPLOY / "systemd" / "lite-tgtd.service").read_text()
+    [state] = re.findall(r"^StateDirectory=(.*)$", unit, re.MULTILINE)
+    assert backend.volumes_dir.is_relative_to(Path("/var/lib") / state)
+    assert f"TGT_IPC_SOCKET={backend.tgt_ipc_socket} " in unit
+
+
 def test_the_lab_is_a_script_that_stops_at_the_first_error() -> None:
     lab = DEPLOY / "lab" / "lab.sh"
     assert lab.stat().st_mode & 0o111
