@@ -47,7 +47,7 @@ class Context:
             request_id=RequestId(str(keys.get("request_id") or new_request_id())),
             user_id=keys.get("user_id") or keys.get("user"),
             project_id=keys.get("project_id") or keys.get("project"),
-            is_admin=bool(keys.get("is_admin")),
+            is_admin=keys.get("is_admin") is True,  # "false" is no administrator
             roles=tuple(str(role) for role in roles) if isinstance(roles, list | tuple) else (),
             deadline=deadline,
             message_id=message_id,

@@ -65,7 +65,16 @@ def _fill(cls: type[Fault], fields: Mapping[str, Any]) -> str:
 
 class _Shown(dict[str, Any]):
     def __missing__(self, key: str) -> str:
-        return f"<{key} not given>"
+        return _NotGiven(f"<{key} not given>")
+
+
+class _NotGiven(str):
+    """Stands for itself whatever format the template asks for."""
+
+    __slots__ = ()
+
+    def __format__(self, spec: str) -> str:
+        return str(self)
 
 
 def _rebuild(cls: type[Fault], message: str, fields: dict[str, Any]) -> Fault:

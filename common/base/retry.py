@@ -14,7 +14,10 @@ class Retry:
 
     def delay_s(self, failures: int) -> float:
         """Seconds to wait after the given number of failures, >= 1."""
-        return min(self.first_delay_s * self.factor ** (failures - 1), self.delay_s_max)
+        try:
+            return min(self.first_delay_s * self.factor ** (failures - 1), self.delay_s_max)
+        except OverflowError:  # hours of failures
+            return self.delay_s_max
 
 
 ONCE = Retry()

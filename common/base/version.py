@@ -4,7 +4,7 @@
 def parse_version(text: str) -> tuple[int, int, int]:
     """(major, minor, revision); a missing revision is 0. Raises ValueError unless two or three numbers."""
     parts = text.split(".")
-    if not 2 <= len(parts) <= 3:
+    if not 2 <= len(parts) <= 3 or not all(part.isascii() and part.isdigit() for part in parts):
         raise ValueError(f"{text!r} is not a version: wanted major.minor or major.minor.revision")
     numbers = [int(part) for part in parts]
     return numbers[0], numbers[1], numbers[2] if len(numbers) == 3 else 0

@@ -3,6 +3,7 @@
 A body without these two keys is itself the message (format 1.0); any other version than 2.0 is refused, as oslo does.
 """
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ import msgspec
 VERSION = "2.0"
 _VERSION_KEY = "oslo.version"
 _MESSAGE_KEY = "oslo.message"
+_NOT_JSON = (b"NaN", b"Infinity")
 
 
 class NotAMessage(ValueError):
@@ -29,17 +31,31 @@ def unpack(body: bytes) -> dict[str, Any]:
     if _VERSION_KEY not in outer or _MESSAGE_KEY not in outer:
         return outer
     if outer[_VERSION_KEY] != VERSION:
-        raise NotAMessage(f"envelope version {str(outer[_VERSION_KEY])[:20]!r}; wanted {VERSION}")
+        found = outer[_VERSION_KEY]
+        shown = repr(found[:20]) if isinstance(found, str) else f"of type {type(found).__name__}"
+        raise NotAMessage(f"envelope version {shown}; wanted {VERSION}")
     inner = outer[_MESSAGE_KEY]
     if not isinstance(inner, str):
         raise NotAMessage(f"oslo.message is {type(inner).__name__}; wanted a JSON string")
     return _object(inner.encode(), "oslo.message")
 
 
+def _decoded(data: bytes) -> Any:
+    """oslo writes NaN and Infinity, which are not JSON: Python's own reader takes them. Raises ValueError or RecursionError."""
+    try:
+        return msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeError):
+        if not any(word in data for word in _NOT_JSON):
+            raise
+    value = json.loads(data.decode())
+    msgspec.json.encode(value)  # half of a surrogate pair, which Python's reader takes as well, could not be sent on
+    return value
+
+
 def _object(data: bytes, what: str) -> dict[str, Any]:
     try:
-        value = msgspec.json.decode(data)
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as exc:
+        value = _decoded(data)
+    except (ValueError, RecursionError) as exc:
         raise NotAMessage(f"{what} of {len(data)} bytes is not JSON: {exc}") from None
     if not isinstance(value, dict):
         raise NotAMessage(f"{what} is {type(value).__name__}; wanted an object")

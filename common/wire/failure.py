@@ -77,7 +77,7 @@ def _parse(text: str) -> Failure:
         found = None
     if not isinstance(found, dict):
         return Failure(cls="Unreadable", module="", message="the peer's error could not be read")
-    cls, module = str(found.get("class", "")), str(found.get("module", ""))
+    cls, module = _word(found, "class"), _word(found, "module")
     if cls.endswith(_REMOTE) and module.endswith(_REMOTE):
         cls, module = cls.removesuffix(_REMOTE), module.removesuffix(_REMOTE)
     kwargs = found.get("kwargs")
@@ -85,10 +85,15 @@ def _parse(text: str) -> Failure:
     return Failure(
         cls=cls,
         module=module,
-        message=_first_part(str(found.get("message", ""))),
+        message=_first_part(_word(found, "message")),
         args=tuple(args) if isinstance(args, list) else (),
         kwargs=kwargs if isinstance(kwargs, dict) else {},
     )
+
+
+def _word(found: Mapping[str, Any], key: str) -> str:
+    value = found.get(key)
+    return value if isinstance(value, str) else ""
 
 
 def _first_part(message: str) -> str:
@@ -100,4 +105,11 @@ def _sendable(value: Any) -> Any:
     try:
         return to_primitive(value)
     except WrongValue:
+        return _shown(value)
+
+
+def _shown(value: Any) -> str:
+    try:
         return str(value)
+    except (ValueError, RecursionError):  # a number of too many digits; a list that holds itself too deep
+        return f"<{type(value).__name__}>"

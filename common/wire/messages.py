@@ -8,6 +8,7 @@ from typing import Any
 from common.wire.envelope import NotAMessage, pack, unpack
 
 _CONTEXT = "_context_"
+_SECONDS_MAX = 1e9  # 30 years; more, or NaN, is no time that anybody waits
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,14 +104,22 @@ def encode_reply(reply: Reply) -> bytes:
 def decode_reply(body: bytes) -> Reply:
     """The reply in a body. A failure given as an object is taken as well as oslo's JSON string. Raises NotAMessage."""
     message = unpack(body)
-    failure = message.get("failure")
     return Reply(
         msg_id=_text(message, "_msg_id", needed=True) or "",
         result=message.get("result"),
-        failure=failure if failure is None or isinstance(failure, str) else json.dumps(failure),
+        failure=_failure(message.get("failure")),
         ending=bool(message.get("ending", False)),
         unique_id=_text(message, "_unique_id"),
     )
+
+
+def _failure(value: Any) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    try:
+        return json.dumps(value)
+    except (ValueError, RecursionError) as exc:
+        raise NotAMessage(f"failure cannot be read: {exc}") from None
 
 
 def _text(message: Mapping[str, Any], key: str, *, needed: bool = False) -> str | None:
@@ -124,4 +133,6 @@ def _text(message: Mapping[str, Any], key: str, *, needed: bool = False) -> str 
 
 def _seconds(message: Mapping[str, Any], key: str) -> float | None:
     value = message.get(key)
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= _SECONDS_MAX:
+        return None
+    return float(value)

@@ -4,6 +4,7 @@ Outwards as oslo.serialization's `to_primitive`: tuples and sets become lists, d
 type that the contract declares, strictly: a wrong type is named, not guessed.
 """
 
+import json
 from typing import Any
 
 import msgspec
@@ -14,11 +15,16 @@ class WrongValue(ValueError):
 
 
 def to_primitive(value: Any) -> Any:
-    """`value` with JSON's types only. Raises WrongValue for an object that has no JSON form."""
+    """`value` with JSON's types only. Raises WrongValue for what has no JSON form: an unknown class, NaN, half a surrogate pair,
+    a number of more than 4,300 digits, too deep a nesting.
+    """
     try:
-        return msgspec.to_builtins(value, str_keys=True)
+        found = msgspec.to_builtins(value, str_keys=True)
+        # Asked here, where an error can still be answered: the encoder turns NaN into null and meets the others too late.
+        json.dumps(found, allow_nan=False, ensure_ascii=False).encode()
     except (TypeError, ValueError, RecursionError) as exc:
         raise WrongValue(f"{type(value).__name__} cannot be sent: {exc}") from exc
+    return found
 
 
 def from_primitive(value: Any, wanted: Any) -> Any:
