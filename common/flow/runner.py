@@ -8,7 +8,7 @@ from typing import Any, Self, assert_never
 import msgspec
 import structlog
 from structlog.contextvars import bound_contextvars
-from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
+from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
 from common.base.clock import Clock
 from common.base.errors import Broken, Fault, Invalid, Timeout, Unavailable
@@ -136,12 +136,12 @@ class Runner:
                         await self._tell(run)
                         await self._undo(run, step, attempt)
                     case Completed():
-                        await self._journal.finish(flow.id, FlowState.COMPLETED)
+                        await self._finish(flow, FlowState.COMPLETED)
                         _log.info("flow completed")
                         return
                     case Compensated():
                         await self._tell(run)
-                        await self._journal.finish(flow.id, FlowState.COMPENSATED, _text(run.why()))
+                        await self._finish(flow, FlowState.COMPENSATED, run.why())
                         _log.warning("flow compensated", reason=str(run.why()))
                         raise run.why()
                     case Parked(step):
@@ -200,7 +200,7 @@ class Runner:
         async for trial in self._until_written():
             with trial:
                 await run.flow.parked(fault)
-        await self._journal.finish(run.flow.id, FlowState.PARKED, _text(fault))
+        await self._finish(run.flow, FlowState.PARKED, fault)
         _log.error("flow parked", step=step.name, reason=str(fault))
         raise fault
 
@@ -210,13 +210,19 @@ class Runner:
 
     def _until_written(self) -> AsyncRetrying:
         """A database that is away for a while must not end a flow between an act and its row."""
+        deadline = self._clock.monotonic() + JOURNAL_PATIENCE_S
         return AsyncRetrying(
             retry=retry_if_exception_type(Unavailable),
             wait=wait_random_exponential(multiplier=0.1, max=5),
-            stop=stop_after_delay(JOURNAL_PATIENCE_S),
+            stop=lambda _: self._clock.monotonic() >= deadline,
             sleep=self._clock.sleep,
             reraise=True,
         )
+
+    async def _finish(self, flow: Flow[Any], state: FlowState, fault: Fault | None = None) -> None:
+        async for trial in self._until_written():
+            with trial:
+                await self._journal.finish(flow.id, state, _text(fault) if fault else None)
 
     async def _write(
         self,

@@ -14,6 +14,7 @@ from common.base.ids import new_hex
 from common.base.limits import CALLS_IN_FLIGHT_MAX
 from common.rpc.acknowledger import Acknowledger
 from common.rpc.contract import Method, Route
+from common.rpc.dispatch import InvalidArguments
 from common.rpc.options import RpcOptions
 from common.rpc.topology import destination, new_reply_queue
 from common.transport.port import Closed, Consumer, Delivery, Message, Transport, Unroutable
@@ -79,16 +80,23 @@ class RpcClient:
         """Calls still in flight end with Closed; the reply queue goes."""
         self._closed = True
         self._in_flight_closed()
-        if self._replies is not None:
-            await self._replies.cancel()
-            await self._acks.close()
-            await self._transport.delete_queue(self._reply_queue.name)
-            self._replies = None
+        replies, self._replies = self._replies, None
+        if replies is not None:
+            await self._leave(replies)
+
+    async def _leave(self, replies: Consumer) -> None:
+        await replies.cancel()
+        await self._acks.close()
+        await self._transport.delete_queue(self._reply_queue.name)
 
     def _in_flight_closed(self) -> None:
         for future in self._in_flight.waiters():
             if not future.done():
                 future.set_exception(Closed(url=self._transport.url))
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise Closed(url=self._transport.url)
 
     def _timeout_s(self, route: Route, method: Method, ctx: Context) -> float:
         asked = route.timeout_s or method.timeout_s or self._options.response_timeout_s
@@ -119,7 +127,7 @@ class RpcClient:
     ) -> Request:  # fmt: skip
         return Request(
             method=method.name,
-            args={name: to_primitive(value) for name, value in arguments.items()},
+            args={name: _sendable(method, name, value) for name, value in arguments.items()},
             unique_id=new_hex(),
             namespace=route.namespace,
             version=method.version,
@@ -130,8 +138,7 @@ class RpcClient:
         )
 
     async def _publish(self, route: Route, request: Request, *, timeout_s: float, expires: bool) -> None:
-        if self._closed:
-            raise Closed(url=self._transport.url)
+        self._check_open()
         exchange, key = destination(self._options, route)
         message = Message(
             exchange, key, encode_request(request), mandatory=True, expiration_ms=int(timeout_s * 1000) if expires else None
@@ -144,10 +151,17 @@ class RpcClient:
     async def _listen_for_replies(self) -> None:
         if self._replies is None:
             async with self._opening:
+                self._check_open()
                 if self._replies is None:
-                    self._replies = await self._transport.consume(
+                    replies = await self._transport.consume(
                         self._reply_queue, prefetch=_REPLIES_PREFETCH, on_delivery=self._on_reply
                     )
+                    try:
+                        self._check_open()
+                    except Closed:
+                        await self._leave(replies)
+                        raise
+                    self._replies = replies
 
     def _on_reply(self, delivery: Delivery) -> None:
         self._acks.ack(delivery)
@@ -159,3 +173,10 @@ class RpcClient:
         future = self._in_flight.claim(reply)
         if future is not None and not future.done():
             future.set_result(reply)
+
+
+def _sendable(method: Method, name: str, value: Any) -> Any:
+    try:
+        return to_primitive(value)
+    except WrongValue as exc:
+        raise InvalidArguments(method=method.name, reason=f"argument {name}: {exc}") from exc

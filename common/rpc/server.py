@@ -20,10 +20,11 @@ from common.base.context import Context
 from common.base.errors import Broken, Fault, Unavailable
 from common.base.ids import new_hex
 from common.base.limits import CAST_RETRY_DELAY_S, DRAIN_TIMEOUT_S, PUBLISH_TIMEOUT_S
+from common.host.locks import KeyedLocks
 from common.rpc.dispatch import Bound, Dispatcher
 from common.rpc.options import RpcOptions
 from common.rpc.topology import server_queues
-from common.transport.port import Consumer, Delivery, Message, Transport, Unroutable
+from common.transport.port import Consumer, Delivery, Message, MessageTooLarge, Transport, Unroutable
 from common.wire.callee import Duplicates
 from common.wire.envelope import NotAMessage
 from common.wire.failure import encode_failure
@@ -54,6 +55,7 @@ class RpcServer:
         self._clock = clock
         self._grace_s = grace_s
         self._duplicates = Duplicates(options.duplicates_remembered)
+        self._at_work = KeyedLocks()
         self._consumers: list[Consumer] = []
         self._running: set[asyncio.Task[None]] = set()
         # A transport may call us in its publisher's context; what a request logs must not carry the caller's words.
@@ -102,25 +104,27 @@ class RpcServer:
             _log.warning("message refused", server=self._name, reason=str(exc))
             await _settle(delivery, ack=False)
             return
+        try:
+            # A copy that the bus gives while we are at it waits for the end: it is all that is left of the request when the
+            # connection of the first one is gone, and the first one is not done in the end.
+            async with self._at_work.hold(request.unique_id or new_hex()):
+                is_done = await self._serve_once(request)
+        except asyncio.CancelledError:
+            self._duplicates.forget(request.unique_id)
+            await asyncio.shield(_settle(delivery, ack=False, requeue=True))
+            raise
+        await _settle(delivery, ack=is_done, requeue=not is_done)
+
+    async def _serve_once(self, request: Request) -> bool:
+        """False: the bus shall give the request again."""
         if self._duplicates.seen(request.unique_id):
             _log.info("duplicate dropped", server=self._name, method=request.method)
-            await _settle(delivery, ack=True)
-            return
-        try:
-            is_done = await self._serve(request)
-            if not is_done:
-                await self._clock.sleep(CAST_RETRY_DELAY_S)
-        except asyncio.CancelledError:
-            await asyncio.shield(self._give_back(request, delivery))
-            raise
-        if is_done:
-            await _settle(delivery, ack=True)
-        else:
-            await self._give_back(request, delivery)
-
-    async def _give_back(self, request: Request, delivery: Delivery) -> None:
-        self._duplicates.forget(request.unique_id)
-        await _settle(delivery, ack=False, requeue=True)
+            return True
+        is_done = await self._serve(request)
+        if not is_done:
+            await self._clock.sleep(CAST_RETRY_DELAY_S)
+            self._duplicates.forget(request.unique_id)
+        return is_done
 
     async def _serve(self, request: Request) -> bool:
         """False: a cast could not be begun for now (the database is away), and must not be lost."""
@@ -134,12 +138,13 @@ class RpcServer:
                 await self._send(request, reply)
         return reply is not None
 
-    async def _reply_to(self, request: Request, ctx: Context) -> Reply | None:
-        """None: a cast that must be tried again."""
+    async def _reply_to(self, request: Request, ctx: Context) -> bytes | None:
+        """The reply's body; what cannot be written as JSON is an error too. None: a cast that must be tried again."""
         msg_id = request.msg_id or ""
         try:
             bound = self._dispatcher.bind(request)
             result = to_primitive(await _run(bound, ctx))
+            return encode_reply(Reply(msg_id, result=result, unique_id=new_hex()))
         except Fault as exc:
             if exc.retryable and not request.is_call:
                 _log.warning("cast not served for now", server=self._name, method=request.method, reason=str(exc))
@@ -147,22 +152,28 @@ class RpcServer:
             # The caller of a call hears of it; of a cast only this log tells.
             level = logging.INFO if request.is_call else logging.ERROR
             _log.log(level, "request failed", server=self._name, method=request.method, reason=str(exc))
-            return Reply(msg_id, failure=encode_failure(exc), unique_id=new_hex())
+            return _failed(msg_id, exc)
         except Exception as exc:
             _log.exception("endpoint failed", server=self._name, method=request.method)
             fault = InternalError(method=request.method, kind=type(exc).__name__, server=self._name)
-            return Reply(msg_id, failure=encode_failure(fault), unique_id=new_hex())
-        return Reply(msg_id, result=result, unique_id=new_hex())
+            return _failed(msg_id, fault)
 
-    async def _send(self, request: Request, reply: Reply) -> None:
+    async def _send(self, request: Request, body: bytes) -> None:
         assert request.reply_q is not None
-        message = Message(None, request.reply_q, encode_reply(reply), mandatory=True)
+        message = Message(None, request.reply_q, body, mandatory=True)
         try:
             await self._transport.publish(message, timeout_s=PUBLISH_TIMEOUT_S)
+        except MessageTooLarge as exc:
+            _log.warning("reply refused", server=self._name, method=request.method, reason=str(exc))
+            await self._send(request, _failed(request.msg_id or "", exc))
         except Unroutable:
             _log.info("caller is gone", server=self._name, method=request.method)
         except Fault as exc:
             _log.warning("reply not sent", server=self._name, method=request.method, reason=str(exc))
+
+
+def _failed(msg_id: str, fault: Fault) -> bytes:
+    return encode_reply(Reply(msg_id, failure=encode_failure(fault), unique_id=new_hex()))
 
 
 async def _run(bound: Bound, ctx: Context) -> Any:
