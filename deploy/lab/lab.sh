@@ -189,7 +189,11 @@ target_port = $portal
 file_capacity_gb = 100
 CONF
 printf '[DEFAULT]\nhost = ctl1\n' >"$folder/ctl1.conf"
-for host in cmp1 cmp2; do printf '[DEFAULT]\nhost = %s\n' "$host" >"$folder/$host.conf"; done
+# The hosts share a state_path here; each needs an iSCSI name of its own, or a target could not tell one from the other.
+for host in cmp1 cmp2; do
+    sed "s/^host = .*/host = $host/" "$deploy/config/nova-compute.conf" >"$folder/$host.conf"
+    printf 'initiatorname_file = %s\n' "$folder/state/$host.iscsi" >>"$folder/$host.conf"
+done
 
 # Start a process of a service: serve PROGRAM PROCESS NAME FILE...
 serve() {
@@ -257,7 +261,18 @@ say "the machine, asked by QMP:"
 timeout 20 python "$deploy/lab/qmp.py" "$folder/state/cmp1/instances/${machines[0]}/qmp"
 
 step "the same volume on the other host, five times"
+# One machine writes and the other reads, both to their own disk: pattern HOST METHOD SERVER
+pattern() {
+    timeout 20 lite rpc call "compute.$1" "$2" --namespace probe "instance=$(nova-lite show "$3" --json)" "volume_id=$volume" \
+        pattern=90 offset=8192 length=4096
+}
+volume=$(timeout 20 cinder-lite show volume-1 --json | python -c 'import json, sys; print(json.load(sys.stdin)["id"])')
+pattern cmp1 write_pattern server-1 >/dev/null
 quietly nova-lite volume-detach server-1 volume-1 --wait
+quietly nova-lite volume-attach server-2 volume-1 --wait
+[ "$(pattern cmp2 verify_pattern server-2)" = true ] || die "server-2 does not read what server-1 wrote"
+say "server-2 on cmp2 reads what server-1 on cmp1 wrote; $(tgt target | grep -o 'Initiator: [^ ]*' | sort -u) is in"
+quietly nova-lite volume-detach server-2 volume-1 --wait
 times=()
 for _ in {1..5}; do
     began=$(now_ms)
