@@ -18,6 +18,7 @@ from common.db.journal import FlowRow, FlowState, Journal
 from common.flow.steps import Act, Flow, Output
 from common.machine.decide import Compensated, Completed, Do, Entry, Mark, Parked, Undo, decide
 from common.machine.saga import Step
+from common.wire.values import to_primitive
 
 _BETWEEN_ATTEMPTS = Retry(first_delay_s=0.2, factor=3.0, delay_s_max=10.0)
 _log = structlog.get_logger(__name__)
@@ -179,7 +180,9 @@ class Runner:
         ctx = run.flow.ctx.until(self._clock.monotonic() + step.timeout_s)
         try:
             async with asyncio.timeout(step.timeout_s):
-                return await act(ctx)
+                output = await act(ctx)
+            # What the journal cannot keep fails here, where it is taken back.
+            return None if output is None else to_primitive(output)
         except TimeoutError as exc:
             raise Timeout(what=f"step {step.name} of {run.flow.saga.name}", timeout_s=step.timeout_s) from exc
         except Fault:

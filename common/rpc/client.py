@@ -2,14 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import structlog
 
 from common.base.clock import Clock
 from common.base.context import Context
-from common.base.errors import Broken, Timeout
+from common.base.errors import Broken, Timeout, Unavailable
 from common.base.ids import new_hex
 from common.base.limits import CALLS_IN_FLIGHT_MAX
 from common.rpc.acknowledger import Acknowledger
@@ -87,7 +87,8 @@ class RpcClient:
     async def _leave(self, replies: Consumer) -> None:
         await replies.cancel()
         await self._acks.close()
-        await self._transport.delete_queue(self._reply_queue.name)
+        with suppress(Unavailable):  # a bus that is away: the queue expires by itself
+            await self._transport.delete_queue(self._reply_queue.name)
 
     def _in_flight_closed(self) -> None:
         for future in self._in_flight.waiters():

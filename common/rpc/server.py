@@ -8,6 +8,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from contextvars import copy_context
 from types import TracebackType
 from typing import Any, Self
@@ -88,7 +89,8 @@ class RpcServer:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
         if consumers:
-            await self._transport.delete_queue(self._queues[-1].name)
+            with suppress(Unavailable):  # a bus that is away: the queue expires by itself
+                await self._transport.delete_queue(self._queues[-1].name)
 
     def _on_delivery(self, delivery: Delivery) -> None:
         task = asyncio.get_running_loop().create_task(

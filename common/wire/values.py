@@ -32,6 +32,6 @@ def from_primitive(value: Any, wanted: Any) -> Any:
     if wanted is None or wanted is type(None):
         return None
     try:
-        return msgspec.convert(value, wanted)
+        return msgspec.convert(value, wanted, str_keys=True)
     except msgspec.ValidationError as exc:
         raise WrongValue(str(exc)) from exc

@@ -7,3 +7,7 @@ class InstanceNotFound(Exception):
     def __init__(self, message: str | None = None, **kwargs: object) -> None:
         self.kwargs = kwargs
         super().__init__(message or f"Instance {kwargs.get('instance_id')} could not be found.")
+
+
+class VolumeNotFound(InstanceNotFound):
+    """Another one, so that no two of our faults stand for the same."""

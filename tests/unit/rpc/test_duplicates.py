@@ -84,9 +84,7 @@ def notes() -> Notes:
 async def server(notes: Notes) -> AsyncIterator[RpcServer]:
     clock = NoWait()
     transport = MemoryTransport(MemoryBus(clock))
-    made = RpcServer(
-        transport, [notes], topic="notes", server="h", exchange=None, options=RpcOptions(), clock=clock, grace_s=0.01
-    )
+    made = RpcServer(transport, [notes], topic="notes", server="h", exchange=None, options=RpcOptions(), clock=clock, grace_s=0.01)
     async with made:
         yield made
     await transport.close()
@@ -98,9 +96,8 @@ async def turns() -> None:
 
 
 async def ended(server: RpcServer) -> None:
-    async with asyncio.timeout(10):
-        while server._running:
-            await asyncio.sleep(0)
+    _, late = await asyncio.wait(server._running, timeout=10)
+    assert not late
 
 
 async def test_a_copy_waits_for_the_first_and_is_dropped_when_that_is_done(server: RpcServer, notes: Notes) -> None:

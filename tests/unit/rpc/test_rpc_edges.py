@@ -203,3 +203,13 @@ async def test_an_argument_that_cannot_be_sent_is_named_at_the_caller(stack: Asy
     await serve(stack, bus, Echo())
     with pytest.raises(InvalidArguments, match=r"give: argument what: .* cannot be sent"):
         await EchoAPI.over(caller(stack, bus)).give(Context(), what=value)
+
+
+async def test_a_closed_client_refuses_at_once_and_does_not_ask_the_bus() -> None:
+    transport = SlowTransport(MemoryBus(CLOCK))
+    transport.gate = asyncio.Event()
+    rpc = RpcClient(transport, options=OPTIONS, clock=CLOCK)
+    await rpc.close()
+    async with asyncio.timeout(10):
+        assert await closed_call(rpc)
+    await transport.close()
