@@ -35,6 +35,7 @@ class Context:
             "user_id": self.user_id,
             "user": self.user_id,  # nova and cinder read `user_id`, oslo.context's own from_dict reads `user`
             "project_id": self.project_id,
+            "project": self.project_id,
             "is_admin": self.is_admin,
             "roles": list(self.roles),
         }
