@@ -13,7 +13,7 @@ Python both refuse a server that lacks one. Arguments are keyword-only, as on os
 """
 
 import inspect
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cache
@@ -25,7 +25,7 @@ from common.base.version import serves
 P = ParamSpec("P")
 R = TypeVar("R")
 S = TypeVar("S")
-RpcMethod = Callable[Concatenate[S, Context, P], Awaitable[R]]
+RpcMethod = Callable[Concatenate[S, Context, P], Coroutine[Any, Any, R]]
 
 
 class Kind(StrEnum):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 CODE = """
+import asyncio
 from typing import Protocol
 
 from common.rpc import Context, Contract, call, cast
@@ -56,6 +57,8 @@ async def use(sender: Sender) -> None:
     await things.grow(ctx, name=5)  # mistake: arg-type
     await things.grow(ctx, by=1)  # mistake: call-arg
     await things.everywhere().note(ctx, word="x")
+    async with asyncio.TaskGroup() as group:
+        print(group.create_task(things.grow(ctx, name="a")).get_name())
 """
 
 

@@ -1,5 +1,7 @@
 """Status tables: the rules they are checked against, and every (state, event) pair of ours."""
 
+from typing import Any
+
 import pytest
 
 from cinder_lite.contract import AttachStatus, VolumeStatus
@@ -94,3 +96,11 @@ def test_every_pair_of_state_and_event_does_what_the_table_says(machine, golden:
 def test_a_volume_s_attach_status_follows_from_its_status() -> None:
     attached = {status for status in VolumeStatus if attach_status_of(status) is AttachStatus.ATTACHED}
     assert attached == {VolumeStatus.IN_USE, VolumeStatus.DETACHING}
+
+
+@pytest.mark.parametrize("machine", [VOLUME, ATTACHMENT, INSTANCE], ids=lambda it: it.name)
+def test_an_event_leads_to_one_target_from_all_its_sources_and_another_is_in_no_table(machine: Machine[Any, Any]) -> None:
+    for event in machine.events:
+        assert {machine.after(state, event) for state in machine.sources(event)} == {machine.target(event)}
+    with pytest.raises(NotInTable, match=f"{machine.name}: no row has the event melt"):
+        machine.target("melt")

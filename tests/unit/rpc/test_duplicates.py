@@ -1,9 +1,9 @@
 """A request that the bus gives again while it is at work: the connection that brought it was lost, the process was not."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 import pytest
 
@@ -14,8 +14,8 @@ from common.rpc.contract import Contract, cast
 from common.rpc.options import RpcOptions
 from common.rpc.server import RpcServer
 from common.transport.memory import MemoryBus, MemoryTransport
-from common.transport.port import BusUnavailable
 from common.wire.messages import Request, encode_request
+from tests.unit.rpc.given import Given
 
 
 class NoteAPI(Contract, Protocol, topic="notes", version="1.0"):
@@ -46,30 +46,6 @@ class NoWait(SystemClock):
 
     async def sleep(self, delay_s: float) -> None:
         await super().sleep(0)
-
-
-@dataclass
-class Given:
-    """Implements `Delivery`. `is_lost`: the connection that brought it is gone."""
-
-    body: bytes
-    is_lost: bool = False
-    settled: str = ""
-    content_type: str | None = "application/json"
-    headers: Mapping[str, Any] = field(default_factory=dict)
-    redelivered: bool = False
-
-    async def ack(self) -> None:
-        self._settle("acked")
-
-    async def reject(self, *, requeue: bool) -> None:
-        self._settle("given back" if requeue else "dropped")
-
-    def _settle(self, how: str) -> None:
-        if self.is_lost:
-            raise BusUnavailable(url="test", reason="the connection is gone")
-        assert not self.settled
-        self.settled = how
 
 
 REQUEST = encode_request(Request("note", {}, unique_id="u1", version="1.0"))

@@ -1,0 +1,169 @@
+"""What becomes of each delivery, and of calls and servers at their limits."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import pytest
+
+from common.base.context import Context
+from common.base.errors import Invalid, Timeout, Unavailable
+from common.host.clock import SystemClock
+from common.rpc.client import RpcClient
+from common.rpc.contract import Contract, call, cast
+from common.rpc.options import RpcOptions
+from common.rpc.server import RpcServer
+from common.testing.clock import JumpingClock
+from common.transport.memory import MemoryBus, MemoryTransport
+from common.transport.port import BusUnavailable, Consumer, Delivery, Queue
+from common.wire.caller import TooManyCalls
+from common.wire.messages import Request, encode_request
+from tests.unit.rpc.given import Given
+
+CLOCK = SystemClock()
+OPTIONS = RpcOptions()
+
+
+class TellAPI(Contract, Protocol, topic="tells", version="1.0"):
+    @call()
+    async def ask(self, ctx: Context) -> str: ...
+
+    @cast()
+    async def tell(self, ctx: Context) -> None: ...
+
+
+@dataclass
+class Tells(TellAPI):
+    fault: Exception | None = None
+    begun: asyncio.Event = field(default_factory=asyncio.Event)
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def ask(self, ctx: Context) -> str:
+        self.begun.set()
+        await self.gate.wait()
+        await self.tell(ctx)
+        return "yes"
+
+    async def tell(self, ctx: Context) -> None:
+        if self.fault is not None:
+            raise self.fault
+
+
+def server_of(transport: MemoryTransport, tells: Tells) -> RpcServer:
+    clock = JumpingClock(jumps=True)
+    return RpcServer(transport, [tells], topic="tells", server="h", exchange=None, options=OPTIONS, clock=clock, grace_s=5)
+
+
+@pytest.fixture
+async def transport() -> AsyncIterator[MemoryTransport]:
+    made = MemoryTransport(MemoryBus(CLOCK))
+    yield made
+    await made.close()
+
+
+async def settled(server: RpcServer, delivery: Given) -> str:
+    server._on_delivery(delivery)
+    _, late = await asyncio.wait(server._running, timeout=10)
+    assert not late
+    return delivery.settled
+
+
+async def test_what_is_no_message_is_dropped_and_not_given_back(transport: MemoryTransport) -> None:
+    assert await settled(server_of(transport, Tells()), Given(b"\xff")) == "dropped"
+
+
+@pytest.mark.parametrize(
+    ("fault", "how"),
+    [
+        (None, "acked"),
+        (Invalid(reason="x"), "acked"),
+        (ZeroDivisionError(), "acked"),
+        (Unavailable(what="database", reason="away"), "given back"),
+        (Timeout(what="database", timeout_s=1), "given back"),
+    ],
+)
+async def test_only_a_cast_that_may_succeed_later_is_given_back(
+    transport: MemoryTransport, fault: Exception | None, how: str
+) -> None:
+    body = encode_request(Request("tell", {}, unique_id="u", version="1.0"))
+    assert await settled(server_of(transport, Tells(fault)), Given(body)) == how
+
+
+async def test_a_call_that_may_succeed_later_is_its_caller_s_to_repeat(transport: MemoryTransport) -> None:
+    tells = Tells(Unavailable(what="database", reason="away"))
+    tells.gate.set()
+    async with server_of(transport, tells):
+        rpc = RpcClient(transport, options=OPTIONS, clock=CLOCK)
+        with pytest.raises(Unavailable, match="database is not available: away") as found:
+            await TellAPI.over(rpc).ask(Context())
+        assert found.value.is_remote
+        await rpc.close()
+
+
+async def test_a_call_whose_caller_is_gone_is_done_with(transport: MemoryTransport) -> None:
+    tells = Tells()
+    tells.gate.set()
+    body = encode_request(Request("ask", {}, unique_id="u", version="1.0", msg_id="m", reply_q="reply_gone"))
+    async with asyncio.timeout(10):
+        assert await settled(server_of(transport, tells), Given(body)) == "acked"
+
+
+async def test_a_request_whose_connection_is_gone_ends_without_an_error(transport: MemoryTransport) -> None:
+    body = encode_request(Request("tell", {}, unique_id="u", version="1.0"))
+    assert await settled(server_of(transport, Tells()), Given(body, is_lost=True)) == ""
+
+
+async def test_a_server_that_is_left_answers_first_what_it_has_begun() -> None:
+    bus = MemoryBus(CLOCK)
+    transport, tells = MemoryTransport(bus), Tells()
+    rpc = RpcClient(MemoryTransport(bus), options=OPTIONS, clock=CLOCK)
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        async with server_of(transport, tells):
+            answer = group.create_task(TellAPI.over(rpc).ask(Context()))
+            await tells.begun.wait()
+            asyncio.get_running_loop().call_soon(tells.gate.set)
+        await transport.close()
+    assert answer.result() == "yes"
+    await rpc.close()
+
+
+class TwoQueues(MemoryTransport):
+    """A bus that refuses the third queue."""
+
+    left = 2
+
+    async def consume(self, queue: Queue, *, prefetch: int, on_delivery: Callable[[Delivery], None]) -> Any:
+        if not self.left:
+            raise BusUnavailable(url="test", reason="no more queues")
+        self.left -= 1
+        consumer: Consumer = await super().consume(queue, prefetch=prefetch, on_delivery=on_delivery)
+        return consumer
+
+
+async def test_a_server_that_cannot_open_all_its_queues_takes_from_none() -> None:
+    bus = MemoryBus(CLOCK)
+    transport = TwoQueues(bus)
+    with pytest.raises(BusUnavailable, match="no more queues"):
+        await server_of(transport, Tells()).__aenter__()
+    assert (bus.consumers("tells"), bus.consumers("tells.h")) == (0, 0)
+    await transport.close()
+
+
+async def test_one_call_more_than_the_limit_is_refused_at_once_and_a_later_one_is_not(
+    transport: MemoryTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("common.rpc.client.CALLS_IN_FLIGHT_MAX", 2)
+    tells = Tells()
+    async with server_of(transport, tells), asyncio.timeout(10):
+        rpc = RpcClient(transport, options=OPTIONS, clock=CLOCK)
+        client = TellAPI.over(rpc)
+        async with asyncio.TaskGroup() as group:
+            for _ in range(2):
+                group.create_task(client.ask(Context()))
+            await tells.begun.wait()
+            with pytest.raises(TooManyCalls, match="2 calls in flight"):
+                await client.ask(Context())
+            tells.gate.set()
+        assert await client.ask(Context()) == "yes"
+        await rpc.close()
