@@ -55,9 +55,11 @@ class VolumeBackendAPIException(Broken):
     wire = ("cinder.exception", "VolumeBackendAPIException")
 
 
-class ExportFailure(Invalid):
+class ExportFailure(Broken):
     """Failed to export volume {volume_id}: {reason}"""
 
+    # Cinder's code, but not Invalid: something may have been made, so the step is taken back.
+    code = 400
     wire = ("cinder.exception", "ExportFailure")
 
 

@@ -345,3 +345,13 @@ async def test_the_answer_to_an_attach_does_not_depend_on_how_soon_it_fails(worl
         world.connector.script.fail_next("connect_volume", VolumeConnectionFailed(volume_id="v", reason="x"))
         assert (await world.attach(server, volume)).device_name == "/dev/vdb"
         await check_nothing_is_left(world, server, volume)
+
+
+async def test_an_export_that_failed_half_made_is_taken_back(world: World) -> None:
+    """ExportFailure leaves open whether something was made; it must not count as refused."""
+    server, volume = await world.boot(), await world.create()
+    world.target.script.fail_next("create_export", ExportFailure(volume_id="v", reason="half made"), When.AFTER)
+    with pytest.raises(ExportFailure):
+        await world.backend.initialize_connection(world.ctx, volume=volume, connector={"initiator": INITIATOR, "host": "cmp1"})
+    assert world.target.served == {}
+    await check_nothing_is_left(world, server, volume)
