@@ -99,7 +99,8 @@ class Run:
             )
 
     def _last_words(self) -> str:
-        return " ... ".join(path.read_text(errors="replace")[-1000:] for path in sorted(self.folder.glob("*.log")))
+        logs = (path.read_text(errors="replace").strip() for path in sorted(self.folder.glob("*.log")))
+        return " ... ".join(log.rpartition("\n")[2] for log in logs if log)
 
 
 async def _timed(fault: Fault, run: Run) -> Outage:

@@ -38,6 +38,7 @@ def _transport(job):
     conf.set_override("heartbeat_timeout_threshold", job.heartbeat_s, group="oslo_messaging_rabbit")
     conf.set_override("amqp_durable_queues", job.durable, group="oslo_messaging_rabbit")
     conf.set_override("rpc_conn_pool_size", job.in_flight, group="oslo_messaging_rabbit")
+    conf.register_opts(oslo_messaging.server._pool_opts)
     conf.set_override("executor_thread_pool_size", job.prefetch)
     return oslo_messaging.get_rpc_transport(conf, url=job.url)
 
