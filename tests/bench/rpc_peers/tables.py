@@ -72,7 +72,9 @@ def _latencies(rounds: Rounds, widths: Sequence[int]) -> str:
 
 
 def _costs(rounds: Rounds) -> str:
-    lines = [_line("peer", "CPU s/1,000 calls", "broker's", "RSS client MiB", "RSS server MiB", "first call s")]
+    lines = [
+        _line("peer", "CPU s/1,000 calls", "broker's", "RSS client MiB", "RSS server MiB", "first call s", "foreign CPU share")
+    ]
     for peer in _peers(rounds):
         found = _of(rounds, peer)
         lines.append(
@@ -83,6 +85,7 @@ def _costs(rounds: Rounds) -> str:
                 spread([one.client_rss_mib for one in found], 1),
                 spread([one.server_rss_mib for one in found], 1),
                 spread([one.first_call_s for one in found], 2),
+                spread([one.foreign for one in found], 2),
             )
         )
     return "\n".join((*lines, ""))
