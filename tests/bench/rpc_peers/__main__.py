@@ -94,6 +94,7 @@ async def _floods(peers: Sequence[str], fresh_url: Callable[[], str], folder: Pa
     for peer in peers:
         try:
             found[peer] = await flood(peer, await asyncio.to_thread(fresh_url), folder)
+            sys.stderr.write(f"{peer}: {found[peer].published} casts published\n")
         except (PeerFailed, TimeoutError) as exc:
             sys.stderr.write(f"{peer}: {exc}\n")
     return found

@@ -13,6 +13,8 @@ STALL_S = 6.0
 """Three heartbeats of the two seconds that peers are told for this fault."""
 BLOCKED_S = 4.0
 NO_SERVER_S = 2.0
+AWAY_S = 12.0
+"""Longer than PUBLISH_TIMEOUT_S, after which a server gives up a reply."""
 WATERMARK = "0.4"
 """RabbitMQ's default vm_memory_high_watermark, which its test configuration leaves alone."""
 
@@ -53,11 +55,6 @@ class Fault:
     heartbeat_s: int = 60
     relayed: bool = False
 
-    @property
-    def kills_server(self) -> bool:
-        """Requests that were begun may be begun again elsewhere."""
-        return self.strike in {_server_killed, _server_killed_and_restarted}
-
 
 async def _close_connections(scene: Scene) -> None:
     await _ctl(scene, "close_all_connections", "--vhost", scene.vhost, "survival bench")
@@ -65,6 +62,12 @@ async def _close_connections(scene: Scene) -> None:
 
 async def _kill_broker(scene: Scene) -> None:
     await asyncio.to_thread(scene.broker.kill)
+    await asyncio.to_thread(scene.broker.start)
+
+
+async def _kill_broker_for_long(scene: Scene) -> None:
+    await asyncio.to_thread(scene.broker.kill)
+    await asyncio.sleep(AWAY_S)  # the length of the outage
     await asyncio.to_thread(scene.broker.start)
 
 
@@ -113,6 +116,7 @@ FAULTS = {
         Fault("connections-closed", "the broker closes all connections", _close_connections),
         Fault("broker-killed", "kill -9 of the broker, started again; transient queues", _kill_broker),
         Fault("broker-killed-durable", "the same, durable request queues", _kill_broker, durable=True),
+        Fault("broker-away", f"the same, {AWAY_S:g} s without one", _kill_broker_for_long, durable=True),
         Fault("queue-deleted", "the request queue is deleted, with what waits in it", _delete_queue),
         Fault("consumer-cancelled", "the queue's process dies: basic.cancel", _crash_queue),
         Fault(
