@@ -17,7 +17,7 @@ from common.base.errors import Misconfigured
 from common.rpc.asyncapi import Server, document
 from common.rpc.evolution import Breaks, changes
 from common.rpc.options import RpcOptions
-from common.rpc.snapshot import SIZE_MAX, Snapshot, dump as dumped, read, take
+from common.rpc.snapshot import SIZE_MAX, NotASnapshot, Snapshot, dump as dumped, read, take
 from common.transport.rabbit_url import parse_rabbit_url
 from common.transport.url import without_password
 
@@ -47,9 +47,7 @@ def check(
     verbose: Annotated[bool, typer.Option("--verbose", help="List the changes that break nobody too.")] = False,
 ) -> int:  # fmt: skip
     """Say what has changed since OLD that breaks old clients or new ones; exit code 1 if anything does."""
-    with old.open("rb") as file:
-        before = read(file.read(SIZE_MAX + 1), name=str(old))
-    found = changes(before, _installed())
+    found = changes(_kept(old), _installed())
     breaking = [change for change in found if change.breaks is not Breaks.NOBODY]
     for change in found if verbose else breaking:
         typer.echo(change)
@@ -76,6 +74,16 @@ def asyncapi(
     )
     text = json.dumps(found, indent=2, ensure_ascii=False)
     typer.echo(text if format_ is Format.JSON else _yaml(text).rstrip())
+
+
+def _kept(path: Path) -> Snapshot:
+    try:
+        with path.open("rb") as file:
+            return read(file.read(SIZE_MAX + 1), name=str(path))
+    except NotASnapshot as exc:
+        raise typer.BadParameter(exc.message) from exc
+    except OSError as exc:
+        raise typer.BadParameter(f"{path} cannot be read: {exc.strerror}") from exc
 
 
 def _installed() -> Snapshot:

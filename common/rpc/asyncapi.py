@@ -46,7 +46,7 @@ class Server:
 
 
 def document(snapshot: Snapshot, servers: Mapping[str, Server], *, options: RpcOptions, title: str, version: str) -> dict[str, Any]:
-    """The document, with JSON's types only. `options` give the control exchange of contracts without one, and the queues' kind."""
+    """The document, ready for a JSON writer. `options` give the control exchange of contracts without one, and the queues' kind."""
     channels: dict[str, Any] = {}
     operations: dict[str, Any] = {}
     messages: dict[str, Any] = {}

@@ -12,7 +12,11 @@ from enum import StrEnum
 from common.base.version import parse_version, serves
 from common.rpc.contract import Kind
 from common.rpc.fitting import Fit, Fitting, Misfit
+from common.rpc.schema import Schema
 from common.rpc.snapshot import ContractShape, MethodShape, Snapshot
+
+_NOTHING = Schema(type="null")
+"""The result of a method that has none: a client looks at no answer then, whatever it is."""
 
 
 class Breaks(StrEnum):
@@ -96,7 +100,8 @@ class _Comparison:
         yield from _arguments(name, old, new, is_raised=is_raised)
         for argument in old.arguments.keys() & new.arguments.keys():
             yield from self._argument(name, argument, old, new, is_raised=is_raised)
-        yield from self._result(name, old, new)
+        if old.kind is new.kind:
+            yield from self._result(name, old, new)
         if old.timeout_s != new.timeout_s:
             yield Change(Breaks.NOBODY, f"its timeout was {old.timeout_s} s and is {new.timeout_s} s", (name,))
 
@@ -120,7 +125,7 @@ class _Comparison:
 
     def _result(self, name: str, old: MethodShape, new: MethodShape) -> Iterator[Change]:
         place = f"{name} -> result"
-        for misfit in self._new_to_old.misfits(new.result, old.result, "result"):
+        for misfit in () if old.result == _NOTHING else self._new_to_old.misfits(new.result, old.result, "result"):
             match misfit.fit:
                 case Fit.REFUSED:
                     yield Change(Breaks.OLD_CLIENT, f"the result's type is wider: {misfit}", (place,))
@@ -128,7 +133,7 @@ class _Comparison:
                     yield Change(Breaks.OLD_CLIENT, f"{misfit.place}: the field is gone: an old client reads its default", (place,))
                 case Fit.IGNORED:
                     yield Change(Breaks.NOBODY, f"{misfit.place}: the field is new", (place,))
-        for misfit in _refused(self._old_to_new.misfits(old.result, new.result, "result")):
+        for misfit in () if new.result == _NOTHING else _refused(self._old_to_new.misfits(old.result, new.result, "result")):
             yield Change(Breaks.NEW_CLIENT, f"the result's type is narrower: {misfit}", (place,))
 
     def _errors(self) -> Iterator[Change]:

@@ -1,6 +1,6 @@
 """Whether a receiver takes what a sender may send, judged by their two schemas. Pure.
 
-A sender is our own code: it sends the fields that its type has and no others. A receiver refuses what its schema does not allow, and
+A sender sends no fields but those of its type, and may leave out one that has a default, as foreign peers do. A receiver refuses what its schema does not allow, and
 passes over fields of an object that it does not know (msgspec.convert, strict).
 """
 
@@ -61,18 +61,20 @@ class Fitting:
         return self._known[pair]
 
     def _resolved(self, schema: Schema, components: Mapping[str, Schema]) -> Schema:
-        return schema if schema.component is None else components[schema.component]
+        """What a reference stands for, titled by its name for messages; any other schema as it is."""
+        name = schema.component
+        return schema if name is None else msgspec.structs.replace(components[name], title=name)
 
     def _unnamed(self, sent: Schema, taken: Schema, place: str) -> Iterator[Misfit]:
         if sent.any_of is not None:
             for part in sent.any_of:
                 yield from self.misfits(part, taken, place)
-        elif taken.any_of is not None:
-            yield from self._into_any(sent, taken, place)
-        elif taken.type is None and taken.enum is None:
+        elif taken.type is None and taken.enum is None and taken.any_of is None:
             return
         elif sent.enum is not None:
             yield from self._values(sent.enum, taken, place)
+        elif taken.any_of is not None:
+            yield from self._into_any(sent, taken, place)
         elif taken.enum is not None or not _is_type(sent.type, taken.type):
             yield _refused(sent, taken, place)
         else:
@@ -92,13 +94,17 @@ class Fitting:
             yield _refused(sent, taken, place)
 
     def _values(self, values: tuple[Any, ...], taken: Schema, place: str) -> Iterator[Misfit]:
-        if taken.enum is not None:
-            known = {(type(value), value) for value in taken.enum}
-            lost = [value for value in values if (type(value), value) not in known]
-        else:
-            lost = [value for value in values if any(self._unnamed(_only(value), taken, place))]
+        lost = tuple(value for value in values if not self._is_taken(value, taken))
         if lost:
-            yield _refused(Schema(enum=tuple(lost)), taken, place)
+            yield _refused(Schema(enum=lost), taken, place)
+
+    def _is_taken(self, value: Any, taken: Schema) -> bool:
+        wanted = self._resolved(taken, self._taken)
+        if wanted.any_of is not None:
+            return any(self._is_taken(value, option) for option in wanted.any_of)
+        if wanted.enum is not None:
+            return (type(value), value) in {(type(known), known) for known in wanted.enum}
+        return not any(self._unnamed(_only(value), wanted, ""))
 
     def _same_type(self, sent: Schema, taken: Schema, place: str) -> Iterator[Misfit]:
         if not _within_limits(sent, taken):
@@ -116,7 +122,8 @@ class Fitting:
             want = theirs[number] if number < len(theirs) else taken.items
             if have is not False and want is not False:
                 yield from self.misfits(_schema(have), _schema(want), f"{place}[{number}]")
-        if sent.items is not False and taken.items is not False and (sent.max_items is None or sent.max_items > first):
+        most = _at_most(sent, "max_items")
+        if sent.items is not False and taken.items is not False and (most is None or most > first):
             yield from self.misfits(_schema(sent.items), _schema(taken.items), f"{place}[]")
 
     def _object(self, sent: Schema, taken: Schema, place: str) -> Iterator[Misfit]:
@@ -162,6 +169,8 @@ def shown(schema: Schema) -> str:
         return " or ".join(shown(part) for part in schema.any_of)
     if schema.enum is not None:
         return ", ".join(repr(value) for value in schema.enum)
+    if schema.title is not None:
+        return schema.title
     words = [f"{name.replace('_', ' ')} {value}" for name in _LIMITING if (value := getattr(schema, name)) is not None]
     return " ".join([schema.type or "anything", *([f"({', '.join(words)})"] if words else [])])
 
@@ -204,10 +213,16 @@ def _within_limits(sent: Schema, taken: Schema) -> bool:
     for least, most in _LIMITS:
         if (getattr(sent, least) or 0) < (getattr(taken, least) or 0):
             return False
-        have, want = getattr(sent, most), getattr(taken, most)
+        have, want = _at_most(sent, most), getattr(taken, most)
         if want is not None and (have is None or have > want):
             return False
     return _least(sent) >= _least(taken) and _most(sent) <= _most(taken)
+
+
+def _at_most(sent: Schema, name: str) -> int | None:
+    """A limit of what is sent; of an array whose places are all described, their number."""
+    found: int | None = getattr(sent, name)
+    return len(sent.prefix_items) if found is None and name == "max_items" and sent.prefix_items is not None else found
 
 
 def _least(schema: Schema) -> tuple[float, bool]:
