@@ -145,9 +145,11 @@ class _Comparison:
 
 
 def _pairs(old: Mapping[str, ContractShape], new: Mapping[str, ContractShape]) -> dict[str, str | None]:
-    """For each old contract the new one that takes its place: the one on its route, else the one of its name."""
-    routes = {_route(contract): name for name, contract in new.items()}
-    pairs = {name: routes.get(_route(contract)) for name, contract in old.items()}
+    """For each old contract the new one that takes its place: of its name and route, of its route, or else of its name."""
+    pairs: dict[str, str | None] = {name: name for name in old if name in new and _route(new[name]) == _route(old[name])}
+    routes = {_route(contract): name for name, contract in new.items() if name not in pairs}
+    for name in old.keys() - pairs.keys():
+        pairs[name] = routes.get(_route(old[name]))
     taken = set(pairs.values())
     return {name: now or (name if name in new and name not in taken else None) for name, now in pairs.items()}
 

@@ -436,6 +436,19 @@ def test_a_second_major_beside_the_first_breaks_nobody_and_a_class_s_name_is_not
     assert changes(took(Base), msgspec.structs.replace(old, contracts={"t.Other": old.contracts["s.Base"]})) == []
 
 
+class Neighbour(Contract, Protocol, topic="things", version="1.1"):
+    """Served together with Base, by another endpoint."""
+
+    @call()
+    async def shine(self, ctx: Context) -> None: ...
+
+
+def test_contracts_that_share_a_route_are_each_compared_with_themselves() -> None:
+    assert changes(took(Base, Neighbour), took(Base, Neighbour)) == []
+    assert changes(took(Base, Neighbour), took(Neighbour, Base)) == []
+    assert [one.what for one in changes(took(Base, Neighbour), took(Base))] == ["the contract is gone"]
+
+
 def test_an_error_that_is_gone_breaks_who_catches_it_and_another_code_nobody() -> None:
     found = took(Base)
     (shape,) = found.contracts.values()
