@@ -50,7 +50,7 @@ def check(
     found = changes(_kept(old), _installed())
     breaking = [change for change in found if change.breaks is not Breaks.NOBODY]
     for change in found if verbose else breaking:
-        typer.echo(change)
+        typer.echo(_printable(str(change)))
     if breaking:
         tell(f"{len(breaking)} of {len(found)} changes since {old} break somebody.")
         return Exit.REFUSED
@@ -81,9 +81,14 @@ def _kept(path: Path) -> Snapshot:
         with path.open("rb") as file:
             return read(file.read(SIZE_MAX + 1), name=str(path))
     except NotASnapshot as exc:
-        raise typer.BadParameter(exc.message) from exc
+        raise typer.BadParameter(_printable(exc.message)) from exc
     except OSError as exc:
         raise typer.BadParameter(f"{path} cannot be read: {exc.strerror}") from exc
+
+
+def _printable(text: str) -> str:
+    """One line, whatever names a file brings."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def _installed() -> Snapshot:

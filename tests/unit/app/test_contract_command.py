@@ -116,3 +116,17 @@ def test_a_file_that_is_not_there_or_is_a_folder_is_named(lite: Lite, tmp_path) 
     told(lite("contract", "check", str(tmp_path)), 64, "directory")
     told(lite("contract", "check"), 64, "OLD")
     told(lite("asyncapi", "--format", "toml"), 64, "toml", "yaml")
+
+
+def test_names_in_a_file_do_not_reach_the_terminal_as_they_are(lite: Lite, kept: Path, tmp_path: Path) -> None:
+    found = json.loads(kept.read_text())
+    found["contracts"]["a\x1b[2J\nb"] = found["contracts"]["nova.ComputeAPI"] | {"topic": "gone"}
+    path = tmp_path / "odd.json"
+    path.write_text(json.dumps(found))
+    ran = lite("contract", "check", str(path))
+    assert (ran.code, ran.out) == (1, "breaks old client -> new server: a\\x1b[2J\\nb: the contract is gone\n")
+    found["contracts"]["a\x1b[2J\nb"]["version"] = "\x1b"
+    path.write_text(json.dumps(found))
+    ran = lite("contract", "check", str(path))
+    told(ran, 64, "is not a version")
+    assert "\x1b" not in ran.err

@@ -265,6 +265,7 @@ async def test_what_the_bus_carries_is_what_the_document_says_and_each_message_i
         ("args", {"thing": {"name": 5}}),
         ("args", {"thing": {"name": "a"}, "by": [1]}),
         ("args", {"thing": {"name": "a"}, "by": [1, "m", 2]}),
+        ("args", {"thing": {"name": "a"}, "by": ["m", 1]}),
         ("args", {"thing": {"name": "a"}, "colour": 1}),
         ("args", {}),
         ("version", "newest"),

@@ -107,6 +107,22 @@ class ArgumentAddedInSilence(Contract, Protocol, topic="things", version="1.1"):
     async def note(self, ctx: Context, *, word: str) -> None: ...
 
 
+class DefaultGiven(Contract, Protocol, topic="things", version="1.1"):
+    @call(since="1.0")
+    async def grow(self, ctx: Context, *, name: str = "n", by: int = 1) -> Thing: ...
+
+    @cast(since="1.1")
+    async def note(self, ctx: Context, *, word: str) -> None: ...
+
+
+class DefaultGivenOpenly(Contract, Protocol, topic="things", version="1.2"):
+    @call(since="1.0")
+    async def grow(self, ctx: Context, *, name: str = "n", by: int = 1) -> Thing: ...
+
+    @cast(since="1.1")
+    async def note(self, ctx: Context, *, word: str) -> None: ...
+
+
 class ArgumentNarrower(Contract, Protocol, topic="things", version="1.1"):
     @call(since="1.0")
     async def grow(self, ctx: Context, *, name: Color, by: int = 1) -> Thing: ...
@@ -260,6 +276,7 @@ BREAKING: list[tuple[Any, list[tuple[Breaks, str, str]]]] = [
     ),
     (ArgumentRequired, [(BOTH, f"{GROW}(color)", "new and has no default")]),
     (DefaultGone, [(OLD, f"{GROW}(by)", "had a default and has none")]),
+    (DefaultGiven, [(NEW, f"{GROW}(name)", "has a default now, and old servers want it; raise")]),
     (ArgumentAddedInSilence, [(NEW, f"{GROW}(color)", "raise the contract's version")]),
     (ArgumentNarrower, [(OLD, f"{GROW}(name)", "narrower: name: string may come, and 'red' is wanted")]),
     (ArgumentWider, [(NEW, f"{GROW}(name)", "wider: name: null may come, and string is wanted; raise")]),
@@ -290,6 +307,7 @@ COMPATIBLE: list[tuple[Any, list[str]]] = [
     (Base, []),
     (MethodAdded, ["version was 1.1 and is 1.2", "the method is new with 1.2"]),
     (ArgumentAdded, ["version was 1.1 and is 1.2", "the argument is new"]),
+    (DefaultGivenOpenly, ["version was 1.1 and is 1.2", "has a default now"]),
     (ArgumentWiderOpenly, ["version was 1.1 and is 1.2", "the argument's type is wider"]),
     (ResultField, ["Thing.weight: the field is new"]),
 ]
@@ -339,10 +357,10 @@ def server_of(contract: Any) -> object:
     return type("Server", (contract,), bodies)()
 
 
-ALL = {"name": "blue", "title": "t", "by": 2, "color": "c", "word": "w"}
+ALL: dict[str, Any] = {"name": "blue", "title": "t", "by": 2, "color": "c", "word": "w"}
 
 
-async def talk(asking: Any, served: Any) -> dict[str, str]:
+async def talk(asking: Any, served: Any, words: dict[str, Any] = ALL) -> dict[str, str]:
     """A client of `asking` sends each of its methods, with every argument that it knows, to a server of `served`."""
     bus = MemoryBus(CLOCK)
     near, far = MemoryTransport(bus, name="near"), MemoryTransport(bus, name="far")
@@ -356,7 +374,7 @@ async def talk(asking: Any, served: Any) -> dict[str, str]:
             # A cast's refusal is told to nobody: it is asked for as a call, which takes the same way through the server.
             route = asking.__rpc_route__
             try:
-                await rpc.call(route, method, Context(), {word: ALL[word] for word in method.parameters})
+                await rpc.call(route, method, Context(), {word: words[word] for word in method.parameters})
             except Fault as fault:
                 failed[name] = type(fault).__name__
     return failed
@@ -386,6 +404,44 @@ async def test_a_method_or_argument_that_came_with_a_raised_version_is_refused_b
     assert await talk(ArgumentAdded, Base) == {"grow": "InvalidArguments"}
     for new in (MethodAdded, ArgumentAdded):
         assert await talk(Base, new) == {}
+
+
+# Fields of objects, and results that come and go.
+
+
+class TakesThing(Contract, Protocol, topic="t", version="1.0"):
+    @call()
+    async def put(self, ctx: Context, *, thing: Thing) -> None: ...
+
+
+class TakesHeavyThing(Contract, Protocol, topic="t", version="1.0"):
+    @call()
+    async def put(self, ctx: Context, *, thing: HeavyThing) -> None: ...
+
+
+class GivesThing(Contract, Protocol, topic="t", version="1.0"):
+    @call()
+    async def put(self, ctx: Context, *, thing: Thing) -> Thing: ...
+
+
+def one_line(old: Any, new: Any) -> tuple[Breaks, str]:
+    ((breaks, what, _),) = compared(old, new)
+    return breaks, what
+
+
+def test_a_field_that_is_gone_breaks_old_clients_though_nobody_refuses_anything() -> None:
+    assert one_line(TakesHeavyThing, TakesThing) == (OLD, "Thing.weight: the field is gone: what is sent is lost")
+    breaks, what = one_line(ResultField, Base)
+    assert (breaks, what) == (OLD, "HeavyThing.weight: the field is gone: an old client reads its default")
+    assert one_line(TakesThing, TakesHeavyThing) == (NOBODY, "HeavyThing.weight: the field is new, with a default")
+
+
+async def test_a_result_breaks_only_those_who_look_at_it() -> None:
+    assert one_line(TakesThing, GivesThing)[0] is NEW
+    assert one_line(GivesThing, TakesThing)[0] is OLD
+    word = {"thing": Thing(name="a")}
+    for asking, served, broken in ((TakesThing, GivesThing, False), (GivesThing, TakesThing, True)):
+        assert bool(await talk(asking, served, word)) is broken
 
 
 # Types that many methods share, contracts that come and go, errors.
