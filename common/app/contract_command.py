@@ -44,13 +44,13 @@ def check(
     old: Annotated[
         Path, typer.Argument(metavar="OLD", help="What `lite contract dump` printed then.", exists=True, dir_okay=False, readable=True)
     ],
-    verbose: Annotated[bool, typer.Option("--verbose", help="List the changes that break nobody too.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="List the changes that break nobody too, and every place.")] = False,
 ) -> int:  # fmt: skip
     """Say what has changed since OLD that breaks old clients or new ones; exit code 1 if anything does."""
     found = changes(_kept(old), _installed())
     breaking = [change for change in found if change.breaks is not Breaks.NOBODY]
     for change in found if verbose else breaking:
-        typer.echo(_printable(str(change)))
+        typer.echo(_printable(change.in_full if verbose else str(change)))
     if breaking:
         tell(f"{len(breaking)} of {len(found)} changes since {old} break somebody.")
         return Exit.REFUSED

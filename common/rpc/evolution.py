@@ -37,10 +37,15 @@ class Change:
     places: tuple[str, ...]
 
     def __str__(self) -> str:
-        """One line."""
+        """One line, with the first place."""
         first, *more = self.places
         others = f" and {len(more)} other{'s' if len(more) > 1 else ''}" if more else ""
         return f"breaks {self.breaks}: {first}{others}: {self.what}"
+
+    @property
+    def in_full(self) -> str:
+        """One line, with every place."""
+        return f"breaks {self.breaks}: {', '.join(self.places)}: {self.what}"
 
 
 def changes(old: Snapshot, new: Snapshot) -> list[Change]:

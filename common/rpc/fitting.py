@@ -53,7 +53,10 @@ class Fitting:
         """Every misfit of values of `sent` where `taken` is wanted; none when all fit."""
         names = sent.component, taken.component
         if names[0] is None or names[1] is None:
-            return tuple(self._unnamed(self._resolved(sent, self._sent), self._resolved(taken, self._taken), place))
+            ours, theirs = self._resolved(sent, self._sent), self._resolved(taken, self._taken)
+            if theirs.any_of is not None and ours.any_of is None and ours.enum is None:
+                return tuple(self._into_any(sent, taken, place))  # by its name, so that the place is told by it too
+            return tuple(self._unnamed(ours, theirs, place))
         pair = (names[0], names[1])
         if pair not in self._known:
             self._known[pair] = ()  # a type within itself fits if the rest of it does
@@ -81,13 +84,13 @@ class Fitting:
             yield from self._same_type(sent, taken, place)
 
     def _into_any(self, sent: Schema, taken: Schema, place: str) -> Iterator[Misfit]:
-        options = taken.any_of or ()
+        options, kind = self._resolved(taken, self._taken).any_of or (), self._resolved(sent, self._sent).type
         tried = [(option, self.misfits(sent, option, place)) for option in options]
         fitting = [found for _, found in tried if not any(misfit.fit is Fit.REFUSED for misfit in found)]
         if fitting:
             yield from min(fitting, key=len)
             return
-        alike = [found for option, found in tried if sent.type and self._resolved(option, self._taken).type == sent.type]
+        alike = [found for option, found in tried if kind and self._resolved(option, self._taken).type == kind]
         if len(alike) == 1:
             yield from alike[0]
         else:

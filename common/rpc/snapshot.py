@@ -83,9 +83,9 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 def take(services: Mapping[str, Sequence[type[Contract]]]) -> Snapshot:
     """The contracts of these services, with every docstring. Raises NotDescribable."""
     contracts = {f"{name}.{contract.__name__}": contract for name, owned in sorted(services.items()) for contract in owned}
-    methods = {name: list(methods_of(contract).values()) for name, contract in contracts.items()}
-    wanted = [kind for found in methods.values() for method in found for kind in (*method.parameters.values(), _result(method))]
     try:
+        methods = {name: list(methods_of(contract).values()) for name, contract in contracts.items()}
+        wanted = [kind for found in methods.values() for method in found for kind in (*method.parameters.values(), _result(method))]
         schemas, components = schemas_of(wanted)
     except (TypeError, msgspec.ValidationError) as exc:
         raise NotDescribable(reason=str(exc)) from exc

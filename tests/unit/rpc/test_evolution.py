@@ -478,6 +478,7 @@ def test_a_change_of_a_type_that_many_methods_use_is_one_line() -> None:
         "breaks old client -> new server: s.Base.one -> result and 1 other: the result's type is wider: "
         "Color: 'green' may come, and 'red' is wanted"
     )
+    assert "s.Base.one -> result, s.Base.two -> result: " in change.in_full
 
 
 def test_a_contract_that_is_gone_breaks_old_clients_and_a_new_one_nobody() -> None:

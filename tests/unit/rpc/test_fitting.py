@@ -163,6 +163,8 @@ def test_the_judgement_is_the_reader_s_for_every_pair_of_types() -> None:
         (MoreColors, Color, ["'green' may come, and 'blue', 'red' is wanted"]),
         (str, int, ["value: string may come, and integer is wanted"]),
         (Point, Point3, ["Point3.z: it is not always sent, and it is wanted"]),
+        (Point, Point3 | None, ["Point3.z: it is not always sent"]),
+        (FloatPoint | None, Point | None, ["Point.x: number may come"]),
         (list[Point | None], list[Point], ["value[]", "null may come"]),
         (dict[str, str], dict[str, int], ["value[key]: string may come"]),
         (tuple[int, str], tuple[int, int], ["value[1]: string may come"]),

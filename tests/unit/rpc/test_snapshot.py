@@ -161,6 +161,17 @@ def test_a_contract_with_a_type_that_json_does_not_know_is_named_as_not_describa
         take({"s": contracts})
 
 
+class Contradictory(Contract, Protocol, topic="odd", version="2.0"):
+    @call(since="1.0")
+    async def see(self, ctx: Context) -> None: ...
+
+
+def test_a_contract_that_contradicts_itself_is_named_too() -> None:
+    contracts: list[Any] = [Contradictory]
+    with pytest.raises(NotDescribable, match=r"Contradictory.see: since=1\.0"):
+        take({"s": contracts})
+
+
 class Moment(msgspec.Struct):
     at: datetime
     until: datetime | None = None
