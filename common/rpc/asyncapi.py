@@ -22,6 +22,7 @@ from common.wire.envelope import VERSION as ENVELOPE_VERSION
 _AMQP = {"bindingVersion": "0.3.0"}
 _SERVER = "{server}"
 _REPLIES = "replies"
+_SIGN_OF_LIFE = "oslo.sign_of_life"
 _SCHEMAS = "#/components/schemas/"
 _MESSAGES = "#/components/messages/"
 _VERSION = {"type": "string", "pattern": r"^\d+\.\d+(\.\d+)?$"}
@@ -65,7 +66,8 @@ def document(snapshot: Snapshot, servers: Mapping[str, Server], *, options: RpcO
                     operations["-".join(filter(None, (full, place.suffix)))] = _operation(full, name, method, place)
         if any(method.kind is Kind.CALL for method in contract.methods.values()):
             messages[f"{name}-failure"] = _failure(name, contract, snapshot)
-    channels[_REPLIES] = _reply_channel([name for name in messages if name.endswith(("-reply", "-failure"))])
+    messages[_SIGN_OF_LIFE] = _answer(_SIGN_OF_LIFE, "the server is still at it; sent while a call with `_timeout` runs")
+    channels[_REPLIES] = _reply_channel([name for name in messages if name.endswith(("-reply", "-failure"))] + [_SIGN_OF_LIFE])
     return {
         "asyncapi": "3.0.0",
         "info": {"title": title, "version": version, "description": _ABOUT},
@@ -168,7 +170,11 @@ def _operation(full: str, name: str, method: MethodShape, place: _Place) -> dict
         "messages": [{"$ref": f"{channel}/messages/{full}"}],
         "bindings": {"amqp": amqp},
         "x-since": method.version,
+        "x-once": method.once,
+        "x-ack": method.ack,
     }
+    if method.raises:
+        found["x-raises"] = list(method.raises)
     if method.doc:
         found["description"] = method.doc
     if method.kind is Kind.CALL:
@@ -178,7 +184,9 @@ def _operation(full: str, name: str, method: MethodShape, place: _Place) -> dict
                 "description": "The member `_reply_q` of the JSON in this text.",
             },
             "channel": {"$ref": f"#/channels/{_REPLIES}"},
-            "messages": [{"$ref": f"#/channels/{_REPLIES}/messages/{part}"} for part in (f"{full}-reply", f"{name}-failure")],
+            "messages": [
+                {"$ref": f"#/channels/{_REPLIES}/messages/{part}"} for part in (f"{full}-reply", f"{name}-failure", _SIGN_OF_LIFE)
+            ],
         }
     return found
 
@@ -241,7 +249,7 @@ def _message_schemas(
             "required": ["method", "args"] + (["namespace"] if contract.namespace else []),
             "properties": {
                 "method": {"type": "string", "const": method_name},
-                "namespace": {"type": "string", "const": contract.namespace} if contract.namespace else _NULL,
+                "namespace": {"enum": [contract.namespace, *contract.legacy_namespaces]},
                 "version": {**_VERSION, "description": f"{method.version} as we send it; a server takes up to {contract.version}"},
                 "args": arguments,
             },
@@ -272,7 +280,7 @@ def _common_schemas() -> dict[str, Any]:
     }
     call = {
         "_msg_id": {**text, "description": "What the reply must carry."},
-        "_reply_q": {**text, "description": "The queue of the reply."},
+        "_reply_q": {**text, "pattern": "^reply_", "description": "The queue of the reply."},
         "_timeout": {**seconds, "description": "oslo.messaging's call_monitor_timeout, in seconds."},
         "_deadline": {**seconds, "description": "Our extension: seconds that the caller still waits."},
     }
@@ -292,6 +300,9 @@ def _common_schemas() -> dict[str, Any]:
             "_msg_id": text,
             "_unique_id": text,
         }, "result", "failure", "ending", "_msg_id"),
+        _SIGN_OF_LIFE: _object({
+            "result": _NULL, "failure": _NULL, "ending": {"type": "boolean", "const": False}, "_msg_id": text,
+        }, "ending", "_msg_id"),
         "oslo.failure": {
             "allOf": [{"$ref": f"{_SCHEMAS}oslo.reply"}],
             "type": "object",

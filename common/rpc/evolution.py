@@ -76,12 +76,7 @@ class _Comparison:
         yield from self._errors()
 
     def _contract(self, name: str, old: ContractShape, new: ContractShape) -> Iterator[Change]:
-        for field in ("exchange", "topic", "namespace"):
-            was, now = getattr(old, field), getattr(new, field)
-            if was != now:
-                yield Change(
-                    Breaks.BOTH, f"its {field} was {was or 'none'} and is {now or 'none'}: requests do not arrive", (name,)
-                )
+        yield from _route_changes(name, old, new)
         yield from _version(name, old, new)
         for method in old.methods.keys() - new.methods.keys():
             yield Change(Breaks.OLD_CLIENT, "the method is gone", (f"{name}.{method}",))
@@ -107,8 +102,7 @@ class _Comparison:
             yield from self._argument(name, argument, old, new, is_raised=is_raised)
         if old.kind is new.kind:
             yield from self._result(name, old, new)
-        if old.timeout_s != new.timeout_s:
-            yield Change(Breaks.NOBODY, f"its timeout was {old.timeout_s} s and is {new.timeout_s} s", (name,))
+        yield from _words(name, old, new)
 
     def _argument(self, name: str, argument: str, old: MethodShape, new: MethodShape, *, is_raised: bool) -> Iterator[Change]:
         place = f"{name}({argument})"
@@ -167,6 +161,17 @@ def _is_raised(old: ContractShape, new: ContractShape) -> bool:
     return parse_version(new.version) > parse_version(old.version)
 
 
+def _route_changes(name: str, old: ContractShape, new: ContractShape) -> Iterator[Change]:
+    for field in ("exchange", "topic", "namespace"):
+        was, now = getattr(old, field), getattr(new, field)
+        if was != now:
+            is_still_taken = field == "namespace" and was in new.legacy_namespaces
+            breaks = Breaks.NEW_CLIENT if is_still_taken else Breaks.BOTH
+            yield Change(breaks, f"its {field} was {was or 'none'} and is {now or 'none'}: requests do not arrive", (name,))
+    for namespace in set(old.legacy_namespaces) - {new.namespace, *new.legacy_namespaces}:
+        yield Change(Breaks.OLD_CLIENT, f"the legacy namespace {namespace} is gone: requests of older clients are refused", (name,))
+
+
 def _version(name: str, old: ContractShape, new: ContractShape) -> Iterator[Change]:
     was, now = parse_version(old.version), parse_version(new.version)
     if was[0] != now[0]:
@@ -195,6 +200,24 @@ def _kind(name: str, old: MethodShape, new: MethodShape) -> Iterator[Change]:
     elif old.kind is Kind.CAST and new.kind is Kind.CALL:
         what = "it was a cast and is a call: an old server has no result for it, and nobody may fan it out any more"
         yield Change(Breaks.NEW_CLIENT, what, (name,))
+
+
+def _words(name: str, old: MethodShape, new: MethodShape) -> Iterator[Change]:
+    """What is promised beside types and versions."""
+    if old.once and not new.once:
+        what = "it was executed exactly once and is not: an old client repeats requests that a new server may execute again"
+        yield Change(Breaks.OLD_CLIENT, what, (name,))
+    elif new.once and not old.once:
+        what = "it is executed exactly once now: a new client repeats requests that an old server may execute again"
+        yield Change(Breaks.NEW_CLIENT, what, (name,))
+    for error in set(old.raises) - set(new.raises):
+        yield Change(Breaks.OLD_CLIENT, f"the exception {error} is gone: whoever catches it no longer does", (name,))
+    for error in set(new.raises) - set(old.raises):
+        yield Change(Breaks.NOBODY, f"the exception {error} is new: an old client gets RemoteError", (name,))
+    for word in ("ack", "timeout_s", "monitor_s"):
+        was, now = getattr(old, word), getattr(new, word)
+        if was != now:
+            yield Change(Breaks.NOBODY, f"its {word} was {was} and is {now}", (name,))
 
 
 def _asked_version(name: str, contract: ContractShape, old: MethodShape, new: MethodShape) -> Iterator[Change]:

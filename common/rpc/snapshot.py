@@ -16,7 +16,7 @@ import msgspec
 
 from common.base.errors import Broken, Fault, Invalid
 from common.base.version import parse_version
-from common.rpc.contract import Contract, Kind, Method, methods_of
+from common.rpc.contract import Ack, Contract, Kind, Method, methods_of
 from common.rpc.schema import Schema, schemas_of
 
 FORMAT = "lite-contracts/1"
@@ -42,7 +42,10 @@ class ErrorShape(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, 
 
 
 class MethodShape(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """A method. `version` is what its messages ask for; `arguments` by name, those of `required` have no default."""
+    """A method. `version` is what its messages ask for; `arguments` by name, those of `required` have no default.
+
+    `once`, `ack`, `monitor_s`: as in `Method`; `raises`: <module>.<class> of the exceptions that are not faults.
+    """
 
     kind: Kind
     version: str
@@ -50,6 +53,10 @@ class MethodShape(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
     required: tuple[str, ...]
     result: Schema
     timeout_s: float | None = None
+    monitor_s: float | None = None
+    once: bool = False
+    ack: Ack = Ack.LATE
+    raises: tuple[str, ...] = ()
     doc: str = ""
 
 
@@ -61,6 +68,7 @@ class ContractShape(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     methods: dict[str, MethodShape]
     exchange: str | None = None
     namespace: str | None = None
+    legacy_namespaces: tuple[str, ...] = ()
     errors: tuple[str, ...] = ()
     doc: str = ""
 
@@ -133,6 +141,7 @@ def _contract(
         version=route.version,
         exchange=route.exchange,
         namespace=route.namespace,
+        legacy_namespaces=route.legacy_namespaces,
         methods={method.name: _method(contract, method, given) for method in methods},
         errors=tuple(_identity(fault) for fault in errors),
         doc=_doc(contract),
@@ -148,6 +157,10 @@ def _method(contract: type[Contract], method: Method, given: Iterator[Schema]) -
         required=tuple(name for name in method.parameters if name not in method.optional),
         result=next(given),
         timeout_s=method.timeout_s,
+        monitor_s=method.monitor_s,
+        once=method.once,
+        ack=method.ack,
+        raises=tuple(f"{error.__module__}.{error.__name__}" for error in method.raises),
         doc=_doc(getattr(contract, method.name)),
     )
 

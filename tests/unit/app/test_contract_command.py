@@ -91,7 +91,7 @@ def test_a_breaking_change_is_one_line_and_exit_code_1(lite: Lite, kept: Path, t
         "breaks old client -> new server: cinder.VolumeAPI.get(volume_id): "
         "the argument's type is narrower: volume_id: anything may come, and string is wanted\n"
     )
-    assert "breaks nobody: cinder.VolumeAPI.get: its timeout was 5" in lite("contract", "check", str(old), "--verbose").out
+    assert "breaks nobody: cinder.VolumeAPI.get: its timeout_s was 5.0" in lite("contract", "check", str(old), "--verbose").out
 
 
 def test_a_compatible_change_is_told_only_when_asked(lite: Lite, kept: Path, tmp_path) -> None:

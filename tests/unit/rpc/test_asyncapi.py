@@ -23,6 +23,7 @@ from common.rpc.snapshot import take
 from common.rpc.topology import destination, server_queues
 from common.transport.memory import MemoryBus, MemoryTransport
 from common.transport.port import Message
+from common.wire.messages import Reply, encode_reply
 
 OFFICIAL = Path(__file__).parent / "data" / "asyncapi-3.0.0-without-id.json.gz"
 CLOCK = SystemClock()
@@ -119,7 +120,9 @@ def test_every_method_of_every_contract_has_its_operations(installed: dict[str, 
 def test_a_call_has_a_reply_with_its_result_or_an_error_and_a_cast_has_none(installed: dict[str, Any]) -> None:
     operations = installed["operations"]
     reply = operations["nova.ComputeAPI.get"]["reply"]
-    assert [one["$ref"].rpartition("/")[2] for one in reply["messages"]] == ["nova.ComputeAPI.get-reply", "nova.ComputeAPI-failure"]
+    assert [one["$ref"].rpartition("/")[2] for one in reply["messages"]] == [
+        "nova.ComputeAPI.get-reply", "nova.ComputeAPI-failure", "oslo.sign_of_life",
+    ]  # fmt: skip
     assert "reply" not in operations["nova.ComputeManagerAPI.attach_volume"]
     failure = installed["components"]["messages"]["nova.ComputeAPI-failure"]
     assert failure["x-errors"]["nova.exception.InstanceNotFound"] == {
@@ -138,7 +141,7 @@ def test_versions_namespaces_and_docstrings_stand_in_it(installed: dict[str, Any
         "namespace": "probe",
         "version": "1.0",
     }
-    assert schemas["nova.GuestProbe.about"]["properties"]["namespace"]["const"] == "probe"
+    assert schemas["nova.GuestProbe.about"]["properties"]["namespace"] == {"enum": ["probe"]}
     assert "Raises VolumeNotFound" in installed["operations"]["cinder.VolumeAPI.get"]["description"]
 
 
@@ -257,6 +260,10 @@ async def test_what_the_bus_carries_is_what_the_document_says_and_each_message_i
             assert (exchange, key) in addresses
 
 
+def test_a_sign_of_life_is_a_message_of_its_own() -> None:
+    assert fitting(drawn({"s": [ThingAPI]}), encode_reply(Reply("m", ending=False))) == ["oslo.sign_of_life"]
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [
@@ -270,6 +277,7 @@ async def test_what_the_bus_carries_is_what_the_document_says_and_each_message_i
         ("args", {}),
         ("version", "newest"),
         ("_reply_q", None),
+        ("_reply_q", "nova-api"),
     ],
 )
 async def test_what_no_server_takes_is_not_valid_by_the_document(key: str, value: Any) -> None:

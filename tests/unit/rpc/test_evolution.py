@@ -10,7 +10,7 @@ from common.base.context import Context
 from common.base.errors import Conflict, Fault, NotFound
 from common.host.clock import SystemClock
 from common.rpc import snapshot
-from common.rpc.contract import Contract, call, cast, methods_of
+from common.rpc.contract import Ack, Contract, call, cast, methods_of
 from common.rpc.evolution import Breaks, changes
 from common.rpc.options import RpcOptions
 from common.rpc.session import Serving, client, serving
@@ -442,6 +442,46 @@ async def test_a_result_breaks_only_those_who_look_at_it() -> None:
     word = {"thing": Thing(name="a")}
     for asking, served, broken in ((TakesThing, GivesThing, False), (GivesThing, TakesThing, True)):
         assert bool(await talk(asking, served, word)) is broken
+
+
+class Plain(Contract, Protocol, topic="p", version="1.0"):
+    @call()
+    async def put(self, ctx: Context) -> None: ...
+
+
+class Promising(Contract, Protocol, topic="p", version="1.0"):
+    @call(once=True, ack=Ack.EARLY, raises=(ZeroDivisionError,), timeout_s=3, monitor_s=1)
+    async def put(self, ctx: Context) -> None: ...
+
+
+class Moved(Contract, Protocol, topic="p", version="1.0", namespace="new", legacy_namespaces=("old",)):
+    @call()
+    async def put(self, ctx: Context) -> None: ...
+
+
+class Unmoved(Contract, Protocol, topic="p", version="1.0", namespace="old"):
+    @call()
+    async def put(self, ctx: Context) -> None: ...
+
+
+class Settled(Contract, Protocol, topic="p", version="1.0", namespace="new"):
+    @call()
+    async def put(self, ctx: Context) -> None: ...
+
+
+def test_what_a_method_promises_beside_its_types_is_compared_too() -> None:
+    came = {what: breaks for breaks, what, _ in compared(Plain, Promising)}
+    went = {what: breaks for breaks, what, _ in compared(Promising, Plain)}
+    assert list(came.values()) == [NEW, NOBODY, NOBODY, NOBODY, NOBODY]
+    assert list(went.values()) == [OLD, OLD, NOBODY, NOBODY, NOBODY]
+    assert came["its ack was late and is early"] is NOBODY
+    assert went["the exception builtins.ZeroDivisionError is gone: whoever catches it no longer does"] is OLD
+
+
+def test_a_namespace_that_is_still_taken_breaks_no_old_client() -> None:
+    assert one_line(Unmoved, Moved)[0] is NEW
+    assert one_line(Moved, Settled) == (OLD, "the legacy namespace old is gone: requests of older clients are refused")
+    assert one_line(Unmoved, Settled)[0] is BOTH
 
 
 # Types that many methods share, contracts that come and go, errors.
