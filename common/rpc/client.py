@@ -17,7 +17,6 @@ from common.base.ids import new_hex
 from common.base.limits import ABSENCE_S, ADDRESSES_REMEMBERED, CALLS_IN_FLIGHT_MAX, RESEND_FIRST_S, RESEND_MAX_S
 from common.base.retry import Retry
 from common.base.trace import Trace
-from common.rpc.acknowledger import Acknowledger
 from common.rpc.contract import Method, Route
 from common.rpc.counts import Counts, Event
 from common.rpc.dispatch import InvalidArguments
@@ -66,7 +65,6 @@ class RpcClient:
         self._in_flight: InFlight[Waiting] = InFlight(CALLS_IN_FLIGHT_MAX)
         self._reply_queue = new_reply_queue()
         self._replies: Consumer | None = None
-        self._acks = Acknowledger(_REPLIES_PREFETCH)
         self._reached: dict[str, None] = {}
         self._opening = asyncio.Lock()
         self._leaving: set[asyncio.Task[None]] = set()
@@ -259,7 +257,7 @@ class RpcClient:
             self._replies = replies
 
     def _on_reply(self, delivery: Delivery) -> None:
-        self._acks.ack(delivery)
+        delivery.ack_soon()
         try:
             reply = decode_reply(delivery.body)
         except NotAMessage as exc:
@@ -281,7 +279,6 @@ class RpcClient:
 
     async def _leave(self, replies: Consumer) -> None:
         await replies.cancel()
-        await self._acks.close()
         with suppress(Unavailable):  # a bus that is away: the queue expires by itself
             await self._transport.delete_queue(self._reply_queue.name)
 

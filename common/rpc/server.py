@@ -346,7 +346,7 @@ async def settle(delivery: Delivery, *, ack: bool = True, requeue: bool = False)
     """Ack or reject; a connection that is gone meanwhile is no error, since the bus then gives the message again."""
     try:
         if ack:
-            await delivery.ack()
+            delivery.ack_soon()
         else:
             await delivery.reject(requeue=requeue)
     except Unavailable as exc:

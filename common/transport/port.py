@@ -128,6 +128,10 @@ class Delivery(Protocol):
         """Done with it. Raises BusUnavailable when the connection that brought it is gone: it will be redelivered."""
         ...
 
+    def ack_soon(self) -> None:
+        """Ack it without waiting. A connection that is gone redelivers it, and nobody is told."""
+        ...
+
     async def reject(self, *, requeue: bool) -> None:
         """Give it back, or drop it."""
         ...
