@@ -40,12 +40,12 @@ class Outbox:
             raise Lost("the channel was closed")
         channel.delivery_tag += 1
         tag = channel.delivery_tag
-        properties.message_id = f"{tag:x}"  # by which the driver knows a returned message
+        message_id = properties.message_id = f"{tag:x}"  # by which the driver knows a returned message
         confirm = channel.create_future()
         channel.confirmations[tag] = confirm
         if mandatory:
-            channel.message_id_delivery_tag[properties.message_id] = tag
-            confirm.add_done_callback(lambda _: channel.message_id_delivery_tag.pop(properties.message_id, None))
+            channel.message_id_delivery_tag[message_id] = tag
+            confirm.add_done_callback(lambda _: channel.message_id_delivery_tag.pop(message_id, None))
         method = aiormq.spec.Basic.Publish(exchange=exchange, routing_key=key, mandatory=mandatory)
         header = ContentHeader(properties=properties, body_size=len(body))
         self.send(method, header, *_chunks(body, channel.max_content_size))
