@@ -145,7 +145,7 @@ class RpcServer:
         msg_id = request.msg_id or ""
         try:
             bound = self._dispatcher.bind(request)
-            result = to_primitive(await _run(bound, ctx))
+            result = to_primitive(await _run(bound, ctx), bound.method.result)
             return encode_reply(Reply(msg_id, result=result, unique_id=new_hex()))
         except Fault as exc:
             if exc.retryable and not request.is_call:
