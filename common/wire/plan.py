@@ -135,7 +135,7 @@ class _Fields:
         if self.form is None:
             return plain
         for name in self.form.extensions:
-            if plain.get(name) in (None, [], {}, ""):
+            if plain.get(name) in (None, (), [], {}, ""):
                 plain.pop(name, None)
         for name in self.form.inner:
             plain.pop(name, None)
@@ -190,7 +190,8 @@ class _Planner:
             return _Each(tuple(plans))
         found = [plan for plan in plans if plan is not None]
         if len(found) > 1:
-            raise TypeError(f"a union of two members that hold versioned objects cannot be told apart on the wire: {wanted}")
+            members = " | ".join(_named(each) for each in _parts(wanted))
+            raise TypeError(f"{members}: two members that hold versioned objects cannot be told apart on the wire")
         if isinstance(wanted, inspect.DictType):
             return _Values(found[0])
         return _many(found[0]) if isinstance(wanted, _SEQUENCES) else found[0]
@@ -213,6 +214,10 @@ class _Planner:
 def _many(item: Plan) -> Plan:
     form = item.form if isinstance(item, _Fields) else None
     return _Many(item, form and form.of_lists())
+
+
+def _named(wanted: inspect.Type) -> str:
+    return wanted.cls.__name__ if isinstance(wanted, _RECORDS) else type(wanted).__name__
 
 
 def _holds(wanted: inspect.Type, seen: set[type]) -> bool:

@@ -19,9 +19,10 @@ def to_primitive(value: Any, declared: Any = Any) -> Any:
     WrongValue for what has no JSON form: an unknown class, NaN, half a surrogate pair, a number of more than 4,300 digits, too
     deep a nesting.
     """
+    plan = plan_of(declared)
     try:
         found = msgspec.to_builtins(value, str_keys=True)
-        if (plan := plan_of(declared)) is not None:
+        if plan is not None:
             found = plan.pack(found)
         # Asked here, where an error can still be answered: the encoder turns NaN into null and meets the others too late.
         json.dumps(found, allow_nan=False, ensure_ascii=False).encode()
@@ -34,8 +35,9 @@ def from_primitive(value: Any, wanted: Any) -> Any:
     """`value` as the type `wanted`. Raises WrongValue naming the place and the types."""
     if wanted is None or wanted is type(None):
         return None
+    plan = plan_of(wanted)
     try:
-        if (plan := plan_of(wanted)) is not None:
+        if plan is not None:
             value = plan.unpack(value)
         return msgspec.convert(value, wanted, str_keys=True)
     except msgspec.ValidationError as exc:
