@@ -10,7 +10,8 @@ crosses the bus as
     {"nova_object.name": "BlockDeviceMapping", "nova_object.namespace": "nova", "nova_object.version": "1.21",
      "nova_object.data": {...}}
 
-wherever a contract declares it: alone, in a list, inside another struct. `common.wire.plan` finds those places; here is the form.
+wherever a contract declares it: alone, in a list, inside another struct. `common.wire.plan` finds those places; here is the form. A
+field that has another name there is `msgspec.field(name=...)`; every name below is the one on the wire.
 
 Receiving: the same name, namespace and major version, whatever the minor. An object's minor versions only ever add to it, so an older
 one leaves fields at the struct's defaults, and of a newer one what we know is taken: the fields that nova would ask its conductor to

@@ -33,7 +33,7 @@ class Box(msgspec.Struct, frozen=True, kw_only=True):
     size: int = 0
     kind: str = ""
     made_at: datetime | None = None
-    tags: tuple[Tag, ...] = ()
+    tags: tuple[Tag, ...] = msgspec.field(default=(), name="labels")
     by_name: dict[str, Tag] = msgspec.field(default_factory=dict)
     plain: Plain | None = None
     boxes: "list[Box]" = msgspec.field(default_factory=list)
@@ -96,7 +96,7 @@ def test_an_envelope_has_the_names_of_oslo_versionedobjects() -> None:
     data = envelope(envelope(found, "BoxList", "1.4")["objects"][0], "Box", "2.8")
     assert (data["display_name"], data["made_at"]) == ("a", "2026-11-23T03:12:06Z")
     assert envelope(data["kind"], "Kind", "1.0") == {"name": "big", "size": 3}
-    assert envelope(data["tags"][0], "Tag", "1.3") == {"text": "t", "at": None}
+    assert envelope(data["labels"][0], "Tag", "1.3") == {"text": "t", "at": None}
     inner = envelope(envelope(data["boxes"], "BoxList", "1.4")["objects"][0], "Box", "2.8")
     assert inner.keys() >= {"display_name", "made_at"}
     assert "kind" not in inner
@@ -122,7 +122,7 @@ def test_any_minor_version_is_taken_and_its_unknown_fields_are_overlooked(versio
 
 
 def test_what_is_not_set_or_null_has_the_value_by_default() -> None:
-    data = {"display_name": "a", "size": None, "tags": None, "plain": None}
+    data = {"display_name": "a", "size": None, "labels": None, "plain": None}
     whole = {"name": "Box", "namespace": "store", "version": "2.0", "data": data}
     assert from_primitive({f"store_object.{key}": value for key, value in whole.items()}, Box) == Box(name="a")
 
@@ -149,7 +149,7 @@ def test_what_is_not_set_or_null_has_the_value_by_default() -> None:
         (tag({"text": None}), Tag, r"Expected `str`, got `null` - at `\$.text`"),
         (tag({"text": 3}), Tag, r"Expected `str`, got `int` - at `\$.text`"),
         ({"display_name": "a", "kind": tag({})}, Box, r"Expected store's Kind 1.0, got store's Tag 1.3 - at `\$.kind`"),
-        ({"display_name": "a", "tags": [tag({"text": "a"}), tag({}, version="3.0")]}, Box, r"Tag 3.0 - at `\$.tags\[1\]`"),
+        ({"display_name": "a", "labels": [tag({"text": "a"}), tag({}, version="3.0")]}, Box, r"Tag 3.0 - at `\$.labels\[1\]`"),
         ({"x": [{"display_name": "a", "plain": {"tag": tag({}, name="Z")}}]}, dict[str, list[Box]], r"at `\$\[...\]\[0\].plain.tag`"),
     ],
 )  # fmt: skip
