@@ -13,6 +13,8 @@ import msgspec
 from common.wire.objects import Misfit, WrongValue as WrongValue  # noqa: PLC0414  # re-exported on purpose
 from common.wire.plan import plan_of
 
+_JSON = json.JSONEncoder(allow_nan=False, ensure_ascii=False)
+
 
 def to_primitive(value: Any, declared: Any = Any) -> Any:
     """`value` with JSON's types only, versioned objects in their envelopes where `declared` has them; by default, plain. Raises
@@ -25,7 +27,7 @@ def to_primitive(value: Any, declared: Any = Any) -> Any:
         if plan is not None:
             found = plan.pack(found)
         # Asked here, where an error can still be answered: the encoder turns NaN into null and meets the others too late.
-        json.dumps(found, allow_nan=False, ensure_ascii=False).encode()
+        _JSON.encode(found).encode()
     except (TypeError, ValueError, OverflowError, RecursionError) as exc:
         raise WrongValue(f"{type(value).__name__} cannot be sent: {exc}") from exc
     return found
