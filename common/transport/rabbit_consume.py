@@ -2,12 +2,12 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, Protocol
 
 import aiormq
-from aio_pika.exceptions import ChannelPreconditionFailed
+from aio_pika.exceptions import ChannelNotFoundEntity, ChannelPreconditionFailed
 
 from common.base.clock import Clock
 from common.base.limits import CONNECT_TIMEOUT_S, SETTLE_TIMEOUT_S
@@ -27,8 +27,12 @@ class RabbitConsumer:
     broker cancels it because the queue was deleted or moved.
     """
 
-    def __init__(self, link: Link, queue: Queue, *, prefetch: int, on_delivery: Callable[[Delivery], None], clock: Clock) -> None:
+    def __init__(
+        self, link: Link, queue: Queue, *, prefetch: int, on_delivery: Callable[[Delivery], None],
+        on_remade: Callable[[], None] | None, clock: Clock,
+    ) -> None:  # fmt: skip
         self.queue = queue
+        self._on_remade = on_remade
         self._link = link
         self._prefetch = prefetch
         self._on_delivery = on_delivery
@@ -89,32 +93,33 @@ class RabbitConsumer:
         while True:
             await self._link.ready()
             try:
+                is_remade = self._on_remade is not None and await self._is_gone()
                 await self._begin()
             except BusUnavailable as exc:
                 failures += 1
                 _LOG.warning("cannot consume %s again: %s", self.queue.name, exc)
                 await self._clock.sleep(pause_s(failures))
             else:
+                if is_remade and self._on_remade is not None:
+                    self._on_remade()
                 return
 
-    async def _begin(self) -> None:
-        """Declare, bind and consume, with the durability that the broker insists on."""
-        queue = self.queue
+    async def _is_gone(self) -> bool:
+        """True when the broker no longer knows the queue. Raises BusUnavailable."""
         try:
-            async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                for _ in range(2 + len(queue.bindings)):
-                    try:
-                        return await self._consume(queue)
-                    except ChannelPreconditionFailed as exc:
-                        queue = flipped_queue(queue, exc)
-        except aiormq.ChannelClosed as exc:
-            raise BusRefused(url=self._link.url, what=f"queue {queue.name}", reason=reason_of(exc)) from exc
-        except Lost as exc:
-            raise BusUnavailable(url=self._link.url, reason=str(exc)) from exc
-        except TimeoutError as exc:
-            reason = f"queue {queue.name} could not be consumed within {CONNECT_TIMEOUT_S:g} s"
-            raise BusUnavailable(url=self._link.url, reason=reason) from exc
-        raise BusRefused(url=self._link.url, what=f"queue {queue.name}", reason="its durability changes all the time")
+            async with asyncio.timeout(CONNECT_TIMEOUT_S), self._link.short_channel() as channel:
+                with watched():
+                    await channel.queue_declare(self.queue.name, passive=True)
+        except ChannelNotFoundEntity:
+            return True
+        except aiormq.ChannelClosed:  # it is there, and busy or somebody else's: `_begin` says more
+            return False
+        except (Lost, TimeoutError) as exc:
+            raise BusUnavailable(url=self._link.url, reason=str(exc) or f"no answer about queue {self.queue.name}") from exc
+        return False
+
+    async def _begin(self) -> None:
+        await agreed(self._link, self.queue, self._consume)
 
     async def _consume(self, queue: Queue) -> None:
         channel = await self._link.channel(confirms=False)
@@ -143,6 +148,36 @@ class RabbitConsumer:
         self._on_delivery(delivery)
 
 
+async def agreed(link: Link, queue: Queue, work: Callable[[Queue], Awaitable[None]]) -> None:
+    """Do `work` with the queue in the durability that the broker insists on. Raises BusUnavailable, BusRefused."""
+    try:
+        async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            for _ in range(2 + len(queue.bindings)):
+                try:
+                    return await work(queue)
+                except ChannelPreconditionFailed as exc:
+                    queue = flipped_queue(queue, exc)
+    except aiormq.ChannelClosed as exc:
+        raise BusRefused(url=link.url, what=f"queue {queue.name}", reason=reason_of(exc)) from exc
+    except Lost as exc:
+        raise BusUnavailable(url=link.url, reason=str(exc)) from exc
+    except TimeoutError as exc:
+        reason = f"queue {queue.name} could not be declared within {CONNECT_TIMEOUT_S:g} s"
+        raise BusUnavailable(url=link.url, reason=reason) from exc
+    raise BusRefused(url=link.url, what=f"queue {queue.name}", reason="its durability changes all the time")
+
+
+async def declare_alone(link: Link, queue: Queue) -> None:
+    """Make a queue that nobody here consumes. Raises BusUnavailable, BusRefused."""
+
+    async def declare(wanted: Queue) -> None:
+        async with link.short_channel() as channel:
+            with watched():
+                await declare_queue(channel, wanted)
+
+    await agreed(link, queue, declare)
+
+
 def _sets(event: asyncio.Event) -> Callable[[aiormq.spec.Basic.Cancel], None]:
     def on_cancel(_: aiormq.spec.Basic.Cancel) -> None:
         event.set()
@@ -150,10 +185,16 @@ def _sets(event: asyncio.Event) -> Callable[[aiormq.spec.Basic.Cancel], None]:
     return on_cancel
 
 
+class Holder(Protocol):
+    """Who handed a delivery out and wants to know when it is settled."""
+
+    async def settled(self, delivery: "RabbitDelivery") -> None: ...
+
+
 class RabbitDelivery:
     """Implements `common.transport.port.Delivery`."""
 
-    def __init__(self, consumer: RabbitConsumer, message: aiormq.abc.DeliveredMessage, *, url: str) -> None:
+    def __init__(self, consumer: Holder, message: aiormq.abc.DeliveredMessage, *, url: str) -> None:
         self._consumer = consumer
         self._message = message
         self._url = url
