@@ -66,6 +66,9 @@ CANCELLATIONS_REMEMBERED = 1000
 INBOX_LEASE_S = 15.0
 """A server that said nothing for so long is taken for dead by those that share an inbox with it."""
 
+INBOX_KEPT_S = 24 * 3600.0
+"""Exactly-once requests are remembered so long in the shared inbox."""
+
 RESEND_FIRST_S = 5.0
 """A call of an exactly-once method without any sign of life is sent again after this time, then after twice as long ..."""
 

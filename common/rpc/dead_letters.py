@@ -20,6 +20,8 @@ ATTEMPTS = "x-lite-attempts"
 """How often a message was begun without an end, before this delivery."""
 _BROKERS_ATTEMPTS = "x-delivery-count"
 """RabbitMQ's own count, of quorum queues."""
+REQUEUES = "x-lite-requeues"
+"""How often a person sent the message back. Each time it is a new piece of work: what came of it before no longer counts."""
 _QUEUE, _REASON, _ERROR, _SERVER, _AT = "x-lite-queue", "x-lite-reason", "x-lite-error", "x-lite-server", "x-lite-died-at"
 
 
@@ -31,6 +33,12 @@ def attempts_of(headers: Mapping[str, Any]) -> int:
     """How often the message was begun before; 0 for what is no number."""
     found = [headers.get(_BROKERS_ATTEMPTS), headers.get(ATTEMPTS)]
     return max((number for number in found if isinstance(number, int) and not isinstance(number, bool) and number > 0), default=0)
+
+
+def requeues_of(headers: Mapping[str, Any]) -> int:
+    """How often the message was sent back by hand."""
+    found = headers.get(REQUEUES)
+    return found if isinstance(found, int) and not isinstance(found, bool) and found > 0 else 0
 
 
 def is_counted(headers: Mapping[str, Any]) -> bool:
@@ -143,7 +151,8 @@ class DeadLetters:
             letter, delivery = _one(held, name, self.queue)
             if is_sent:
                 content_type = delivery.content_type or "application/json"
-                message = Message(None, letter.queue, letter.body, mandatory=True, content_type=content_type)
+                headers = {REQUEUES: requeues_of(delivery.headers) + 1}
+                message = Message(None, letter.queue, letter.body, mandatory=True, headers=headers, content_type=content_type)
                 await self._transport.publish(message, timeout_s=PUBLISH_TIMEOUT_S)
             await delivery.ack()
             held = [(other, found) for other, found in held if found is not delivery]

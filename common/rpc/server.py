@@ -26,7 +26,7 @@ from common.base.limits import CAST_RETRY_DELAY_S, DRAIN_TIMEOUT_S, PUBLISH_TIME
 from common.rpc.callers import CallerLeft, Callers
 from common.rpc.contract import Ack
 from common.rpc.counts import Counts, Event
-from common.rpc.dead_letters import ATTEMPTS, Morgue, attempts_of, is_counted
+from common.rpc.dead_letters import ATTEMPTS, Morgue, attempts_of, is_counted, requeues_of
 from common.rpc.dispatch import Bound, Dispatcher
 from common.rpc.inbox import Inbox
 from common.rpc.middleware import ServerMiddleware
@@ -60,6 +60,14 @@ class _Taken:
     request: Request
     delivery: Delivery
     queue: str
+
+    @property
+    def id(self) -> str | None:
+        """What makes it the same piece of work as another one."""
+        headers, unique_id = self.delivery.headers, self.request.unique_id
+        if not headers or unique_id is None or not (requeues := requeues_of(headers)):
+            return unique_id
+        return f"{unique_id}#{requeues}"
 
 
 class RpcServer:
@@ -160,9 +168,9 @@ class RpcServer:
             await settle(delivery)
 
     async def _handle(self, taken: _Taken) -> None:
-        request, delivery = taken.request, taken.delivery
+        delivery = taken.delivery
         try:
-            async with self._alone(request):
+            async with self._alone(taken.id or new_hex()):
                 verdict = await self._serve_once(taken)
         except asyncio.CancelledError:
             await asyncio.shield(settle(delivery, ack=False, requeue=True))
@@ -171,11 +179,10 @@ class RpcServer:
             await settle(delivery, ack=verdict is _Verdict.ACK, requeue=verdict is _Verdict.GIVE_BACK)
 
     @asynccontextmanager
-    async def _alone(self, request: Request) -> AsyncIterator[None]:
+    async def _alone(self, key: str) -> AsyncIterator[None]:
         """A copy that the bus gives while we are at it waits for the end: it is all that is left of the request when the
         connection of the first one is gone, and the first one is not done in the end.
         """
-        key = request.unique_id or new_hex()
         while (first := self._at_work.get(key)) is not None:
             await asyncio.wait([first])
         ended = self._at_work[key] = asyncio.get_running_loop().create_future()
@@ -190,7 +197,7 @@ class RpcServer:
     async def _serve_once(self, taken: _Taken) -> _Verdict | None:
         """What becomes of the delivery; None: it is settled already."""
         request, headers = taken.request, taken.delivery.headers
-        if (answer := self._answers.recall(request.unique_id)) is not None:
+        if (answer := self._answers.recall(taken.id)) is not None:
             return await self._repeat(request, answer.body)
         if self._callers.has_left(request.msg_id):
             self.counts.add(Event.CANCELLED, "before it began")
@@ -237,7 +244,7 @@ class RpcServer:
     async def _serve(self, taken: _Taken, attempts: int) -> _Verdict | None:
         request = taken.request
         deadline = None if request.deadline_s is None else self._clock.monotonic() + request.deadline_s
-        ctx = Context.from_dict(request.context, deadline=deadline, message_id=request.unique_id)
+        ctx = Context.from_dict(request.context, deadline=deadline, message_id=taken.id)
         with bound_contextvars(request_id=ctx.request_id):
             try:
                 bound = self._dispatcher.bind(request)
@@ -252,10 +259,10 @@ class RpcServer:
 
     async def _serve_bound(self, taken: _Taken, bound: Bound, ctx: Context, attempts: int) -> _Verdict:
         request = taken.request
-        once = self._once if bound.method.once and request.unique_id else None
+        once = self._once if bound.method.once and taken.id else None
         if once is None:
             return await self._end(taken, await self._done(request, bound, ctx, attempts, None))
-        message_id = request.unique_id or ""
+        message_id = taken.id or ""
         if (found := await once.begin(message_id, request)) is not None:
             self.counts.add(Event.DUPLICATE)
             return await self._end(taken, found)
@@ -267,7 +274,7 @@ class RpcServer:
         work = self._work.do(request, bound, ctx, attempts=attempts)
         if once is None and not request.monitor_timeout_s and not request.is_call:
             return await work
-        async with self._signs_of_life(request, once):
+        async with self._signs_of_life(request, once, ctx.message_id):
             if request.msg_id is None or request.deadline_s is None:  # only our own peers say that they leave
                 return await work
             try:
@@ -283,7 +290,7 @@ class RpcServer:
         error = None if request.is_call else outcome.error
         if error is not None and not await self._is_kept(taken.delivery, taken.queue, error, attempts=outcome.attempts):
             return _Verdict.GIVE_BACK
-        self._answers.record(request.unique_id, outcome.reply)
+        self._answers.record(taken.id, outcome.reply)
         if outcome.reply is not None:
             await self._replier.send(request, outcome.reply)
         return _Verdict.ACK
@@ -310,13 +317,13 @@ class RpcServer:
     # -- signs of life ------------------------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def _signs_of_life(self, request: Request, once: Once | None) -> AsyncIterator[None]:
+    async def _signs_of_life(self, request: Request, once: Once | None, message_id: str | None) -> AsyncIterator[None]:
         """What tells others inside the block that the request is at work: its caller, and servers that share the inbox."""
         beats = []
         if request.is_call and request.monitor_timeout_s is not None and request.monitor_timeout_s > 0:
             beats.append(beating(max(request.monitor_timeout_s / 2, _BEAT_S_MIN), self._clock, partial(self._beat, request)))
-        if once is not None and request.unique_id:
-            beats.append(beating(RENEW_S, self._clock, partial(once.renew, request.unique_id)))
+        if once is not None and message_id is not None:
+            beats.append(beating(RENEW_S, self._clock, partial(once.renew, message_id)))
         tasks = [asyncio.create_task(beat, name=f"beats {self._name}") for beat in beats]
         try:
             yield

@@ -31,7 +31,7 @@ def test_oslo_reads_our_request_with_its_context() -> None:
     message = drivers.deserialize_msg(json.loads(encode_request(OURS)))
     context = amqp.unpack_context(message)
     assert context.to_dict() == {"user_id": "u1", "roles": ["a"], "client_timeout": 2}
-    assert (context.msg_id, context.reply_q) == ("m", "q")
+    assert (context.msg_id, context.reply_q) == ("m", "reply_q")
     assert message == {
         "method": "echo", "args": OURS.args, "version": "6.0", "namespace": "n", "_unique_id": "u", "_deadline": 5,
     }  # fmt: skip
