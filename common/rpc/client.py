@@ -289,7 +289,7 @@ class RpcClient:
 
 def _sendable(method: Method, name: str, value: Any) -> Any:
     try:
-        return to_primitive(value)
+        return to_primitive(value, method.parameters.get(name, Any))
     except WrongValue as exc:
         raise InvalidArguments(method=method.name, reason=f"argument {name}: {exc}") from exc
 
