@@ -1,7 +1,9 @@
 """RabbitMQ as a transport, in the forms of oslo.messaging's rabbit driver."""
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Self
 
 import aiormq
@@ -14,7 +16,11 @@ from common.transport.port import BusUnavailable, Closed, Delivery, Lack, Messag
 from common.transport.rabbit_consume import RabbitConsumer
 from common.transport.rabbit_link import Link, Lost, reason_of, watched
 from common.transport.rabbit_publish import Publisher
+from common.transport.rabbit_settings import RabbitSettings, shuffled
 from common.transport.rabbit_url import RabbitUrl
+from common.wire.compression import Compression, compressed
+
+_DEFAULTS = RabbitSettings()
 
 
 class RabbitTransport:
@@ -24,10 +30,11 @@ class RabbitTransport:
     stops to read from connections that publish, and would not see their acks either.
     """
 
-    def __init__(self, outgoing: Link, incoming: Link, *, clock: Clock) -> None:
+    def __init__(self, outgoing: Link, incoming: Link, *, clock: Clock, compression: Compression | None = None) -> None:
         self._outgoing = outgoing
         self._incoming = incoming
         self._clock = clock
+        self._compression = compression
         self._publisher = Publisher(outgoing, clock=clock)
         self._consumers: dict[RabbitConsumer, None] = {}
         self._opening = asyncio.Lock()
@@ -35,14 +42,15 @@ class RabbitTransport:
         self._is_closed = False
 
     @classmethod
-    async def connect(cls, where: RabbitUrl, *, clock: Clock, connection_name: str, heartbeat_s: int = 60) -> Self:
-        """A transport with its first connection. Raises BusUnavailable within CONNECT_TIMEOUT_S, BusRefused."""
+    async def connect(cls, where: RabbitUrl, *, clock: Clock, connection_name: str, settings: RabbitSettings = _DEFAULTS) -> Self:
+        """A transport with its first connection. Raises BusUnavailable within CONNECT_TIMEOUT_S, BusRefused, Misconfigured."""
+        where = replace(where, hosts=tuple(shuffled(where.hosts, random.SystemRandom())))
         outgoing, incoming = (
-            Link(where, clock=clock, connection_name=f"{connection_name}:{use}", heartbeat_s=heartbeat_s)
+            Link(where, clock=clock, connection_name=f"{connection_name}:{use}", settings=settings)
             for use in ("publish", "consume")
         )
         await outgoing.open()
-        return cls(outgoing, incoming, clock=clock)
+        return cls(outgoing, incoming, clock=clock, compression=settings.compression)
 
     @property
     def lacks(self) -> frozenset[Lack]:
@@ -55,6 +63,9 @@ class RabbitTransport:
     async def publish(self, message: Message, *, timeout_s: float) -> None:
         self._check_open()
         check_size(message)
+        if self._compression is not None:
+            body, header = compressed(message.body, self._compression)
+            message = replace(message, body=body, headers={**message.headers, **header})
         await self._publisher.publish(message, timeout_s=timeout_s)
 
     async def consume(self, queue: Queue, *, prefetch: int, on_delivery: Callable[[Delivery], None]) -> RabbitConsumer:

@@ -7,15 +7,16 @@ from contextlib import suppress
 from typing import Any
 
 import aiormq
-from aio_pika.exceptions import ChannelPreconditionFailed
 
 from common.base.clock import Clock
-from common.base.limits import CONNECT_TIMEOUT_S, SETTLE_TIMEOUT_S
-from common.transport.errors import BusRefused
+from common.base.limits import SETTLE_TIMEOUT_S
 from common.transport.port import BusUnavailable, Delivery, Queue
-from common.transport.rabbit_declare import declare_queue, flipped_queue
-from common.transport.rabbit_link import Link, Lost, pause_s, reason_of, watched
+from common.transport.rabbit_declare import agreed, declare_queue
+from common.transport.rabbit_link import Link, Lost, pause_s, watched
 from common.transport.tasks import end, keep
+
+STREAM_OFFSET = "x-stream-offset"
+"""Of a subscription: where a stream is read from; of a delivery: which message it is. Source: rabbitmq.com/docs/streams, "Consuming"."""
 
 _LOG = logging.getLogger(__name__)
 
@@ -39,6 +40,8 @@ class RabbitConsumer:
         self._ended = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
         self._is_cancelled = False
+        self._offset: int | None = None
+        """The first message of a stream that was not seen yet."""
 
     @property
     def is_over(self) -> bool:
@@ -82,6 +85,8 @@ class RabbitConsumer:
             if self._channel is not None:
                 await self._link.end_channel(self._channel)
             self._unsettled.clear()
+            if self._link.is_up:
+                await self._clock.sleep(self._link.delay_before_again_s())
             await self._begin_again()
 
     async def _begin_again(self) -> None:
@@ -98,23 +103,8 @@ class RabbitConsumer:
                 return
 
     async def _begin(self) -> None:
-        """Declare, bind and consume, with the durability that the broker insists on."""
-        queue = self.queue
-        try:
-            async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                for _ in range(2 + len(queue.bindings)):
-                    try:
-                        return await self._consume(queue)
-                    except ChannelPreconditionFailed as exc:
-                        queue = flipped_queue(queue, exc)
-        except aiormq.ChannelClosed as exc:
-            raise BusRefused(url=self._link.url, what=f"queue {queue.name}", reason=reason_of(exc)) from exc
-        except Lost as exc:
-            raise BusUnavailable(url=self._link.url, reason=str(exc)) from exc
-        except TimeoutError as exc:
-            reason = f"queue {queue.name} could not be consumed within {CONNECT_TIMEOUT_S:g} s"
-            raise BusUnavailable(url=self._link.url, reason=reason) from exc
-        raise BusRefused(url=self._link.url, what=f"queue {queue.name}", reason="its durability changes all the time")
+        """Declare, bind and consume."""
+        await agreed(self._link, self.queue, self._consume, clock=self._clock)
 
     async def _consume(self, queue: Queue) -> None:
         channel = await self._link.channel(confirms=False)
@@ -123,14 +113,27 @@ class RabbitConsumer:
             with watched():
                 await channel.basic_qos(prefetch_count=self._prefetch)
                 await declare_queue(channel, queue)
-                channel.on_consumer_cancel_callbacks.add(_sets(ended))
+                channel.on_consumer_cancel_callbacks.add(self._on_cancelled(ended))
                 self._channel = channel
-                answer = await channel.basic_consume(queue.name, self._take)
+                answer = await channel.basic_consume(queue.name, self._take, arguments=self._consume_arguments())
         except BaseException:
             await self._link.end_channel(channel)
             raise
         self._tag = answer.consumer_tag
         channel.closing.add_done_callback(lambda _: ended.set())
+
+    def _on_cancelled(self, ended: asyncio.Event) -> Callable[[aiormq.spec.Basic.Cancel], None]:
+        def on_cancelled(_: aiormq.spec.Basic.Cancel) -> None:
+            self._offset = None  # the stream was deleted; a new one counts from 0
+            ended.set()
+
+        return on_cancelled
+
+    def _consume_arguments(self) -> dict[str, Any]:
+        arguments = dict(self.queue.consume_arguments)
+        if STREAM_OFFSET in arguments and self._offset is not None:
+            arguments[STREAM_OFFSET] = self._offset
+        return arguments
 
     async def _take(self, message: aiormq.abc.DeliveredMessage) -> None:
         """The driver runs one task for each message, in their order; nothing before the callback may yield."""
@@ -140,14 +143,9 @@ class RabbitConsumer:
                 await delivery.reject(requeue=True)
             return
         self._unsettled.add(delivery)
+        if isinstance(offset := delivery.headers.get(STREAM_OFFSET), int):
+            self._offset = offset + 1
         self._on_delivery(delivery)
-
-
-def _sets(event: asyncio.Event) -> Callable[[aiormq.spec.Basic.Cancel], None]:
-    def on_cancel(_: aiormq.spec.Basic.Cancel) -> None:
-        event.set()
-
-    return on_cancel
 
 
 class RabbitDelivery:
