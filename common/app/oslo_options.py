@@ -197,7 +197,7 @@ def _rpc_options(plain: RpcOptions, rabbit: _Rabbit, state_path: Path) -> RpcOpt
         prefetch=min(plain.prefetch, qos) if qos > 0 else plain.prefetch,
         ping_enabled=plain.ping_enabled,
         replies_mandatory=rabbit.direct_mandatory_flag,
-        missing_caller_retry_s=max(rabbit.kombu_missing_consumer_retry_timeout, 0),
+        reply_retry_s=max(rabbit.kombu_missing_consumer_retry_timeout, 0),
         own_name=names if rabbit.use_queue_manager else plain.own_name,
         durable=rabbit.amqp_durable_queues,
         auto_delete=rabbit.amqp_auto_delete,

@@ -30,7 +30,7 @@ STATEMENT_TIMEOUT_S = 30.0
 TRANSIENT_QUEUES_TTL_S = 1800
 """How long the broker keeps a reply or fanout queue that nobody consumes: oslo.messaging's rabbit_transient_queues_ttl."""
 
-MISSING_CALLER_RETRY_S = 60.0
+REPLY_RETRY_S = 60.0
 """How long a reply is tried to a queue that is not there: oslo.messaging's kombu_missing_consumer_retry_timeout."""
 
 QUEUE_NAMES_MAX = 1000

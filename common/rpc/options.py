@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from common.base.ids import new_hex
 from common.base.limits import (
     DUPLICATES_REMEMBERED,
-    MISSING_CALLER_RETRY_S,
+    REPLY_RETRY_S,
     PUBLISH_TIMEOUT_S,
     RPC_PREFETCH,
     RPC_RESPONSE_TIMEOUT_S,
@@ -25,7 +25,7 @@ class RpcOptions:
     duplicates_remembered    size of a server's window of `_unique_id`s (oslo.messaging: 16)
     ping_enabled             rpc_ping_enabled: servers answer oslo_rpc_server_ping
     replies_mandatory        direct_mandatory_flag: a reply to a queue that is gone is an error at its sender
-    missing_caller_retry_s   kombu_missing_consumer_retry_timeout: how long a reply is tried to a queue that is not there
+    reply_retry_s            kombu_missing_consumer_retry_timeout: how long a reply is tried to a queue that is not there
     own_name                 makes the part of a reply or fanout queue's name that no other process has; with use_queue_manager
                              one of this host's stable names
 
@@ -46,7 +46,7 @@ class RpcOptions:
     duplicates_remembered: int = DUPLICATES_REMEMBERED
     ping_enabled: bool = False
     replies_mandatory: bool = True
-    missing_caller_retry_s: float = MISSING_CALLER_RETRY_S
+    reply_retry_s: float = REPLY_RETRY_S
     own_name: Callable[[], str] = new_hex
     durable: bool = False
     auto_delete: bool = False
