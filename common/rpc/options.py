@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from common.base.ids import new_hex
 from common.base.limits import (
     DUPLICATES_REMEMBERED,
-    REPLY_RETRY_S,
     PUBLISH_TIMEOUT_S,
+    REPLY_RETRY_S,
     RPC_PREFETCH,
     RPC_RESPONSE_TIMEOUT_S,
     TRANSIENT_QUEUES_TTL_S,

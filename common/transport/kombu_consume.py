@@ -25,12 +25,16 @@ class Owner(Protocol):
 class KombuConsumer:
     """Implements `common.transport.port.Consumer`."""
 
-    def __init__(self, owner: Owner, queue: Queue, *, prefetch: int, on_delivery: Callable[[Delivery], None]) -> None:
+    def __init__(
+        self, owner: Owner, queue: Queue, *, prefetch: int, on_delivery: Callable[[Delivery], None],
+        on_remade: Callable[[], None] | None = None,
+    ) -> None:  # fmt: skip
         self._owner = owner
         self._on_delivery = on_delivery
         self._loop = asyncio.get_running_loop()
         self._is_cancelled = False
-        self.subscriber = Subscriber(queue, prefetch, self._hand_over)
+        self._on_remade = on_remade
+        self.subscriber = Subscriber(queue, prefetch, self._hand_over, self._remade)
 
     async def cancel(self) -> None:
         if self._is_cancelled or self._owner.is_closed:
@@ -42,6 +46,11 @@ class KombuConsumer:
     def _hand_over(self, number: int, received: Received) -> None:
         """Called in the thread. At most `prefetch` are on their way."""
         self._loop.call_soon_threadsafe(self._hand, KombuDelivery(self._owner, number, received))
+
+    def _remade(self) -> None:
+        """Called in the thread."""
+        if self._on_remade is not None:
+            self._loop.call_soon_threadsafe(self._on_remade)
 
     def _hand(self, delivery: "KombuDelivery") -> None:
         if not self._owner.is_closed:

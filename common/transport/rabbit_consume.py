@@ -4,12 +4,13 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, Protocol
 
 import aiormq
+from aio_pika.exceptions import ChannelNotFoundEntity
 
 from common.base.clock import Clock
-from common.base.limits import SETTLE_TIMEOUT_S
+from common.base.limits import CONNECT_TIMEOUT_S, SETTLE_TIMEOUT_S
 from common.transport.port import BusUnavailable, Delivery, Queue
 from common.transport.rabbit_declare import agreed, declare_queue
 from common.transport.rabbit_link import Link, Lost, pause_s, watched
@@ -28,8 +29,12 @@ class RabbitConsumer:
     broker cancels it because the queue was deleted or moved.
     """
 
-    def __init__(self, link: Link, queue: Queue, *, prefetch: int, on_delivery: Callable[[Delivery], None], clock: Clock) -> None:
+    def __init__(
+        self, link: Link, queue: Queue, *, prefetch: int, on_delivery: Callable[[Delivery], None],
+        on_remade: Callable[[], None] | None, clock: Clock,
+    ) -> None:  # fmt: skip
         self.queue = queue
+        self._on_remade = on_remade
         self._link = link
         self._prefetch = prefetch
         self._on_delivery = on_delivery
@@ -94,13 +99,30 @@ class RabbitConsumer:
         while True:
             await self._link.ready()
             try:
+                is_remade = self._on_remade is not None and await self._is_gone()
                 await self._begin()
             except BusUnavailable as exc:
                 failures += 1
                 _LOG.warning("cannot consume %s again: %s", self.queue.name, exc)
                 await self._clock.sleep(pause_s(failures))
             else:
+                if is_remade and self._on_remade is not None:
+                    self._on_remade()
                 return
+
+    async def _is_gone(self) -> bool:
+        """True when the broker no longer knows the queue. Raises BusUnavailable."""
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S), self._link.short_channel() as channel:
+                with watched():
+                    await channel.queue_declare(self.queue.name, passive=True)
+        except ChannelNotFoundEntity:
+            return True
+        except aiormq.ChannelClosed:  # it is there, and busy or somebody else's: `_begin` says more
+            return False
+        except (Lost, TimeoutError) as exc:
+            raise BusUnavailable(url=self._link.url, reason=str(exc) or f"no answer about queue {self.queue.name}") from exc
+        return False
 
     async def _begin(self) -> None:
         """Declare, bind and consume."""
@@ -148,10 +170,16 @@ class RabbitConsumer:
         self._on_delivery(delivery)
 
 
+class Holder(Protocol):
+    """Who handed a delivery out and wants to know when it is settled."""
+
+    async def settled(self, delivery: "RabbitDelivery") -> None: ...
+
+
 class RabbitDelivery:
     """Implements `common.transport.port.Delivery`."""
 
-    def __init__(self, consumer: RabbitConsumer, message: aiormq.abc.DeliveredMessage, *, url: str) -> None:
+    def __init__(self, consumer: Holder, message: aiormq.abc.DeliveredMessage, *, url: str) -> None:
         self._consumer = consumer
         self._message = message
         self._url = url

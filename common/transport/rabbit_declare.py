@@ -95,6 +95,17 @@ async def agreed(link: Link, queue: Queue, work: Callable[[Queue], Awaitable[Non
         raise BusUnavailable(url=link.url, reason=reason) from exc
 
 
+async def declare_alone(link: Link, queue: Queue, *, clock: Clock) -> None:
+    """Make a queue that nobody here consumes. Raises BusUnavailable, BusRefused."""
+
+    async def declare(wanted: Queue) -> None:
+        async with link.short_channel() as channel:
+            with watched():
+                await declare_queue(channel, wanted)
+
+    await agreed(link, queue, declare, clock=clock)
+
+
 async def _agreed(link: Link, queue: Queue, work: Callable[[Queue], Awaitable[None]]) -> None:
     flips_left = 1 + len(queue.bindings)
     may_delete = True

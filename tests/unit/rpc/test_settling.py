@@ -133,11 +133,13 @@ class TwoQueues(MemoryTransport):
 
     left = 2
 
-    async def consume(self, queue: Queue, *, prefetch: int, on_delivery: Callable[[Delivery], None]) -> Any:
+    async def consume(
+        self, queue: Queue, *, prefetch: int, on_delivery: Callable[[Delivery], None], on_remade: Callable[[], None] | None = None
+    ) -> Any:
         if not self.left:
             raise BusUnavailable(url="test", reason="no more queues")
         self.left -= 1
-        consumer: Consumer = await super().consume(queue, prefetch=prefetch, on_delivery=on_delivery)
+        consumer: Consumer = await super().consume(queue, prefetch=prefetch, on_delivery=on_delivery, on_remade=on_remade)
         return consumer
 
 
