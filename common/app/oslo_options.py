@@ -17,6 +17,7 @@ import msgspec
 from oslo_config import cfg
 
 from common.app.config import DEFAULT, Section, Settings
+from common.app.config_files import Problem, misconfigured
 from common.app.config_types import wanted
 from common.base.errors import Misconfigured
 from common.host.queue_names import StableNames, names_folder
@@ -41,6 +42,7 @@ _IDLE = {
     "ssl_enforce_hostname_verification": "with ssl the broker's name is always checked, as in oslo.messaging since 18",
     "ssl_enforce_fips_mode": "OpenSSL 3 has no such switch, as in oslo.messaging since 18",
     "heartbeat_rate": "heartbeats are sent twice in heartbeat_timeout_threshold",
+    "heartbeat_in_pthread": "there are no threads for heartbeats, and oslo.messaging no longer has the option",
 }
 """Option of [oslo_messaging_rabbit] -> why it has no effect."""
 
@@ -88,9 +90,10 @@ def read_bus(settings: Settings, *, state_path: Path) -> BusOptions:
     url, query = split_options(process.transport_url)
     given = _converted(query, without_password(url))
     rabbit = msgspec.convert({**settings.values[RABBIT], **given}, _Rabbit)
-    if problem := contradiction(rabbit):
-        raise Misconfigured(reason=f"[{RABBIT}] {problem}")
-    return BusOptions(url, _rabbit_settings(rabbit), _rpc_options(plain, rabbit, state_path), tuple(_idle_in_url(given)))
+    if problems := [Problem(f"[{RABBIT}] {text}") for text in (*_queue_problems(rabbit), *_connection_problems(rabbit))]:
+        raise misconfigured(problems)
+    warnings = (*_idle_in_url(given), *_idle_prefetch(rabbit))
+    return BusOptions(url, _rabbit_settings(rabbit), _rpc_options(plain, rabbit, state_path), warnings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,35 +144,46 @@ class _Rabbit:
     rabbit_stream_fanout: bool
 
 
-_SASL = {"PLAIN", "AMQPLAIN", "EXTERNAL"}
-_COMPRESSIONS = {"gzip", "bz2"}
+_SASL: Mapping[str, LoginMethod] = {"PLAIN": "PLAIN", "AMQPLAIN": "AMQPLAIN", "EXTERNAL": "EXTERNAL"}
+_COMPRESSIONS: Mapping[str, Compression | None] = {
+    "": None,
+    "gzip": "gzip",
+    "zlib": "gzip",
+    "application/x-gzip": "gzip",
+    "bz2": "bz2",
+    "bzip2": "bz2",
+    "bzip": "bz2",
+    "application/x-bz2": "bz2",
+}
+"""kombu's words for the two, and bz2, which oslo.messaging's help says and kombu does not know."""
 
 
-def contradiction(rabbit: _Rabbit) -> str | None:
-    """The first thing in the options that cannot be; what a broker would answer with 406, and what oslo.messaging refuses too."""
+def _queue_problems(rabbit: _Rabbit) -> Iterator[str]:
+    """What a broker would answer with 406, or oslo.messaging with a RuntimeError."""
     quorum = [name for name in ("rabbit_quorum_queue", "rabbit_transient_quorum_queue") if getattr(rabbit, name)]
-    limits = ("rabbit_quorum_delivery_limit", "rabbit_quorum_max_memory_length", "rabbit_quorum_max_memory_bytes")
-    checks = {
-        f"rabbit_ha_queues and {' and '.join(quorum)} are both on: a queue is mirrored or a quorum queue, not both; "
-        "RabbitMQ since 3.0 ignores rabbit_ha_queues, so turn that off": rabbit.rabbit_ha_queues and bool(quorum),
-        "rabbit_quorum_queue and amqp_auto_delete are both on: RabbitMQ refuses a quorum queue that deletes itself; "
-        "turn one of them off": rabbit.rabbit_quorum_queue and rabbit.amqp_auto_delete,
-        "rabbit_stream_fanout is on and rabbit_qos_prefetch_count is 0: RabbitMQ gives nothing from a stream to a consumer without "
-        "a limit; set rabbit_qos_prefetch_count to 1 or more": rabbit.rabbit_stream_fanout
-        and rabbit.rabbit_qos_prefetch_count <= 0,
-        "rabbit_stream_fanout is on and rabbit_transient_quorum_queue is off: a stream is durable, and so must be the fanout "
-        "exchange; turn rabbit_transient_quorum_queue on": rabbit.rabbit_stream_fanout and not rabbit.rabbit_transient_quorum_queue,
-        f"{', '.join(limits)}: one of them is below 0; 0 means no limit": any(getattr(rabbit, name) < 0 for name in limits),
-        f"rabbit_login_method is {rabbit.rabbit_login_method}, which is not available here; "
-        f"wanted: {', '.join(sorted(_SASL))}": rabbit.rabbit_login_method not in _SASL,
-        "rabbit_login_method is EXTERNAL and ssl is off: the broker knows us by our certificate; "
-        "turn ssl on and set ssl_cert_file": rabbit.rabbit_login_method == "EXTERNAL" and not rabbit.ssl,
-        f"kombu_compression is {rabbit.kombu_compression!r}; wanted: {', '.join(sorted(_COMPRESSIONS))}, or nothing": (
-            rabbit.kombu_compression or "gzip"
+    if rabbit.rabbit_ha_queues and quorum:
+        yield (
+            f"rabbit_ha_queues and {' and '.join(quorum)}: a queue is mirrored or a quorum queue, not both; "
+            "RabbitMQ since 3.0 ignores rabbit_ha_queues, so turn that off"
         )
-        not in _COMPRESSIONS,
-    }
-    return next((text for text, is_so in checks.items() if is_so), None)
+    if rabbit.rabbit_quorum_queue and rabbit.amqp_auto_delete:
+        yield "rabbit_quorum_queue and amqp_auto_delete: no quorum queue deletes itself; turn one of them off"
+    if rabbit.rabbit_stream_fanout and rabbit.rabbit_qos_prefetch_count <= 0:
+        yield "rabbit_stream_fanout: RabbitMQ wants a limit for consumers of a stream; set rabbit_qos_prefetch_count to 1 or more"
+    if rabbit.rabbit_stream_fanout and not rabbit.rabbit_transient_quorum_queue:
+        yield "rabbit_stream_fanout: a stream is durable, and so is its exchange; turn rabbit_transient_quorum_queue on"
+    for name in ("rabbit_quorum_delivery_limit", "rabbit_quorum_max_memory_length", "rabbit_quorum_max_memory_bytes"):
+        if getattr(rabbit, name) < 0:
+            yield f"{name} is {getattr(rabbit, name)}; wanted: 1 or more, or 0 for no limit"
+
+
+def _connection_problems(rabbit: _Rabbit) -> Iterator[str]:
+    if rabbit.rabbit_login_method not in _SASL:
+        yield f"rabbit_login_method is {rabbit.rabbit_login_method}, which there is not here; wanted: {', '.join(_SASL)}"
+    if rabbit.rabbit_login_method == "EXTERNAL" and not rabbit.ssl:
+        yield "rabbit_login_method EXTERNAL: the broker knows us by our certificate; turn ssl on and set ssl_cert_file"
+    if (rabbit.kombu_compression or "") not in _COMPRESSIONS:
+        yield f"kombu_compression is {rabbit.kombu_compression!r}; wanted: gzip, bz2, or nothing"
 
 
 def _rabbit_settings(rabbit: _Rabbit) -> RabbitSettings:
@@ -177,24 +191,23 @@ def _rabbit_settings(rabbit: _Rabbit) -> RabbitSettings:
         Tls(tls_version(rabbit.ssl_version), rabbit.ssl_ca_file, rabbit.ssl_cert_file, rabbit.ssl_key_file) if rabbit.ssl else None
     )
     return RabbitSettings(
-        login_method=msgspec.convert(rabbit.rabbit_login_method, LoginMethod),
+        login_method=_SASL[rabbit.rabbit_login_method],
         tls=tls,
         heartbeat_s=min(max(rabbit.heartbeat_timeout_threshold, 0), _HEARTBEAT_S_MAX),
         failover=rabbit.kombu_failover_strategy,
         retry=Steps(rabbit.rabbit_retry_interval, rabbit.rabbit_retry_backoff, rabbit.rabbit_interval_max),
         delay_s=rabbit.kombu_reconnect_delay,
         splay_s=rabbit.kombu_reconnect_splay,
-        compression=msgspec.convert(rabbit.kombu_compression or None, Compression | None),
+        compression=_COMPRESSIONS[rabbit.kombu_compression or ""],
     )
 
 
 def _rpc_options(plain: RpcOptions, rabbit: _Rabbit, state_path: Path) -> RpcOptions:
     names = StableNames(names_folder(state_path), hostname=rabbit.hostname, processname=rabbit.processname)
-    qos = rabbit.rabbit_qos_prefetch_count
     return RpcOptions(
         control_exchange=plain.control_exchange,
         response_timeout_s=plain.response_timeout_s,
-        prefetch=min(plain.prefetch, qos) if qos > 0 else plain.prefetch,
+        prefetch=plain.prefetch,
         ping_enabled=plain.ping_enabled,
         replies_mandatory=rabbit.direct_mandatory_flag,
         reply_retry_s=max(rabbit.kombu_missing_consumer_retry_timeout, 0),
@@ -231,6 +244,12 @@ def _idle_in_url(given: Mapping[str, Any]) -> Iterator[str]:
     for opt in rabbit_options():
         if opt.dest in _IDLE and given.get(opt.dest, opt.default) != opt.default:
             yield f"[{DEFAULT}] transport_url: option {opt.dest} has no effect here: {_IDLE[opt.dest]}"
+
+
+def _idle_prefetch(rabbit: _Rabbit) -> Iterator[str]:
+    if rabbit.rabbit_qos_prefetch_count > 0 and not rabbit.rabbit_stream_fanout:
+        why = "a server holds executor_thread_pool_size requests and acks them when they are done"
+        yield f"[{RABBIT}] rabbit_qos_prefetch_count has no effect here: {why}"
 
 
 def _idle_without_rabbit(settings: Settings) -> Iterator[str]:
@@ -295,8 +314,8 @@ def _queue_options() -> tuple[cfg.Opt, ...]:
         cfg.IntOpt(
             "rabbit_qos_prefetch_count",
             default=0,
-            help="Requests of one queue that a server takes before it has answered the first; 0: executor_thread_pool_size, which is "
-            "the limit in any case.",
+            help="Only rabbit_stream_fanout asks for it, as in oslo.messaging. It limits nothing: a server holds "
+            "executor_thread_pool_size requests, which it acks when they are done, so that a 1 would make it do one at a time.",
         ),
     )
 
@@ -333,6 +352,7 @@ def _connection_options() -> tuple[cfg.Opt, ...]:
             "heartbeat_timeout_threshold", default=60, help="Seconds of silence after which the broker is taken for dead; 0: never."
         ),
         cfg.IntOpt("heartbeat_rate", default=3, help="How often the connection is checked in that time."),
+        cfg.BoolOpt("heartbeat_in_pthread", default=False, help="An option of oslo.messaging until 17, which many files have."),
         cfg.IntOpt("rabbit_retry_interval", default=1, min=1, help="Seconds between the first two attempts to connect."),
         cfg.IntOpt("rabbit_retry_backoff", default=2, min=0, help="Seconds that are added after each attempt."),
         cfg.IntOpt("rabbit_interval_max", default=30, min=1, help="Most seconds between two attempts."),

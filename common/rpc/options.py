@@ -20,8 +20,7 @@ class RpcOptions:
 
     control_exchange         exchange of contracts that name none
     response_timeout_s       rpc_response_timeout: how long a call waits when nobody says otherwise
-    prefetch                 executor_thread_pool_size, or rabbit_qos_prefetch_count where that is smaller and not 0: requests
-                             of one queue that are worked on at once
+    prefetch                 executor_thread_pool_size: requests of one queue that are worked on at once
     duplicates_remembered    size of a server's window of `_unique_id`s (oslo.messaging: 16)
     ping_enabled             rpc_ping_enabled: servers answer oslo_rpc_server_ping
     replies_mandatory        direct_mandatory_flag: a reply to a queue that is gone is an error at its sender
