@@ -9,7 +9,7 @@ import os
 import socket
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -204,11 +204,8 @@ def _rabbit_settings(rabbit: _Rabbit) -> RabbitSettings:
 
 def _rpc_options(plain: RpcOptions, rabbit: _Rabbit, state_path: Path) -> RpcOptions:
     names = StableNames(names_folder(state_path), hostname=rabbit.hostname, processname=rabbit.processname)
-    return RpcOptions(
-        control_exchange=plain.control_exchange,
-        response_timeout_s=plain.response_timeout_s,
-        prefetch=plain.prefetch,
-        ping_enabled=plain.ping_enabled,
+    return replace(
+        plain,
         replies_mandatory=rabbit.direct_mandatory_flag,
         reply_retry_s=max(rabbit.kombu_missing_consumer_retry_timeout, 0),
         own_name=names if rabbit.use_queue_manager else plain.own_name,

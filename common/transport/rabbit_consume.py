@@ -99,7 +99,9 @@ class RabbitConsumer:
         while True:
             await self._link.ready()
             try:
-                is_remade = self._on_remade is not None and await self._is_gone()
+                is_remade = (self._on_remade is not None or self._offset is not None) and await self._is_gone()
+                if is_remade:
+                    self._offset = None
                 await self._begin()
             except BusUnavailable as exc:
                 failures += 1
@@ -146,7 +148,7 @@ class RabbitConsumer:
 
     def _on_cancelled(self, ended: asyncio.Event) -> Callable[[aiormq.spec.Basic.Cancel], None]:
         def on_cancelled(_: aiormq.spec.Basic.Cancel) -> None:
-            self._offset = None  # the stream was deleted; a new one counts from 0
+            self._offset = None  # the stream was deleted; a new one counts from 0, and would be silent up to this number
             ended.set()
 
         return on_cancelled

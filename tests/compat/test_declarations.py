@@ -244,3 +244,15 @@ async def test_a_transient_oslo_peer_gives_up_before_a_durable_exchange_whoever_
             assert re.search(refused, (await second.line())["failed"])
         async with ours(where, OPTIONS["defaults"], exchange="nova") as us:
             assert await us.api.on("ours").echo(Context(), x=1) == {"ours": 1}
+
+
+@pytest.mark.parametrize("method", ["gzip", "bz2"])
+async def test_oslo_unpacks_our_compressed_requests_and_replies(where: Where, method: str) -> None:
+    async with (
+        ours(where, f"kombu_compression = {method}", exchange="nova") as us,
+        Peer.run(where, "", exchange="nova", topic="shared") as peer,
+    ):
+        assert await peer.line() == {"ready": True}
+        text = "é" * 10_000
+        assert await peer.ask(server="ours", x=text) == {"result": {"ours": text}}
+        assert await us.api.on("oslo").echo(Context(), x=text) == {"oslo": text}

@@ -48,12 +48,18 @@ async def test_every_reader_of_a_stream_gets_every_message_and_goes_on_where_it_
             assert await reader.bodies(4) == [b"8", b"9", b"10", b"11"], "nothing again, and nothing lost while it was away"
 
 
-async def test_a_reader_of_a_stream_that_was_deleted_reads_the_new_one_from_its_newest_message(rabbit_url: str) -> None:
-    async with connected(rabbit_url) as server, connected(rabbit_url) as publisher:
+@pytest.mark.parametrize("is_away", [False, True], ids=["while it is read", "while the reader is away"])
+async def test_a_reader_of_a_stream_that_was_deleted_reads_the_new_one_from_its_newest_message(
+    rabbit_url: str, rabbit_server: RabbitServer, is_away: bool
+) -> None:
+    late = RabbitSettings(delay_s=1.5)
+    async with connected(rabbit_url, late) as server, connected(rabbit_url) as publisher:
         reader, _ = await consume(server, STREAM, prefetch=5)
         for number in range(3):
             await send(publisher, Message(FANOUT, "", b"%d" % number))
         assert await reader.bodies(3) == [b"0", b"1", b"2"]
+        if is_away:
+            await asyncio.to_thread(rabbit_server.ctl, "close_all_connections", "--vhost", rabbit_url.rpartition("/")[2], "test")
         await publisher.delete_queue(STREAM.name)
         await until_it_routes(publisher, Message(FANOUT, "", b"new", mandatory=True))
         assert await reader.bodies(1) == [b"new"]
