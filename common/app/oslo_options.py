@@ -5,7 +5,6 @@ nothing here are taken too, and a value that somebody chose for one of them is a
 Options of [oslo_messaging_rabbit] may also stand in the query part of transport_url and win there, as in oslo.messaging.
 """
 
-import os
 import socket
 import sys
 from collections.abc import Iterator, Mapping
@@ -330,11 +329,17 @@ def _name_options() -> tuple[cfg.Opt, ...]:
         ),
         cfg.StrOpt(
             "processname",
-            default=os.path.basename(sys.argv[0]),  # noqa: PTH119 - oslo.messaging's own words
+            default=program_name(sys.argv[0]),
             sample_default="<name of the program>",
             help="Second part of those names.",
         ),
     )
+
+
+def program_name(path: str) -> str:
+    """The last part of a program's path, as oslo.messaging has it; of a package run by `python -m`, the package's name."""
+    program = Path(path)
+    return program.parent.name if program.name == "__main__.py" else program.name
 
 
 def _connection_options() -> tuple[cfg.Opt, ...]:

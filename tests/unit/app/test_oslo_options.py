@@ -8,7 +8,7 @@ from oslo_config import cfg
 
 from cinder_lite.config import load_cinder
 from common.app.config_sample import sample
-from common.app.oslo_options import BusOptions, oslo_sections
+from common.app.oslo_options import BusOptions, oslo_sections, program_name
 from common.base.errors import Misconfigured
 from common.host.queue_names import StableNames
 from common.rpc.options import RpcOptions
@@ -181,6 +181,14 @@ def test_compression_has_kombus_names_and_oslo_messagings(nova: Nova, word: str,
 @pytest.mark.parametrize(("threshold", "heartbeat_s"), [(0, 0), (-5, 0), (30, 30), (100_000, 65_534)])
 def test_heartbeats_may_be_off(nova: Nova, threshold: int, heartbeat_s: int) -> None:
     assert nova(f"heartbeat_timeout_threshold = {threshold}").common.bus.rabbit.heartbeat_s == heartbeat_s
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [("/opt/lite/bin/nova-lite", "nova-lite"), ("/opt/lite/nova_lite/__main__.py", "nova_lite"), ("", ""), ("-c", "-c")],
+)
+def test_stable_names_bear_the_programs_name(path: str, name: str) -> None:
+    assert program_name(path) == name
 
 
 # Contradictions ----------------------------------------------------------------------------------------------------------
