@@ -2,14 +2,14 @@
 # make test   every test; installs what Python needs, uses the real parts that are there and names those that are not
 # make check  format, lint, types, floors, quick tests
 # make lab    a private RabbitMQ, PostgreSQL and tgtd, five services, two compute hosts (as root, on Debian)
-# make bench  how fast the buses are
+# make bench  how fast our RPC is beside other libraries'; bench-buses, bench-survival: the buses; calls while the broker fails
 # make parts  the Debian packages of the real parts (as root)
 
 PYTHON ?= python3
 BIN := .venv/bin
 PARTS := tgt libiscsi-bin qemu-system-x86 qemu-block-extra qemu-utils rabbitmq-server postgresql mariadb-server
 
-.PHONY: demo test check format lab bench parts clean
+.PHONY: demo test check format lab bench bench-buses bench-survival parts clean
 
 demo: .venv/installed
 	@$(BIN)/lite demo --embedded
@@ -31,8 +31,14 @@ format: .venv/installed-dev
 lab: .venv/installed
 	deploy/lab/lab.sh
 
-bench: .venv/installed-dev
+bench: .venv-bench/installed
+	.venv-bench/bin/python -m tests.bench.rpc_peers
+
+bench-buses: .venv/installed-dev
 	$(BIN)/python -m tests.bench.bus_roundtrip
+
+bench-survival: .venv/installed-dev
+	$(BIN)/python -m tests.bench.survival
 
 parts:
 	@missing=$$(dpkg-query -W -f '$${Status} $${Package}\n' $(PARTS) 2>/dev/null | awk '/^install ok installed/ {print $$4}' | sort > .venv-parts; \
@@ -41,7 +47,7 @@ parts:
 	else apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; fi
 
 clean:
-	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-bench build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 .venv/bin/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else f"error: Python {sys.version.split()[0]} found, 3.11 or newer wanted: make PYTHON=python3.11 demo")'
@@ -56,3 +62,11 @@ clean:
 	@echo "installing into .venv, with what the tests need ..."
 	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch .venv/installed $@
+
+.venv-bench/installed: pyproject.toml
+	@echo "installing into .venv-bench, with the libraries to compare with ..."
+	@$(PYTHON) -m venv .venv-bench
+	@.venv-bench/bin/pip install --quiet --disable-pip-version-check --editable .
+	@.venv-bench/bin/pip install --quiet --disable-pip-version-check --editable '.[bench]' \
+	|| echo "not all of them could be installed; those that are missing are left out"
+	@touch $@

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 
 from common.base.ids import new_hex
 from common.base.limits import (
+    ANSWERS_BYTES_MAX,
     DUPLICATES_REMEMBERED,
     PUBLISH_TIMEOUT_S,
     REPLY_RETRY_S,
+    RPC_DELIVERY_LIMIT,
     RPC_PREFETCH,
     RPC_RESPONSE_TIMEOUT_S,
     TRANSIENT_QUEUES_TTL_S,
@@ -20,11 +22,13 @@ class RpcOptions:
 
     control_exchange         exchange of contracts that name none
     response_timeout_s       rpc_response_timeout: how long a call waits when nobody says otherwise
-    prefetch                 executor_thread_pool_size: requests of one queue that are worked on at once
-    duplicates_remembered    size of a server's window of `_unique_id`s (oslo.messaging: 16)
-    ping_enabled             rpc_ping_enabled: servers answer oslo_rpc_server_ping
+    prefetch                 executor_thread_pool_size: requests of one server that are worked on at once
+    duplicates_remembered    size of a server's window of `_unique_id`s (oslo.messaging: 16), and `answers_bytes` of their replies
+    delivery_limit           times that a request is begun, over all servers, before it is taken for poison
+    reply_retry_s            kombu_missing_consumer_retry_timeout: how long a reply waits for its queue
+    ping_enabled             rpc_ping_enabled: servers answer `oslo_rpc_server_ping`
+    allowed_remote_exmods    modules whose exceptions a client rebuilds besides the faults of its contracts
     replies_mandatory        direct_mandatory_flag: a reply to a queue that is gone is an error at its sender
-    reply_retry_s            kombu_missing_consumer_retry_timeout: how long a reply is tried to a queue that is not there
     own_name                 makes the part of a reply or fanout queue's name that no other process has; with use_queue_manager
                              one of this host's stable names
 
@@ -43,9 +47,12 @@ class RpcOptions:
     publish_timeout_s: float = PUBLISH_TIMEOUT_S
     prefetch: int = RPC_PREFETCH
     duplicates_remembered: int = DUPLICATES_REMEMBERED
-    ping_enabled: bool = False
-    replies_mandatory: bool = True
+    answers_bytes: int = ANSWERS_BYTES_MAX
+    delivery_limit: int = RPC_DELIVERY_LIMIT
     reply_retry_s: float = REPLY_RETRY_S
+    ping_enabled: bool = False
+    allowed_remote_exmods: tuple[str, ...] = ()
+    replies_mandatory: bool = True
     own_name: Callable[[], str] = new_hex
     durable: bool = False
     auto_delete: bool = False

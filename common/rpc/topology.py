@@ -6,7 +6,15 @@ from typing import Any
 from common.rpc.contract import Route
 from common.rpc.options import RpcOptions
 from common.transport.port import Binding, Exchange, Queue
-from common.wire.address import fanout_exchange, fanout_queue, fanout_stream, reply_queue, routing_key
+from common.wire.address import (
+    cancel_exchange,
+    cancel_queue,
+    fanout_exchange,
+    fanout_queue,
+    fanout_stream,
+    reply_queue,
+    routing_key,
+)
 
 _DEFAULTS = RpcOptions()
 
@@ -28,13 +36,28 @@ def destination(options: RpcOptions, route: Route) -> tuple[Exchange, str]:
     return topic_exchange(options, route.exchange), routing_key(route.topic, route.server)
 
 
-def server_queues(options: RpcOptions, *, exchange: str | None, topic: str, server: str) -> tuple[Queue, Queue, Queue]:
-    """The queues of one server, in oslo's order: any server of the topic, this one, fanout."""
+def cancellations(topic: str) -> Exchange:
+    """The exchange of callers that leave."""
+    return Exchange(cancel_exchange(topic), "fanout", auto_delete=True)
+
+
+def server_queues(options: RpcOptions, *, exchange: str | None, topic: str, server: str) -> tuple[Queue, ...]:
+    """The queues of one server, in oslo's order: any server of the topic, this one, fanout. The last one is nobody else's.
+
+    Callers that leave are heard of through the fanout queue. A stream is read by peers who would not know what that is, so
+    there a fourth queue hears of them.
+    """
     return (
         topic_queue(options, exchange=exchange, key=routing_key(topic, None)),
         topic_queue(options, exchange=exchange, key=routing_key(topic, server)),
-        stream(options, topic) if options.stream_fanout else own_fanout_queue(options, topic, options.own_name()),
+        *_heard_by_all(options, topic, options.own_name()),
     )
+
+
+def _heard_by_all(options: RpcOptions, topic: str, own: str) -> tuple[Queue, ...]:
+    if options.stream_fanout:
+        return stream(options, topic), own_cancel_queue(options, topic, own)
+    return (own_fanout_queue(options, topic, own),)
 
 
 def new_reply_queue(options: RpcOptions = _DEFAULTS) -> Queue:
@@ -56,7 +79,12 @@ def topic_queue(options: RpcOptions, *, exchange: str | None, key: str) -> Queue
 
 def own_fanout_queue(options: RpcOptions, topic: str, own: str) -> Queue:
     """The fanout queue of the server that has the name `own` to itself."""
-    return _transient(options, fanout_queue(topic, own), Binding(everywhere(options, topic), topic))
+    return _transient(options, fanout_queue(topic, own), Binding(everywhere(options, topic), topic), Binding(cancellations(topic)))
+
+
+def own_cancel_queue(options: RpcOptions, topic: str, own: str) -> Queue:
+    """The queue for callers that leave of the server that has the name `own` to itself."""
+    return _transient(options, cancel_queue(topic, own), Binding(cancellations(topic)))
 
 
 def own_reply_queue(options: RpcOptions, own: str) -> Queue:

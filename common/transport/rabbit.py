@@ -20,7 +20,7 @@ from common.transport.rabbit_link import Link, Lost, reason_of, watched
 from common.transport.rabbit_publish import Publisher
 from common.transport.rabbit_settings import RabbitSettings, shuffled
 from common.transport.rabbit_url import RabbitUrl
-from common.wire.compression import Compression, compressed
+from common.wire.compression import HEADER, Compression, compressed
 
 _DEFAULTS = RabbitSettings()
 
@@ -66,7 +66,7 @@ class RabbitTransport:
     async def publish(self, message: Message, *, timeout_s: float) -> None:
         self._check_open()
         check_size(message)
-        if self._compression is not None:
+        if self._compression is not None and HEADER not in message.headers:  # a dead letter may be compressed already
             body, header = compressed(message.body, self._compression)
             message = replace(message, body=body, headers={**message.headers, **header})
         await self._publisher.publish(message, timeout_s=timeout_s)

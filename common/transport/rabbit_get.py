@@ -14,15 +14,18 @@ from common.transport.rabbit_link import Link, Lost, reason_of, watched
 
 
 class Getter:
-    """Each message comes on a channel of its own, which ends when it is settled: a tool holds few, and for a short time."""
+    """One channel for all messages in hand; it ends when the last one is settled."""
 
     def __init__(self, link: Link) -> None:
         self._link = link
+        self._channel: aiormq.abc.AbstractChannel | None = None
+        self._held: set[RabbitDelivery] = set()
+        self._turn = asyncio.Lock()
 
     async def get(self, queue: str) -> RabbitDelivery | None:
         """The oldest waiting message; None when there is none or no such queue. Raises BusUnavailable, BusRefused."""
         try:
-            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            async with asyncio.timeout(CONNECT_TIMEOUT_S), self._turn:
                 return await self._get(queue)
         except ChannelNotFoundEntity:
             return None
@@ -31,27 +34,36 @@ class Getter:
         except (Lost, TimeoutError) as exc:
             raise BusUnavailable(url=self._link.url, reason=str(exc) or f"no answer about queue {queue}") from exc
 
+    async def settled(self, delivery: RabbitDelivery) -> None:
+        """One less in hand."""
+        self._held.discard(delivery)
+        await self._end_when_empty()
+
     async def _get(self, queue: str) -> RabbitDelivery | None:
-        channel = await self._link.channel(confirms=False)
-        message = None
+        # A queue that is not there costs the channel: it is asked for on another one, while messages are in hand.
+        if self._held:
+            async with self._link.short_channel() as channel:
+                with watched():
+                    await channel.queue_declare(queue, passive=True)
+        if self._channel is None or self._channel.is_closed:
+            self._held.clear()
+            self._channel = await self._link.channel(confirms=False)
         try:
             with watched():
-                message = await channel.basic_get(queue)
-        finally:
-            if message is None or message.delivery_tag is None:
-                await self._link.end_channel(channel)
+                message = await self._channel.basic_get(queue)
+        except BaseException:
+            await self._end_when_empty()
+            raise
         if message.delivery_tag is None:
+            await self._end_when_empty()
             return None
-        return RabbitDelivery(_Channel(self._link, channel), message, url=self._link.url)
+        delivery = RabbitDelivery(self, message, url=self._link.url)
+        self._held.add(delivery)
+        return delivery
 
-
-class _Channel:
-    """Implements `Holder`: the channel of one message."""
-
-    def __init__(self, link: Link, channel: aiormq.abc.AbstractChannel) -> None:
-        self._link = link
-        self._channel = channel
-
-    async def settled(self, delivery: RabbitDelivery) -> None:  # noqa: ARG002 - it is the only one
-        with suppress(Lost):
-            await self._link.end_channel(self._channel)
+    async def _end_when_empty(self) -> None:
+        channel = self._channel
+        if channel is not None and not self._held:
+            self._channel = None
+            with suppress(Lost):
+                await self._link.end_channel(channel)

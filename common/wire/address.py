@@ -1,5 +1,8 @@
 """Names on the bus, as oslo.messaging's rabbit driver makes them (oslo-wire 2.1, 2.2)."""
 
+_NAME_MAX = 255
+"""Bytes of a short string of AMQP."""
+
 
 def routing_key(topic: str, server: str | None) -> str:
     """`<topic>` for any server, `<topic>.<server>` for one. It is also the name of the queue."""
@@ -29,3 +32,23 @@ def reply_queue(own: str) -> str:
 def stable_name(hostname: str, processname: str, number: int) -> str:
     """What `use_queue_manager` puts in the place of a UUID. `number` counts from 1 among the processes of that name on the host."""
     return f"{hostname}:{processname}:{number}"
+
+
+def cancel_exchange(topic: str) -> str:
+    """The fanout exchange by which callers tell the servers of a topic that they left. No other framework's peer is bound to it."""
+    return f"{topic}_cancel"
+
+
+def cancel_queue(topic: str, own: str) -> str:
+    """Where a server hears of callers that left, when it has no fanout queue of its own. `own` as in `fanout_queue`."""
+    return f"{topic}_cancel_{own}"
+
+
+def dead_letter_queue(topic: str) -> str:
+    """Where a topic's servers put messages that they can do nothing with."""
+    return f"{topic}_dead_letter"
+
+
+def is_reply_queue(name: str) -> bool:
+    """True for names that peers give their reply queues; a reply goes nowhere else, whatever a request asks."""
+    return name.startswith("reply_") and len(name) <= _NAME_MAX

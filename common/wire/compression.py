@@ -37,15 +37,15 @@ def plain(body: bytes, headers: Mapping[str, Any]) -> bytes:
     unpack = _UNPACK.get(method) if isinstance(method, str) else None
     if unpack is None:
         shown = repr(method[:40]) if isinstance(method, str) else f"of type {type(method).__name__}"
-        raise NotAMessage(f"compression {shown}; wanted one of {', '.join(_UNPACK)}")
+        raise NotAMessage(f"compression {shown}; wanted one of {', '.join(_UNPACK)}", kind="compression")
     try:
         content, is_whole = unpack(body)
     except (zlib.error, OSError, ValueError) as exc:
-        raise NotAMessage(f"body of {len(body)} bytes is not {method}: {exc}") from None
+        raise NotAMessage(f"body of {len(body)} bytes is not {method}: {exc}", kind="compression") from None
     if len(content) > MESSAGE_BYTES_MAX:
-        raise NotAMessage(f"body of {len(body)} bytes holds more than {MESSAGE_BYTES_MAX} bytes in {method}")
+        raise NotAMessage(f"body of {len(body)} bytes holds more than {MESSAGE_BYTES_MAX} bytes in {method}", kind="size")
     if not is_whole:
-        raise NotAMessage(f"body of {len(body)} bytes ends before its {method} does")
+        raise NotAMessage(f"body of {len(body)} bytes ends before its {method} does", kind="compression")
     return content
 
 

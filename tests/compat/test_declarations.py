@@ -158,6 +158,12 @@ async def ours(where: Where, options: str, *, exchange: str, server: str = "ours
         await transport.close()
 
 
+def is_our_own(row: dict[str, Any]) -> bool:
+    """True for what no oslo.messaging peer has or touches: the way by which servers hear of callers that left."""
+    names = [row.get(column, "") for column in ("name", "source_name", "queue_name", "destination_name")]
+    return any(re.match(r"shared_cancel(_|$)", name) for name in names)
+
+
 def alike(row: dict[str, Any], where: Where) -> str:
     """What must be the same for both, with what may differ put out of sight."""
     arguments = sorted([name, "int" if kind in INTEGERS else kind, value] for name, kind, value in row.get("arguments", ()))
@@ -189,9 +195,10 @@ async def test_oslo_and_ours_declare_the_same_with_the_same_options(where: Where
         exchanges = await where.listed("exchanges", "name", "type", "durable", "auto_delete", "internal", "arguments")
         bindings = await where.listed("bindings", "source_name", "destination_name", "routing_key", "arguments")
         consumers = await where.listed("consumers", "queue_name", "ack_required", "arguments")
-    mine = [row for row in exchanges if row["name"] and not row["name"].startswith("amq.")]
-    assert (len(queues), len(mine)) == (8, 4)
-    for rows in (queues, mine, bindings, consumers):
+    declared = [row for row in exchanges if row["name"] and not row["name"].startswith("amq.")]
+    tables = [[row for row in rows if not is_our_own(row)] for rows in (queues, declared, bindings, consumers)]
+    assert [len(rows) for rows in tables[:2]] == [8, 4]
+    for rows in tables:
         once = [row for row, times in Counter(alike(row, where) for row in rows).items() if times % 2]
         assert not once, "\n".join(sorted(once))
 

@@ -80,17 +80,24 @@ def test_what_is_declared_with_each_set_of_options(row: Declared) -> None:
             consume_arguments=row.consume,
         )  # fmt: skip
 
-    assert server_queues(row.options, exchange=None, topic="compute", server="cmp1") == (
+    left = Binding(Exchange("compute_cancel", "fanout", auto_delete=True))
+    queues = server_queues(row.options, exchange=None, topic="compute", server="cmp1")
+    assert queues[:3] == (
         on_topic("compute"),
         on_topic("compute.cmp1"),
         Queue(
             row.fanout_name,
-            (Binding(everywhere, "compute"),),
+            (Binding(everywhere, "compute"), *(() if row.options.stream_fanout else (left,))),
             durable=row.fanout_durable,
             arguments=row.fanout_arguments,
             consume_arguments=row.consume if row.fanout_consume is None else row.fanout_consume,
         ),
     )
+    if row.options.stream_fanout:
+        hears = replace(new_reply_queue(row.options), name="compute_cancel_mine", bindings=(left,))
+        assert queues[3:] == (hears,), "peers that read the stream would not know what a caller is that left"
+    else:
+        assert queues[3:] == ()
     assert new_reply_queue(row.options) == Queue(
         "reply_mine", durable=row.options.transient_quorum_queue, arguments=row.reply_arguments, consume_arguments=row.consume
     )

@@ -1,0 +1,118 @@
+"""Our RPC beside oslo.messaging, aio_pika.patterns, FastStream and aiormq by hand, over one private RabbitMQ.
+
+    python -m tests.bench.rpc_peers [--peer ours]... [--rounds 5] [--quick] [--flood] [--json FILE] [--url rabbit://...]
+
+Client and server are processes apart. Each round measures every library, in random order; ratios are within one round. The machine
+should have nothing else to do; figures of two runs do not compare, ratios do.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from common.testing.servers import RabbitServer
+from tests.bench.rpc_peers.processes import PEERS, PeerFailed, missing
+from tests.bench.rpc_peers.rounds import FULL, QUICK, Figures, Flood, flood, measure
+from tests.bench.rpc_peers.tables import floods, tables
+
+_VERSIONS = ("oslo.messaging", "aio-pika", "faststream", "aiormq")
+
+
+def _arguments(argv: Sequence[str]) -> argparse.Namespace:
+    form = argparse.RawTextHelpFormatter
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.rpc_peers", description=__doc__, formatter_class=form)
+    parser.add_argument("--peer", action="append", choices=list(PEERS), help="default: all that are installed")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--quick", action="store_true", help="one short round, below a minute")
+    parser.add_argument("--flood", action="store_true", help="calls to one queue while 100,000 casts flood another")
+    parser.add_argument("--json", type=Path, help="write everything there")
+    parser.add_argument("--url", help="a broker to use instead of a private node")
+    return parser.parse_args(argv)
+
+
+async def _main(asked: argparse.Namespace) -> int:
+    peers = []
+    for peer in asked.peer or PEERS:
+        lack = missing(peer)
+        if lack is None:
+            peers.append(peer)
+        else:
+            sys.stdout.write(f"{peer} is left out: {lack} is not installed (make bench installs it into .venv-bench)\n")
+    result: dict[str, Any] = {"machine": _machine(), "versions": _versions()}
+    sys.stdout.write(f"{result['machine']}; {result['versions']}\n\n")
+    async with AsyncExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rpc-peers-")))
+        fresh_url: Callable[[], str] = lambda: asked.url  # noqa: E731 - one line beside its other form
+        broker_pid = None
+        if not asked.url:
+            broker = await stack.enter_async_context(RabbitServer())
+            fresh_url, broker_pid = broker.fresh_url, int((broker.folder / "pid").read_text())
+        if asked.flood:
+            flooded = await _floods(peers, fresh_url, folder)
+            sys.stdout.write(f"{floods(flooded)}\n")
+            result["floods"] = {peer: asdict(found) for peer, found in flooded.items()}
+        else:
+            plan, number = (QUICK, 1) if asked.quick else (FULL, asked.rounds)
+            rounds = [await _round(peers, fresh_url, plan, broker_pid, folder) for _ in range(number)]
+            sys.stdout.write(f"{tables(rounds, plan.widths)}\n")
+            result["rounds"] = [{peer: asdict(found) for peer, found in measured.items()} for measured in rounds]
+    if asked.json:
+        asked.json.write_text(json.dumps(result, indent=1))
+    return 0
+
+
+async def _round(
+    peers: Sequence[str], fresh_url: Callable[[], str], plan: Any, broker_pid: int | None, folder: Path
+) -> Mapping[str, Figures]:
+    measured: dict[str, Figures] = {}
+    for peer in random.sample(peers, len(peers)):
+        began_s = time.monotonic()
+        try:
+            url = await asyncio.to_thread(fresh_url)
+            measured[peer] = await measure(peer, url, plan, broker_pid=broker_pid, folder=folder)
+        except (PeerFailed, TimeoutError) as exc:
+            sys.stderr.write(f"{peer}: {type(exc).__name__} {exc}\n")
+            continue
+        sys.stderr.write(f"{peer}: {measured[peer].per_s.get(128, 0):.0f} calls/s ({time.monotonic() - began_s:.0f} s)\n")
+    return measured
+
+
+async def _floods(peers: Sequence[str], fresh_url: Callable[[], str], folder: Path) -> Mapping[str, Flood]:
+    found: dict[str, Flood] = {}
+    for peer in peers:
+        try:
+            found[peer] = await flood(peer, await asyncio.to_thread(fresh_url), folder)
+            sys.stderr.write(f"{peer}: {found[peer].published} casts published\n")
+        except (PeerFailed, TimeoutError) as exc:
+            sys.stderr.write(f"{peer}: {exc}\n")
+    return found
+
+
+def _machine() -> str:
+    return f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, Python {platform.python_version()}, RabbitMQ {RabbitServer.version()}"
+
+
+def _versions() -> str:
+    found = []
+    for name in _VERSIONS:
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            continue
+    return ", ".join(found)
+
+
+if __name__ == "__main__":
+    sys.exit(asyncio.run(_main(_arguments(sys.argv[1:]))))

@@ -1,0 +1,65 @@
+"""2,000 calls, 64 at a time, while the broker or a server fails under them; the bench of the same name holds other libraries to it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from common.testing.servers import RabbitServer
+from tests.bench.survival.counts import Counts
+from tests.bench.survival.faults import FAULTS
+from tests.bench.survival.job import Job
+from tests.bench.survival.run import survive
+from tests.conftest import RealParts
+
+pytestmark = [pytest.mark.real("rabbitmq"), pytest.mark.timeout(120, func_only=True)]
+
+JOB = Job(url="", record="", timeout_s=30)
+"""Three times longer than any of the outages."""
+
+BACK_S = 5.0
+
+
+@pytest.fixture(scope="module")
+def broker(real_parts: RealParts, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitServer]:
+    """A node that these tests may kill."""
+    real_parts.need("rabbitmq")
+    with RabbitServer(tmp_path_factory.mktemp("rabbit")) as server:
+        yield server
+
+
+_LOSES = pytest.mark.xfail(strict=True, reason="requests that wait in a queue which the broker loses are not sent again yet")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "connections-closed",
+        pytest.param("broker-killed", marks=_LOSES),
+        "broker-killed-durable",
+        pytest.param("queue-deleted", marks=_LOSES),
+        pytest.param("consumer-cancelled", marks=_LOSES),
+        "stalled",
+        "blocked",
+    ],
+)
+async def test_no_call_is_lost_and_none_is_done_twice_when_the_broker_fails(
+    name: str, broker: RabbitServer, tmp_path: Path
+) -> None:
+    counts = await survive("ours", FAULTS[name], broker, job=JOB, folder=tmp_path)
+    assert_all_answered(counts)
+    assert counts.executed_twice == 0
+    assert counts.first_success_s is not None
+    assert counts.first_success_s <= BACK_S
+    assert counts.longest_gap_s <= counts.away_s + BACK_S
+
+
+@pytest.mark.parametrize("name", ["server-killed", "server-restarted"])
+async def test_what_a_killed_server_had_in_hand_is_done_by_the_next(name: str, broker: RabbitServer, tmp_path: Path) -> None:
+    counts = await survive("ours", FAULTS[name], broker, job=JOB, folder=tmp_path)
+    assert_all_answered(counts)
+    assert counts.executed_twice <= JOB.prefetch
+
+
+def assert_all_answered(counts: Counts) -> None:
+    assert (counts.correct, counts.wrong, counts.errors, counts.hung) == (JOB.calls, 0, {}, 0)

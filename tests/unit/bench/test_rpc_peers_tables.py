@@ -1,0 +1,47 @@
+"""How the bench of RPC libraries draws its tables."""
+
+from tests.bench.rpc_peers.rounds import Figures, Spent
+from tests.bench.rpc_peers.tables import ratios, spread, tables
+from tests.bench.rpc_peers.work import CALLS, Order, Tally
+
+
+def figures(per_s: float) -> Figures:
+    return Figures(0.5, per_s={128: per_s}, p50_ms={128: 1.0}, p99_ms={128: 2.0}, cpu_s_per_1000=0.5, handled_per_s=10.0)
+
+
+def test_a_spread_is_the_median_between_the_least_and_the_greatest() -> None:
+    assert spread([3.0, 1.0, 2.0], 1) == "2.0 [1.0-3.0]"
+    assert spread([2.0], 0) == "2"
+    assert spread([], 0) == "-"
+
+
+def test_a_ratio_is_taken_within_a_round_and_only_where_both_were_measured() -> None:
+    rounds = [{"ours": figures(300), "oslo": figures(100)}, {"ours": figures(900)}, {"ours": figures(50), "oslo": figures(50)}]
+    assert ratios(rounds, "ours", "oslo", lambda found: found.per_s.get(128)) == [3.0, 1.0]
+
+
+def test_the_tables_name_ours_first_and_leave_empty_what_was_not_measured() -> None:
+    drawn = tables([{"faststream_rpc": figures(10), "ours": figures(30)}], (128, 1024))
+    names = [line.split()[0] for line in drawn.splitlines()[2:4]]
+    assert names == ["ours", "faststream_rpc"]
+    assert drawn.splitlines()[6].split() == ["ours", "30", "-", "0", "10"]
+
+
+def test_errors_and_wrong_answers_are_told() -> None:
+    failing = figures(10)
+    failing.errors, failing.said = 2, "TimeoutError: x"
+    assert "ours: 0 wrong answers, 2 errors TimeoutError: x" in tables([{"ours": failing}], (128,))
+
+
+def test_what_others_used_of_the_machine_is_its_time_less_ours_and_the_brokers(monkeypatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    before, after = Spent(1.0, 1.0, 10.0, clock_s=0.0), Spent(2.0, 1.5, 13.5, clock_s=2.0)
+    assert before.foreign_until(after) == 0.5
+
+
+def test_an_answer_after_the_time_is_answered_but_not_done() -> None:
+    tally = Tally(Order(CALLS, 1, seconds=0.0))
+    tally.note(tally.began_s, is_right=False)
+    answer = tally.answer()
+    assert (answer.done, answer.answered, answer.wrong) == (0, 1, 1)
+    assert tally.next() is None
