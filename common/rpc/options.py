@@ -67,9 +67,9 @@ class RpcOptions:
     cancel_on_failover: bool = False
 
     @property
-    def has_own_fanout_queues(self) -> bool:
-        """True when a server that stops in order deletes its fanout queue: nobody else reads it, and its name does not come back.
+    def names_come_back(self) -> bool:
+        """True when a server that stops in order leaves its own queue: the next one of its name goes on with what waits there.
 
-        oslo.messaging keeps it with the queue manager, whose names come back, and a stream belongs to all servers (oslo-wire 2.5).
+        So does oslo.messaging with the queue manager; queues with random names are deleted (oslo-wire 2.5).
         """
-        return self.own_name is new_hex and not self.stream_fanout
+        return self.own_name is not new_hex

@@ -113,10 +113,9 @@ def test_a_fanout_and_a_reply_queue_have_names_that_nobody_else_has() -> None:
     assert new_reply_queue(options).name != new_reply_queue(options).name
 
 
-def test_a_server_that_stops_deletes_no_fanout_queue_that_others_read_or_that_comes_back() -> None:
-    assert RpcOptions().has_own_fanout_queues
-    assert not RpcOptions(own_name=lambda: "cmp1:nova-compute:1").has_own_fanout_queues
-    assert not RpcOptions(stream_fanout=True).has_own_fanout_queues
+def test_only_names_that_come_back_are_worth_keeping_a_queue_for() -> None:
+    assert not RpcOptions(stream_fanout=True).names_come_back
+    assert RpcOptions(own_name=lambda: "cmp1:nova-compute:1").names_come_back
 
 
 @pytest.mark.parametrize(
