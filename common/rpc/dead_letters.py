@@ -13,6 +13,7 @@ from common.base.errors import NotFound
 from common.base.limits import DEAD_LETTERS_BYTES_MAX, DEAD_LETTERS_MAX, FAULT_TEXT_MAX, PUBLISH_TIMEOUT_S
 from common.transport.port import Delivery, Message, Queue, Transport
 from common.wire.address import dead_letter_queue
+from common.wire.compression import plain
 from common.wire.envelope import NotAMessage
 from common.wire.messages import Request, decode_request
 
@@ -74,20 +75,22 @@ class DeadLetter:
     @classmethod
     def of(cls, delivery: Delivery) -> Self:
         """What a delivery from a dead-letter queue tells."""
+        body = delivery.body
         try:
-            request = decode_request(delivery.body)
+            body = plain(delivery.body, delivery.headers)
+            request = decode_request(body)
         except NotAMessage:
             request = None
         words = {key: str(delivery.headers.get(key, "")) for key in (_QUEUE, _REASON, _ERROR, _SERVER, _AT)}
         return cls(
-            id=(request.unique_id if request else None) or hashlib.sha256(delivery.body).hexdigest()[:32],
+            id=(request.unique_id if request else None) or hashlib.sha256(body).hexdigest()[:32],
             queue=words[_QUEUE],
             reason=words[_REASON],
             error=words[_ERROR],
             server=words[_SERVER],
             died_at=words[_AT],
             attempts=attempts_of(delivery.headers),
-            body=delivery.body,
+            body=body,
             request=request,
         )
 

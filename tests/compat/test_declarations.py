@@ -19,7 +19,6 @@ from common.base.context import Context
 from common.host.clock import SystemClock
 from common.rpc.contract import Contract, call, cast
 from common.rpc.session import Serving, client, serving
-from common.rpc.topology import new_reply_queue
 from common.testing.servers import RabbitServer
 from common.transport.url import open_transport
 from nova_lite.config import load_nova
@@ -152,7 +151,6 @@ async def ours(where: Where, options: str, *, exchange: str, server: str = "ours
             serving(transport, Serving([shared], server, exchange=exchange), clock=CLOCK, options=bus.rpc, grace_s=5),
             client(transport, clock=CLOCK, options=bus.rpc) as rpc,
         ):
-            rpc._reply_queue = new_reply_queue(bus.rpc)
             yield Ours(shared, SharedAPI.over(rpc, exchange=exchange))
     finally:
         await transport.close()
@@ -251,6 +249,11 @@ async def test_a_transient_oslo_peer_gives_up_before_a_durable_exchange_whoever_
             assert re.search(refused, (await second.line())["failed"])
         async with ours(where, OPTIONS["defaults"], exchange="nova") as us:
             assert await us.api.on("ours").echo(Context(), x=1) == {"ours": 1}
+
+
+@pytest.mark.parametrize(("theirs", "mine"), [("gzip", "bz2"), ("bzip2", "gzip")])
+async def test_compressed_requests_replies_and_fanouts_go_both_ways(where: Where, theirs: str, mine: str) -> None:
+    await together(where, f"kombu_compression = {theirs}", f"kombu_compression = {mine}", "ours")
 
 
 @pytest.mark.parametrize("method", ["gzip", "bz2"])
