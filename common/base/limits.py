@@ -72,6 +72,12 @@ INBOX_LEASE_S = 15.0
 INBOX_KEPT_S = 24 * 3600.0
 """Exactly-once requests are remembered so long in the shared inbox."""
 
+ABSENCE_S = 5.0
+"""Whoever took a message a moment ago and is not there now may be on the way back, with its broker or its queue; not for longer."""
+
+ADDRESSES_REMEMBERED = 1000
+"""Addresses that a client reached."""
+
 RESEND_FIRST_S = 5.0
 """A call of an exactly-once method without any sign of life is sent again after this time, then after twice as long ..."""
 

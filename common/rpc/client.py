@@ -14,7 +14,7 @@ from common.base.clock import Clock
 from common.base.context import Context
 from common.base.errors import Broken, Misconfigured, Timeout, Unavailable
 from common.base.ids import new_hex
-from common.base.limits import CALLS_IN_FLIGHT_MAX, RESEND_FIRST_S, RESEND_MAX_S
+from common.base.limits import ABSENCE_S, ADDRESSES_REMEMBERED, CALLS_IN_FLIGHT_MAX, RESEND_FIRST_S, RESEND_MAX_S
 from common.base.retry import Retry
 from common.base.trace import Trace
 from common.rpc.acknowledger import Acknowledger
@@ -35,6 +35,7 @@ from common.wire.messages import Reply, Request, cancellation, decode_reply, enc
 from common.wire.values import WrongValue, from_primitive, to_primitive
 
 _REPLIES_PREFETCH = 100
+_LOOK_AGAIN_S = 0.1
 _RESEND = Retry(first_delay_s=RESEND_FIRST_S, factor=2.0, delay_s_max=RESEND_MAX_S)
 _log = structlog.get_logger(__name__)
 
@@ -67,6 +68,7 @@ class RpcClient:
         self._reply_queue = new_reply_queue(options)
         self._replies: Consumer | None = None
         self._acks = Acknowledger(_REPLIES_PREFETCH)
+        self._reached: dict[str, None] = {}
         self._opening = asyncio.Lock()
         self._leaving: set[asyncio.Task[None]] = set()
         self._closed = False
@@ -182,12 +184,28 @@ class RpcClient:
         return Message(exchange, key, encode_request(request), mandatory=True, expiration_ms=expiration_ms, headers=headers)
 
     async def _publish(self, route: Route, message: Message, *, timeout_s: float) -> None:
-        self._check_open()
-        try:
-            await self._transport.publish(message, timeout_s=timeout_s)
-        except Unroutable as exc:
-            exchange = message.exchange.name if message.exchange else ""
-            raise NobodyListens(address=str(route), exchange=exchange) from exc
+        """The caller sets the time limit of the whole; `timeout_s` is that of one try."""
+        address = str(route)
+        patience_s = self._clock.monotonic() + ABSENCE_S if address in self._reached else 0.0
+        while True:
+            self._check_open()
+            try:
+                await self._transport.publish(message, timeout_s=timeout_s)
+            except Unroutable as exc:
+                if self._clock.monotonic() >= patience_s:
+                    self._reached.pop(address, None)
+                    exchange = message.exchange.name if message.exchange else ""
+                    raise NobodyListens(address=address, exchange=exchange) from exc
+            else:
+                self._note_reached(address)
+                return
+            await self._clock.sleep(_LOOK_AGAIN_S)
+
+    def _note_reached(self, address: str) -> None:
+        if address not in self._reached:
+            self._reached[address] = None
+            if len(self._reached) > ADDRESSES_REMEMBERED:
+                del self._reached[next(iter(self._reached))]
 
     def _tell_that_we_left(self, route: Route, msg_id: str, deadline: float) -> None:
         """Servers of our own kind end the handler. Whoever is at its deadline need not be told: so is the server."""
