@@ -30,8 +30,11 @@ SETTLE_TIMEOUT_S = 5.0
 STATEMENT_TIMEOUT_S = 30.0
 """Longest wait for one database statement."""
 
-REPLY_QUEUE_EXPIRES_MS = 1_800_000
-"""x-expires of reply and fanout queues, as oslo.messaging declares them."""
+TRANSIENT_QUEUES_TTL_S = 1800
+"""How long the broker keeps a reply or fanout queue that nobody consumes: oslo.messaging's rabbit_transient_queues_ttl."""
+
+QUEUE_NAMES_MAX = 1000
+"""Stable names of reply and fanout queues that processes of one name have on one host."""
 
 DRAIN_TIMEOUT_S = 20.0
 """After SIGTERM: how long what was begun may take to end."""

@@ -27,6 +27,7 @@ from common.rpc.waiting import NoSignOfLife, Waiting
 from common.transport.port import Closed, Consumer, Delivery, Message, Transport, Unroutable
 from common.wire.address import routing_key
 from common.wire.caller import InFlight
+from common.wire.compression import plain
 from common.wire.envelope import NotAMessage
 from common.wire.failure import decode_failure
 from common.wire.messages import Reply, Request, cancellation, decode_reply, encode_request
@@ -63,7 +64,7 @@ class RpcClient:
         self.counts = counts or Counts()
         self._foreign = _modules(options.allowed_remote_exmods)
         self._in_flight: InFlight[Waiting] = InFlight(CALLS_IN_FLIGHT_MAX)
-        self._reply_queue = new_reply_queue()
+        self._reply_queue = new_reply_queue(options)
         self._replies: Consumer | None = None
         self._reached: dict[str, None] = {}
         self._opening = asyncio.Lock()
@@ -259,7 +260,7 @@ class RpcClient:
     def _on_reply(self, delivery: Delivery) -> None:
         delivery.ack_soon()
         try:
-            reply = decode_reply(delivery.body)
+            reply = decode_reply(plain(delivery.body, delivery.headers))
         except NotAMessage as exc:
             _log.warning("reply dropped", reason=str(exc))
             self.counts.add(Event.REFUSED, exc.kind)

@@ -37,6 +37,7 @@ from common.rpc.topology import server_queues
 from common.rpc.work import Outcome, Work, beating
 from common.transport.port import Consumer, Delivery, Message, Transport
 from common.wire.callee import Answers
+from common.wire.compression import plain
 from common.wire.envelope import NotAMessage
 from common.wire.messages import Request, cancelled_call, decode_request
 
@@ -91,8 +92,21 @@ class RpcServer:
         self._grace_s = grace_s
         self._once = None if inbox is None else Once(inbox, server=self._name, clock=clock)
         self.counts = counts or Counts()
-        self._replier = Replier(transport, server=self._name, clock=clock, counts=self.counts, retry_s=options.reply_retry_s)
-        self._morgue = Morgue(transport, topic=self._dispatcher.topic or topic, server=self._name, clock=clock)
+        self._replier = Replier(
+            transport,
+            server=self._name,
+            clock=clock,
+            counts=self.counts,
+            retry_s=options.reply_retry_s,
+            is_mandatory=options.replies_mandatory,
+        )
+        self._morgue = Morgue(
+            transport,
+            topic=self._dispatcher.topic or topic,
+            server=self._name,
+            exchange=exchange or options.control_exchange,
+            clock=clock,
+        )
         self._work = Work(
             server=self._name, clock=clock, counts=self.counts, middleware=middleware, delivery_limit=options.delivery_limit
         )
@@ -135,7 +149,7 @@ class RpcServer:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
         await self._replier.close()
-        if consumers:
+        if consumers and not self._options.names_come_back:
             with suppress(Unavailable):  # a bus that is away: the queue expires by itself
                 await self._transport.delete_queue(self._queues[-1].name)
 
@@ -143,7 +157,7 @@ class RpcServer:
 
     def _on_delivery(self, delivery: Delivery, queue: str = "") -> None:
         try:
-            request = decode_request(delivery.body)
+            request = decode_request(plain(delivery.body, delivery.headers))
         except NotAMessage as exc:
             self._spawn(self._refuse(delivery, queue, exc))
             return

@@ -2,21 +2,23 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, Protocol
 
 import aiormq
-from aio_pika.exceptions import ChannelNotFoundEntity, ChannelPreconditionFailed
+from aio_pika.exceptions import ChannelNotFoundEntity
 
 from common.base.clock import Clock
 from common.base.limits import CONNECT_TIMEOUT_S, SETTLE_TIMEOUT_S
-from common.transport.errors import BusRefused
 from common.transport.port import BusUnavailable, Delivery, Queue
-from common.transport.rabbit_declare import declare_queue, flipped_queue
-from common.transport.rabbit_link import Link, Lost, pause_s, reason_of, watched
+from common.transport.rabbit_declare import agreed, declare_queue
+from common.transport.rabbit_link import Link, Lost, pause_s, watched
 from common.transport.rabbit_outbox import Settlements
 from common.transport.tasks import end, keep
+
+STREAM_OFFSET = "x-stream-offset"
+"""Of a subscription: where a stream is read from; of a delivery: which message it is. Source: rabbitmq.com/docs/streams, "Consuming"."""
 
 _LOG = logging.getLogger(__name__)
 
@@ -45,6 +47,8 @@ class RabbitConsumer:
         self._ended = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
         self._is_cancelled = False
+        self._offset: int | None = None
+        """The first message of a stream that was not seen yet."""
 
     @property
     def is_over(self) -> bool:
@@ -90,6 +94,8 @@ class RabbitConsumer:
             if self._channel is not None:
                 await self._link.end_channel(self._channel)
             self._unsettled.clear()
+            if self._link.is_up:
+                await self._clock.sleep(self._link.delay_before_again_s())
             await self._begin_again()
 
     async def _begin_again(self) -> None:
@@ -97,7 +103,9 @@ class RabbitConsumer:
         while True:
             await self._link.ready()
             try:
-                is_remade = self._on_remade is not None and await self._is_gone()
+                is_remade = (self._on_remade is not None or self._offset is not None) and await self._is_gone()
+                if is_remade:
+                    self._offset = None
                 await self._begin()
             except BusUnavailable as exc:
                 failures += 1
@@ -123,7 +131,8 @@ class RabbitConsumer:
         return False
 
     async def _begin(self) -> None:
-        await agreed(self._link, self.queue, self._consume)
+        """Declare, bind and consume."""
+        await agreed(self._link, self.queue, self._consume, clock=self._clock)
 
     async def _consume(self, queue: Queue) -> None:
         channel = await self._link.channel(confirms=False)
@@ -132,14 +141,27 @@ class RabbitConsumer:
             with watched():
                 await channel.basic_qos(prefetch_count=self._prefetch)
                 await declare_queue(channel, queue)
-                channel.on_consumer_cancel_callbacks.add(_sets(ended))
+                channel.on_consumer_cancel_callbacks.add(self._on_cancelled(ended))
                 self._channel, self._settlements = channel, Settlements(channel)
-                answer = await channel.basic_consume(queue.name, self._take)
+                answer = await channel.basic_consume(queue.name, self._take, arguments=self._consume_arguments())
         except BaseException:
             await self._link.end_channel(channel)
             raise
         self._tag = answer.consumer_tag
         channel.closing.add_done_callback(lambda _: ended.set())
+
+    def _on_cancelled(self, ended: asyncio.Event) -> Callable[[aiormq.spec.Basic.Cancel], None]:
+        def on_cancelled(_: aiormq.spec.Basic.Cancel) -> None:
+            self._offset = None  # the stream was deleted; a new one counts from 0, and would be silent up to this number
+            ended.set()
+
+        return on_cancelled
+
+    def _consume_arguments(self) -> dict[str, Any]:
+        arguments = dict(self.queue.consume_arguments)
+        if STREAM_OFFSET in arguments and self._offset is not None:
+            arguments[STREAM_OFFSET] = self._offset
+        return arguments
 
     async def _take(self, message: aiormq.abc.DeliveredMessage) -> None:
         """The driver runs one task for each message, in their order; nothing before the callback may yield."""
@@ -150,44 +172,9 @@ class RabbitConsumer:
                 await delivery.reject(requeue=True)
             return
         self._unsettled.add(delivery)
+        if isinstance(offset := delivery.headers.get(STREAM_OFFSET), int):
+            self._offset = offset + 1
         self._on_delivery(delivery)
-
-
-async def agreed(link: Link, queue: Queue, work: Callable[[Queue], Awaitable[None]]) -> None:
-    """Do `work` with the queue in the durability that the broker insists on. Raises BusUnavailable, BusRefused."""
-    try:
-        async with asyncio.timeout(CONNECT_TIMEOUT_S):
-            for _ in range(2 + len(queue.bindings)):
-                try:
-                    return await work(queue)
-                except ChannelPreconditionFailed as exc:
-                    queue = flipped_queue(queue, exc)
-    except aiormq.ChannelClosed as exc:
-        raise BusRefused(url=link.url, what=f"queue {queue.name}", reason=reason_of(exc)) from exc
-    except Lost as exc:
-        raise BusUnavailable(url=link.url, reason=str(exc)) from exc
-    except TimeoutError as exc:
-        reason = f"queue {queue.name} could not be declared within {CONNECT_TIMEOUT_S:g} s"
-        raise BusUnavailable(url=link.url, reason=reason) from exc
-    raise BusRefused(url=link.url, what=f"queue {queue.name}", reason="its durability changes all the time")
-
-
-async def declare_alone(link: Link, queue: Queue) -> None:
-    """Make a queue that nobody here consumes. Raises BusUnavailable, BusRefused."""
-
-    async def declare(wanted: Queue) -> None:
-        async with link.short_channel() as channel:
-            with watched():
-                await declare_queue(channel, wanted)
-
-    await agreed(link, queue, declare)
-
-
-def _sets(event: asyncio.Event) -> Callable[[aiormq.spec.Basic.Cancel], None]:
-    def on_cancel(_: aiormq.spec.Basic.Cancel) -> None:
-        event.set()
-
-    return on_cancel
 
 
 class Holder(Protocol):

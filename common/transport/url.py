@@ -6,6 +6,7 @@ from common.transport.kombu import KombuTransport
 from common.transport.memory import MemoryBuses, MemoryTransport
 from common.transport.port import Transport
 from common.transport.rabbit import RabbitTransport
+from common.transport.rabbit_settings import RabbitSettings
 from common.transport.rabbit_url import parse_rabbit_url, without_password
 
 __all__ = ["SCHEMES", "open_transport", "without_password"]
@@ -13,14 +14,21 @@ __all__ = ["SCHEMES", "open_transport", "without_password"]
 SCHEMES = ("memory://name", "rabbit://user:password@host:port/vhost", "kombu+filesystem:///folder", "kombu+<kombu URL>")
 """The forms of transport_url, as an operator may write them."""
 
+_RABBIT_DEFAULTS = RabbitSettings()
+
 
 async def open_transport(
-    url: str, *, clock: Clock, connection_name: str, heartbeat_s: int = 60, buses: MemoryBuses | None = None
+    url: str,
+    *,
+    clock: Clock,
+    connection_name: str,
+    rabbit: RabbitSettings = _RABBIT_DEFAULTS,
+    buses: MemoryBuses | None = None,
 ) -> Transport:
     """A connected transport.
 
     connection_name   how the broker's lists call this process
-    heartbeat_s       RabbitMQ only: silence after which the peer is taken for dead
+    rabbit            how `rabbit://` is connected to; options in the URL win
     buses             what `memory://name` means; whoever opens several transports of one process holds it
     Raises Misconfigured for a URL that is not of a form in SCHEMES, BusUnavailable when nobody answers there.
     """
@@ -32,7 +40,7 @@ async def open_transport(
             return MemoryTransport(buses.bus(rest), name=rest)
         case "rabbit":
             where = parse_rabbit_url(url)
-            return await RabbitTransport.connect(where, clock=clock, connection_name=connection_name, heartbeat_s=heartbeat_s)
+            return await RabbitTransport.connect(where, clock=clock, connection_name=connection_name, settings=rabbit)
         case kombu if kombu.startswith("kombu+"):
             return await KombuTransport.connect(url, clock=clock, connection_name=connection_name)
         case _:

@@ -20,7 +20,7 @@ _NOT_JSON = (b"NaN", b"Infinity")
 class NotAMessage(ValueError):
     """The bytes are no message of this protocol. The text says what was found; it never quotes the body.
 
-    kind   one word for counting: "json", "envelope", "size", "key", "reply_q"
+    kind   one word for counting: "json", "envelope", "compression", "size", "key", "reply_q"
     """
 
     def __init__(self, text: str, *, kind: str = "key") -> None:
