@@ -163,8 +163,8 @@ class DeadLetters:
                 headers = {REQUEUES: requeues_of(delivery.headers) + 1}
                 # By the exchange it came by, not straight to its queue: whoever looks after dead letters need not be let to
                 # write into every queue.
-                name = delivery.headers.get(_EXCHANGE)
-                exchange = topic_exchange(self._options, name) if isinstance(name, str) and name else None
+                origin = delivery.headers.get(_EXCHANGE)
+                exchange = topic_exchange(self._options, origin) if isinstance(origin, str) and origin else None
                 message = Message(exchange, letter.queue, letter.body, mandatory=True, headers=headers, content_type=content_type)
                 await self._transport.publish(message, timeout_s=PUBLISH_TIMEOUT_S)
             await delivery.ack()
