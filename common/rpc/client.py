@@ -1,12 +1,12 @@
 """Calls and casts over a transport."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Coroutine, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from importlib import import_module
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 
@@ -32,6 +32,8 @@ from common.wire.envelope import NotAMessage
 from common.wire.failure import decode_failure
 from common.wire.messages import Reply, Request, cancellation, decode_reply, encode_request
 from common.wire.values import WrongValue, from_primitive, to_primitive
+
+T = TypeVar("T")
 
 _REPLIES_PREFETCH = 100
 _LOOK_AGAIN_S = 0.1
@@ -106,8 +108,7 @@ class RpcClient:
     async def _call(self, sent: Outgoing) -> Any:
         route, method = sent.route, sent.method
         timeout_s = self._timeout_s(route, method, sent.ctx)
-        async with self._within(timeout_s, f"{method.name} on {route}"):
-            reply = await self._ask(sent, timeout_s)
+        reply = await self._within(timeout_s, f"{method.name} on {route}", self._ask(sent, timeout_s))
         if reply.failure is not None:
             raise decode_failure(reply.failure, self._foreign)
         try:
@@ -118,8 +119,8 @@ class RpcClient:
     async def _cast(self, sent: Outgoing) -> None:
         timeout_s = min(self._timeout_s(sent.route, sent.method, sent.ctx), self._options.publish_timeout_s)
         request = self._request(sent)
-        async with self._within(timeout_s, f"{sent.method.name} to {sent.route}"):
-            await self._publish(sent.route, self._message(sent, request), timeout_s=timeout_s)
+        publishing = self._publish(sent.route, self._message(sent, request), timeout_s=timeout_s)
+        await self._within(timeout_s, f"{sent.method.name} to {sent.route}", publishing)
 
     async def _ask(self, sent: Outgoing, timeout_s: float) -> Reply:
         if self._replies is None:
@@ -227,14 +228,14 @@ class RpcClient:
         asked = route.timeout_s or method.timeout_s or self._options.response_timeout_s
         return asked if ctx.deadline is None else min(asked, ctx.deadline - self._clock.monotonic())
 
-    @asynccontextmanager
-    async def _within(self, timeout_s: float, what: str) -> AsyncIterator[None]:
+    async def _within(self, timeout_s: float, what: str, work: Coroutine[Any, Any, T]) -> T:
         if timeout_s <= 0:
+            work.close()
             raise Timeout(what=what, timeout_s=0)
         limit = asyncio.timeout(timeout_s)
         try:
             async with limit:
-                yield
+                return await work
         except TimeoutError as exc:
             if not limit.expired():
                 raise

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import structlog
-from structlog.contextvars import bound_contextvars
+from structlog.contextvars import bind_contextvars
 
 from common.base.clock import Clock
 from common.base.context import Context
@@ -259,17 +259,17 @@ class RpcServer:
         request = taken.request
         deadline = None if request.deadline_s is None else self._clock.monotonic() + request.deadline_s
         ctx = Context.from_dict(request.context, deadline=deadline, message_id=taken.id)
-        with bound_contextvars(request_id=ctx.request_id):
-            try:
-                bound = self._dispatcher.bind(request)
-            except Fault as exc:
-                _log.warning("request refused", server=self._name, method=request.method, reason=str(exc))
-                return await self._end(taken, Outcome(failed(request.msg_id or "", exc), exc))
-            is_early = bound.method.ack is Ack.EARLY
-            if is_early:
-                await settle(taken.delivery)
-            verdict = await self._serve_bound(taken, bound, ctx, attempts)
-            return None if is_early else verdict
+        bind_contextvars(request_id=ctx.request_id)  # of this request's task alone
+        try:
+            bound = self._dispatcher.bind(request)
+        except Fault as exc:
+            _log.warning("request refused", server=self._name, method=request.method, reason=str(exc))
+            return await self._end(taken, Outcome(failed(request.msg_id or "", exc), exc))
+        is_early = bound.method.ack is Ack.EARLY
+        if is_early:
+            await settle(taken.delivery)
+        verdict = await self._serve_bound(taken, bound, ctx, attempts)
+        return None if is_early else verdict
 
     async def _serve_bound(self, taken: _Taken, bound: Bound, ctx: Context, attempts: int) -> _Verdict:
         request = taken.request

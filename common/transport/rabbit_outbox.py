@@ -5,14 +5,14 @@ is half of what a call costs. Here frames that come up within one turn of the ev
 """
 
 import asyncio
-from collections.abc import Sequence
 
 import aiormq
+import pamqp.base
 import pamqp.frame
 from aiormq.abc import ChannelFrame
-from pamqp.body import ContentBody
-from pamqp.header import ContentHeader
 
+from common.transport.port import Message
+from common.transport.rabbit_frames import FRAME_OVERHEAD, publish_frames
 from common.transport.rabbit_link import Lost
 
 
@@ -28,9 +28,7 @@ class Outbox:
         self._frames: list[bytes] = []
         self._handing: asyncio.Task[None] | None = None
 
-    def publish(self, body: bytes, *, exchange: str, key: str, properties: aiormq.spec.Basic.Properties, mandatory: bool) -> (
-        "asyncio.Future[object]"
-    ):  # fmt: skip
+    def publish(self, message: Message) -> "asyncio.Future[object]":
         """The broker's confirm to come: a result, aiormq's PublishError for a returned message, DeliveryError for a nack.
 
         Raises Lost when the channel is closed.
@@ -38,25 +36,38 @@ class Outbox:
         channel = self.channel
         if channel.is_closed:
             raise Lost("the channel was closed")
-        channel.delivery_tag += 1
-        tag = channel.delivery_tag
-        message_id = properties.message_id = f"{tag:x}"  # by which the driver knows a returned message
+        tag = channel.delivery_tag + 1
+        message_id = f"{tag:x}"  # by which the driver knows a returned message
+        frames = publish_frames(
+            channel.number,
+            exchange=message.exchange.name if message.exchange else "",
+            key=message.key,
+            mandatory=message.mandatory,
+            body=message.body,
+            content_type=message.content_type,
+            content_encoding=message.content_encoding,
+            headers=message.headers,
+            expiration_ms=message.expiration_ms,
+            message_id=message_id,
+            frame_max=channel.max_content_size + FRAME_OVERHEAD,
+        )
+        channel.delivery_tag = tag
         confirm = channel.create_future()
         channel.confirmations[tag] = confirm
-        if mandatory:
+        if message.mandatory:
             channel.message_id_delivery_tag[message_id] = tag
             confirm.add_done_callback(lambda _: channel.message_id_delivery_tag.pop(message_id, None))
-        method = aiormq.spec.Basic.Publish(exchange=exchange, routing_key=key, mandatory=mandatory)
-        header = ContentHeader(properties=properties, body_size=len(body))
-        self.send(method, header, *_chunks(body, channel.max_content_size))
+        self._send(frames)
         return confirm
 
-    def send(self, *frames: pamqp.base.Frame | ContentHeader | ContentBody) -> None:
-        """Frames without an answer."""
-        number = self.channel.number
+    def send(self, frame: pamqp.base.Frame) -> None:
+        """A frame without an answer."""
+        self._send(pamqp.frame.marshal(frame, self.channel.number))
+
+    def _send(self, frames: bytes) -> None:
         if not self._frames:
             asyncio.get_running_loop().call_soon(self._hand_over)
-        self._frames.extend(pamqp.frame.marshal(frame, number) for frame in frames)
+        self._frames.append(frames)
 
     def _hand_over(self) -> None:
         """Give everything to the connection's writer, now or as soon as it has room."""
@@ -71,12 +82,6 @@ class Outbox:
             self.channel.write_queue.put_nowait(packed)
         except asyncio.QueueFull:
             self._handing = asyncio.ensure_future(self.channel.write_queue.put(packed))
-
-
-def _chunks(body: bytes, size: int) -> Sequence[ContentBody]:
-    if len(body) <= size:
-        return (ContentBody(body),) if body else ()
-    return [ContentBody(body[start : start + size]) for start in range(0, len(body), size)]
 
 
 class Settlements:

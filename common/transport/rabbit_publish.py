@@ -89,13 +89,7 @@ class _Lane:
         if outbox is None or outbox.channel.is_closed or (exchange is not None and exchange not in self._declared):
             outbox = await self._open(exchange)
         with watched():
-            await outbox.publish(
-                message.body,
-                exchange=exchange.name if exchange else "",
-                key=message.key,
-                properties=_properties(message),
-                mandatory=message.mandatory,
-            )
+            await outbox.publish(message)
 
     async def _open(self, exchange: Exchange | None) -> Outbox:
         async with self._lock:
@@ -117,15 +111,3 @@ class _Lane:
             (exchange,) = flipped((exchange,), exc)
             async with self._link.short_channel() as channel:
                 await declare_exchange(channel, exchange)
-
-
-def _properties(message: Message) -> aiormq.spec.Basic.Properties:
-    """Those of oslo.messaging."""
-    return aiormq.spec.Basic.Properties(
-        content_type=message.content_type,
-        content_encoding=message.content_encoding,
-        headers=dict(message.headers),
-        delivery_mode=2,
-        priority=0,
-        expiration=None if message.expiration_ms is None else str(message.expiration_ms),
-    )
