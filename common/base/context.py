@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from common.base.ids import RequestId, new_request_id
+from common.base.trace import Trace
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,6 +15,7 @@ class Context:
     deadline   this process's monotonic second after which nobody waits for the answer; None: no limit.
                It does not travel as such: the wire carries the time that is left.
     message_id   `_unique_id` of the message that brought the request here: the same again is the same work. It does not travel.
+    trace      the hop of a W3C trace that asks; it travels as `traceparent` and `tracestate`, oslo.messaging's keys for it.
     others     keys of a foreign peer's context that we do not read; they are passed on as they came, but for
                `auth_token` and `service_catalog`, which are dropped at the door.
     """
@@ -26,6 +28,7 @@ class Context:
     deadline: float | None = None
     others: Mapping[str, Any] = field(default_factory=dict)
     message_id: str | None = None
+    trace: Trace | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The keys that follow `_context_` on the wire."""
@@ -38,12 +41,19 @@ class Context:
             "project": self.project_id,
             "is_admin": self.is_admin,
             "roles": list(self.roles),
+            **self.trace_keys(),
         }
+
+    def trace_keys(self) -> dict[str, str]:
+        """`traceparent` and `tracestate`, as far as there are any."""
+        if self.trace is None:
+            return {}
+        state = {"tracestate": self.trace.state} if self.trace.state else {}
+        return {"traceparent": self.trace.traceparent, **state}
 
     @classmethod
     def from_dict(cls, keys: Mapping[str, Any], *, deadline: float | None = None, message_id: str | None = None) -> Self:
         """The context that a message carries; every key is optional, as in oslo.context."""
-        known = {"request_id", "user_id", "user", "project_id", "project", "is_admin", "roles"}
         roles = keys.get("roles")
         return cls(
             request_id=RequestId(str(keys.get("request_id") or new_request_id())),
@@ -53,7 +63,8 @@ class Context:
             roles=tuple(str(role) for role in roles) if isinstance(roles, list | tuple) else (),
             deadline=deadline,
             message_id=message_id,
-            others={key: value for key, value in keys.items() if key not in known | _NEVER_KEPT},
+            trace=Trace.parse(keys.get("traceparent"), keys.get("tracestate")),
+            others={key: value for key, value in keys.items() if key not in _NOT_OTHERS},
         )
 
     def until(self, deadline: float) -> Self:
@@ -69,4 +80,6 @@ class Context:
         return replace(self, is_admin=True)
 
 
+_KNOWN = {"request_id", "user_id", "user", "project_id", "project", "is_admin", "roles", "traceparent", "tracestate"}
 _NEVER_KEPT = {"auth_token", "service_catalog", "client_timeout"}
+_NOT_OTHERS = _KNOWN | _NEVER_KEPT

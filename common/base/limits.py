@@ -9,6 +9,9 @@ CALLS_IN_FLIGHT_MAX = 10_000
 DUPLICATES_REMEMBERED = 10_000
 """`_unique_id`s that a server remembers (oslo.messaging: 16), 100 bytes each."""
 
+ANSWERS_BYTES_MAX = 16 * 1024 * 1024
+"""Replies that a server keeps for requests that come again."""
+
 RPC_PREFETCH = 64
 """Requests that one server works on at once: oslo.messaging's executor_thread_pool_size."""
 
@@ -40,7 +43,43 @@ LIST_ROWS_MAX = 1000
 """Rows of one answer to a list request (osapi_max_limit)."""
 
 CAST_RETRY_DELAY_S = 1.0
-"""A cast that could not be begun (the database is away) waits so long before the bus gives it again."""
+"""A cast that could not be begun (the database is away) is tried again after this time, then after twice as long ..."""
+
+RPC_DELIVERY_LIMIT = 5
+"""Times that a message is begun, over all servers, before it is taken for poison."""
+
+DEAD_LETTERS_MAX = 10_000
+"""Messages of one dead-letter queue; the oldest makes room for one more."""
+
+DEAD_LETTERS_BYTES_MAX = 256 * 1024 * 1024
+"""Bytes of one dead-letter queue."""
+
+REPLY_RETRY_S = 60.0
+"""How long a reply to a queue that is missing is tried again (oslo.messaging: kombu_missing_consumer_retry_timeout)."""
+
+REPLIES_WAITING_MAX = 1000
+"""Replies of one server that wait for their queue; one more is dropped."""
+
+CANCELLATIONS_REMEMBERED = 1000
+"""Calls that were cancelled before their request arrived, and are then not begun."""
+
+INBOX_LEASE_S = 15.0
+"""A server that said nothing for so long is taken for dead by those that share an inbox with it."""
+
+INBOX_KEPT_S = 24 * 3600.0
+"""Exactly-once requests are remembered so long in the shared inbox."""
+
+ABSENCE_S = 5.0
+"""Whoever took a message a moment ago and is not there now may be on the way back, with its broker or its queue; not for longer."""
+
+ADDRESSES_REMEMBERED = 1000
+"""Addresses that a client reached."""
+
+RESEND_FIRST_S = 5.0
+"""A call of an exactly-once method without any sign of life is sent again after this time, then after twice as long ..."""
+
+RESEND_MAX_S = 30.0
+"""... and no longer than this."""
 
 FLOWS_MAX = 64
 """Flows that one process drives at once; the casts of further ones wait unacked at the broker."""

@@ -1,6 +1,7 @@
-"""The tables that both services write: services (heartbeats), flows and their journal."""
+"""The tables that both services write: services (heartbeats), flows and their journal, and the inbox."""
 
 from sqlalchemy import Boolean, Column, ForeignKey, Index, Integer, String, Table, Text, UniqueConstraint
+from sqlalchemy.dialects import mysql
 
 from common.db.model import MYSQL_TABLE, JsonText, big_id, moment, new_metadata, nova_soft_delete, timestamps
 
@@ -61,3 +62,16 @@ journal = Table(
     **MYSQL_TABLE,
 )
 """What happened to each step, in order of `id`. Rows are only added."""
+
+inbox = Table(
+    "inbox",
+    METADATA,
+    Column("id", String(255), primary_key=True),
+    Column("owner", String(255), nullable=False),
+    Column("created_at", moment(), nullable=False, index=True),
+    Column("lease_until", moment(), nullable=False),
+    Column("is_done", Boolean, nullable=False, default=False),
+    Column("body", Text().with_variant(mysql.MEDIUMTEXT(), "mysql")),
+    **MYSQL_TABLE,
+)
+"""Exactly-once requests by `_unique_id`: who began it, until when that counts without a sign of life, and the reply."""

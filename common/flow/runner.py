@@ -88,10 +88,24 @@ class Runner:
 
     async def run(self, flow: Flow[Any]) -> None:
         """Return when the flow is completed. Raises the fault that turned it back, or FlowParked."""
-        if await self._open(flow):
-            await self._drive(_Run(flow))
-        else:
+        if not await self._open(flow):
             await self._ended_before(flow)
+            return
+        driven = self._group.create_task(self._driven(flow), name=f"{flow.saga.name} {flow.id}")
+        # A caller who leaves does not leave a step half done: the flow goes on to its end without it.
+        if (fault := await asyncio.shield(driven)) is not None:
+            raise fault
+
+    async def _driven(self, flow: Flow[Any]) -> Exception | None:
+        """Returned, not raised: what ends one flow must not end the group of all."""
+        try:
+            await self._drive(_Run(flow))
+        except Fault as exc:
+            return exc
+        except Exception as exc:
+            _log.exception("flow stopped", saga=flow.saga.name, subject=flow.subject)
+            return exc
+        return None
 
     async def _ended_before(self, flow: Flow[Any]) -> None:
         """What an earlier run of the same flow came to."""
@@ -118,11 +132,8 @@ class Runner:
 
     async def _in_background(self, flow: Flow[Any]) -> None:
         try:
-            await self._drive(_Run(flow))
-        except Fault as exc:
-            _log.warning("flow ended with a fault", saga=flow.saga.name, subject=flow.subject, reason=str(exc))
-        except Exception:
-            _log.exception("flow stopped", saga=flow.saga.name, subject=flow.subject)
+            if isinstance(fault := await self._driven(flow), Fault):
+                _log.warning("flow ended with a fault", saga=flow.saga.name, subject=flow.subject, reason=str(fault))
         finally:
             self._places.release()
 

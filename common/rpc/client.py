@@ -1,31 +1,40 @@
 """Calls and casts over a transport."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 import structlog
 
 from common.base.clock import Clock
 from common.base.context import Context
-from common.base.errors import Broken, Timeout, Unavailable
+from common.base.errors import Broken, Misconfigured, Timeout, Unavailable
 from common.base.ids import new_hex
-from common.base.limits import CALLS_IN_FLIGHT_MAX
-from common.rpc.acknowledger import Acknowledger
+from common.base.limits import ABSENCE_S, ADDRESSES_REMEMBERED, CALLS_IN_FLIGHT_MAX, RESEND_FIRST_S, RESEND_MAX_S
+from common.base.retry import Retry
+from common.base.trace import Trace
 from common.rpc.contract import Method, Route
+from common.rpc.counts import Counts, Event
 from common.rpc.dispatch import InvalidArguments
+from common.rpc.middleware import ClientMiddleware, Outgoing, chained
 from common.rpc.options import RpcOptions
-from common.rpc.topology import destination, new_reply_queue
+from common.rpc.topology import cancellations, destination, new_reply_queue
+from common.rpc.waiting import NoSignOfLife, Waiting
 from common.transport.port import Closed, Consumer, Delivery, Message, Transport, Unroutable
 from common.wire.address import routing_key
 from common.wire.caller import InFlight
 from common.wire.envelope import NotAMessage
 from common.wire.failure import decode_failure
-from common.wire.messages import Reply, Request, decode_reply, encode_request
+from common.wire.messages import Reply, Request, cancellation, decode_reply, encode_request
 from common.wire.values import WrongValue, from_primitive, to_primitive
 
 _REPLIES_PREFETCH = 100
+_LOOK_AGAIN_S = 0.1
+_RESEND = Retry(first_delay_s=RESEND_FIRST_S, factor=2.0, delay_s_max=RESEND_MAX_S)
 _log = structlog.get_logger(__name__)
 
 
@@ -38,39 +47,38 @@ class UnusableReply(Broken):
 
 
 class RpcClient:
-    """Implements `common.rpc.contract.Sender`. Calls in flight share one reply queue, made at the first call."""
+    """Implements `common.rpc.contract.Sender`. Calls in flight share one reply queue, made at the first call.
 
-    def __init__(self, transport: Transport, *, options: RpcOptions, clock: Clock) -> None:
+    middleware   around every call and cast, the first one outermost
+    """
+
+    def __init__(
+        self, transport: Transport, *, options: RpcOptions, clock: Clock, middleware: Sequence[ClientMiddleware] = (),
+        counts: Counts | None = None,
+    ) -> None:  # fmt: skip
         self._transport = transport
         self._options = options
         self._clock = clock
-        self._in_flight: InFlight[asyncio.Future[Reply]] = InFlight(CALLS_IN_FLIGHT_MAX)
+        self._middleware = tuple(middleware)
+        self.counts = counts or Counts()
+        self._foreign = _modules(options.allowed_remote_exmods)
+        self._in_flight: InFlight[Waiting] = InFlight(CALLS_IN_FLIGHT_MAX)
         self._reply_queue = new_reply_queue()
         self._replies: Consumer | None = None
-        self._acks = Acknowledger(_REPLIES_PREFETCH)
+        self._reached: dict[str, None] = {}
         self._opening = asyncio.Lock()
+        self._leaving: set[asyncio.Task[None]] = set()
         self._closed = False
 
     async def call(self, route: Route, method: Method, ctx: Context, arguments: Mapping[str, Any]) -> Any:
         """The result, as the type that the contract declares."""
         if route.fanout:
             raise ValueError(f"{method.name} is a call: it wants one answer and cannot go to every server of {route.topic}")
-        timeout_s = self._timeout_s(route, method, ctx)
-        async with self._within(timeout_s, f"{method.name} on {route}"):
-            reply = await self._ask(route, method, ctx, arguments, timeout_s)
-        if reply.failure is not None:
-            raise decode_failure(reply.failure)
-        try:
-            return from_primitive(reply.result, method.result)
-        except WrongValue as exc:
-            raise UnusableReply(method=method.name, address=str(route), reason=str(exc)) from exc
+        return await self._through(self._call, Outgoing(route, method, ctx, arguments))
 
     async def cast(self, route: Route, method: Method, ctx: Context, arguments: Mapping[str, Any]) -> None:
         """Returns when the bus has the message."""
-        timeout_s = min(self._timeout_s(route, method, ctx), self._options.publish_timeout_s)
-        request = self._request(route, method, ctx, arguments)
-        async with self._within(timeout_s, f"{method.name} to {route}"):
-            await self._publish(route, request, timeout_s=timeout_s, expires=False)
+        await self._through(self._cast, Outgoing(route, method, ctx, arguments))
 
     async def listeners(self, route: Route) -> int | None:
         """How many servers listen on a route now; None when the transport cannot know."""
@@ -79,25 +87,140 @@ class RpcClient:
     async def close(self) -> None:
         """Calls still in flight end with Closed; the reply queue goes."""
         self._closed = True
-        self._in_flight_closed()
+        for waiting in self._in_flight.waiters():
+            waiting.fail(Closed(url=self._transport.url))
+        if self._leaving:
+            await asyncio.wait(self._leaving, timeout=self._options.publish_timeout_s)
         replies, self._replies = self._replies, None
         if replies is not None:
             await self._leave(replies)
 
-    async def _leave(self, replies: Consumer) -> None:
-        await replies.cancel()
-        await self._acks.close()
-        with suppress(Unavailable):  # a bus that is away: the queue expires by itself
-            await self._transport.delete_queue(self._reply_queue.name)
+    async def _through(self, work: Any, request: Outgoing) -> Any:
+        if self._middleware:
+            return await chained(self._middleware, work)(request)
+        return await work(request)
 
-    def _in_flight_closed(self) -> None:
-        for future in self._in_flight.waiters():
-            if not future.done():
-                future.set_exception(Closed(url=self._transport.url))
+    # -- sending ------------------------------------------------------------------------------------------------------
 
-    def _check_open(self) -> None:
-        if self._closed:
-            raise Closed(url=self._transport.url)
+    async def _call(self, sent: Outgoing) -> Any:
+        route, method = sent.route, sent.method
+        timeout_s = self._timeout_s(route, method, sent.ctx)
+        async with self._within(timeout_s, f"{method.name} on {route}"):
+            reply = await self._ask(sent, timeout_s)
+        if reply.failure is not None:
+            raise decode_failure(reply.failure, self._foreign)
+        try:
+            return from_primitive(reply.result, method.result)
+        except WrongValue as exc:
+            raise UnusableReply(method=method.name, address=str(route), reason=str(exc)) from exc
+
+    async def _cast(self, sent: Outgoing) -> None:
+        timeout_s = min(self._timeout_s(sent.route, sent.method, sent.ctx), self._options.publish_timeout_s)
+        request = self._request(sent)
+        async with self._within(timeout_s, f"{sent.method.name} to {sent.route}"):
+            await self._publish(sent.route, self._message(sent, request), timeout_s=timeout_s)
+
+    async def _ask(self, sent: Outgoing, timeout_s: float) -> Reply:
+        if self._replies is None:
+            await self._listen_for_replies()
+        method, route = sent.method, sent.route
+        monitor_s = route.monitor_s or method.monitor_s
+        msg_id = new_hex()
+        deadline = self._clock.monotonic() + timeout_s
+        request = self._request(sent, msg_id=msg_id, deadline_s=timeout_s, monitor_s=monitor_s)
+        waiting = Waiting(self._clock)
+        with self._in_flight.waiting(msg_id, waiting):
+            try:
+                await self._publish(route, self._message(sent, request, expires_s=timeout_s), timeout_s=timeout_s)
+                if method.once:
+                    return await self._ask_until_heard(sent, request, waiting, deadline, monitor_s)
+                return await waiting.reply(monitor_s)
+            except NoSignOfLife as exc:
+                raise Timeout(what=f"{method.name} on {route} (no sign of life)", timeout_s=monitor_s or 0) from exc
+            except asyncio.CancelledError:
+                self._tell_that_we_left(route, msg_id, deadline)
+                raise
+
+    async def _ask_until_heard(
+        self, sent: Outgoing, request: Request, waiting: Waiting, deadline: float, monitor_s: float | None
+    ) -> Reply:
+        """Repeat the request, under the same `_unique_id`, until there is an answer: some queue on its way may have been lost."""
+        repeats = 0
+        while True:
+            repeats += 1
+            if (reply := await waiting.reply_within(_RESEND.delay_s(repeats), monitor_s)) is not None:
+                return reply
+            left_s = deadline - self._clock.monotonic()
+            again = replace(request, deadline_s=left_s)
+            self.counts.add(Event.RESENT)
+            _log.info("call sent again", method=sent.method.name, address=str(sent.route))
+            with suppress(Unavailable, Unroutable):  # the next time, or the deadline
+                await self._publish(sent.route, self._message(sent, again, expires_s=left_s), timeout_s=left_s)
+
+    def _request(
+        self, sent: Outgoing, *, msg_id: str | None = None, deadline_s: float | None = None, monitor_s: float | None = None
+    ) -> Request:
+        method, ctx = sent.method, sent.ctx
+        return Request(
+            method=method.name,
+            args={name: _sendable(method, name, value) for name, value in sent.arguments.items()},
+            unique_id=new_hex(),
+            namespace=sent.route.namespace,
+            version=method.version,
+            msg_id=msg_id,
+            reply_q=self._reply_queue.name if msg_id else None,
+            monitor_timeout_s=monitor_s,
+            deadline_s=deadline_s,
+            context=replace(ctx, trace=ctx.trace.child() if ctx.trace else Trace.new()).to_dict(),
+        )
+
+    def _message(self, sent: Outgoing, request: Request, *, expires_s: float | None = None) -> Message:
+        exchange, key = destination(self._options, sent.route)
+        headers = {word: request.context[word] for word in ("traceparent", "tracestate") if word in request.context}
+        expiration_ms = None if expires_s is None else max(0, int(expires_s * 1000))
+        return Message(exchange, key, encode_request(request), mandatory=True, expiration_ms=expiration_ms, headers=headers)
+
+    async def _publish(self, route: Route, message: Message, *, timeout_s: float) -> None:
+        """The caller sets the time limit of the whole; `timeout_s` is that of one try."""
+        address = str(route)
+        patience_s = self._clock.monotonic() + ABSENCE_S if address in self._reached else 0.0
+        while True:
+            self._check_open()
+            try:
+                await self._transport.publish(message, timeout_s=timeout_s)
+            except Unroutable as exc:
+                if self._clock.monotonic() >= patience_s:
+                    self._reached.pop(address, None)
+                    exchange = message.exchange.name if message.exchange else ""
+                    raise NobodyListens(address=address, exchange=exchange) from exc
+            else:
+                self._note_reached(address)
+                return
+            await self._clock.sleep(_LOOK_AGAIN_S)
+
+    def _note_reached(self, address: str) -> None:
+        if address not in self._reached:
+            self._reached[address] = None
+            if len(self._reached) > ADDRESSES_REMEMBERED:
+                del self._reached[next(iter(self._reached))]
+
+    def _tell_that_we_left(self, route: Route, msg_id: str, deadline: float) -> None:
+        """Servers of our own kind end the handler. Whoever is at its deadline need not be told: so is the server."""
+        if self._closed or self._clock.monotonic() >= deadline:
+            return
+        body = cancellation(msg_id, unique_id=new_hex())
+        message = Message(cancellations(route.topic), "", body, expiration_ms=int((deadline - self._clock.monotonic()) * 1000))
+        task = asyncio.get_running_loop().create_task(self._send_cancellation(message), name=f"leaves {route}")
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
+
+    async def _send_cancellation(self, message: Message) -> None:
+        try:
+            await self._transport.publish(message, timeout_s=self._options.publish_timeout_s)
+        except Unavailable as exc:
+            _log.debug("server not told that its caller left", reason=str(exc))
+
+    # -- time ---------------------------------------------------------------------------------------------------------
 
     def _timeout_s(self, route: Route, method: Method, ctx: Context) -> float:
         asked = route.timeout_s or method.timeout_s or self._options.response_timeout_s
@@ -107,77 +230,73 @@ class RpcClient:
     async def _within(self, timeout_s: float, what: str) -> AsyncIterator[None]:
         if timeout_s <= 0:
             raise Timeout(what=what, timeout_s=0)
+        limit = asyncio.timeout(timeout_s)
         try:
-            async with asyncio.timeout(timeout_s):
+            async with limit:
                 yield
         except TimeoutError as exc:
+            if not limit.expired():
+                raise
             raise Timeout(what=what, timeout_s=timeout_s) from exc
 
-    async def _ask(self, route: Route, method: Method, ctx: Context, arguments: Mapping[str, Any], timeout_s: float) -> Reply:
-        await self._listen_for_replies()
-        msg_id = new_hex()
-        request = self._request(route, method, ctx, arguments, msg_id=msg_id, deadline_s=timeout_s)
-        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        with self._in_flight.waiting(msg_id, future):
-            await self._publish(route, request, timeout_s=timeout_s, expires=True)
-            return await future
-
-    def _request(
-        self, route: Route, method: Method, ctx: Context, arguments: Mapping[str, Any], *, msg_id: str | None = None,
-        deadline_s: float | None = None,
-    ) -> Request:  # fmt: skip
-        return Request(
-            method=method.name,
-            args={name: _sendable(method, name, value) for name, value in arguments.items()},
-            unique_id=new_hex(),
-            namespace=route.namespace,
-            version=method.version,
-            msg_id=msg_id,
-            reply_q=self._reply_queue.name if msg_id else None,
-            deadline_s=deadline_s,
-            context=ctx.to_dict(),
-        )
-
-    async def _publish(self, route: Route, request: Request, *, timeout_s: float, expires: bool) -> None:
-        self._check_open()
-        exchange, key = destination(self._options, route)
-        message = Message(
-            exchange, key, encode_request(request), mandatory=True, expiration_ms=int(timeout_s * 1000) if expires else None
-        )
-        try:
-            await self._transport.publish(message, timeout_s=timeout_s)
-        except Unroutable as exc:
-            raise NobodyListens(address=str(route), exchange=exchange.name) from exc
+    # -- replies ------------------------------------------------------------------------------------------------------
 
     async def _listen_for_replies(self) -> None:
-        if self._replies is None:
-            async with self._opening:
+        async with self._opening:
+            self._check_open()
+            if self._replies is not None:
+                return
+            replies = await self._transport.consume(
+                self._reply_queue, prefetch=_REPLIES_PREFETCH, on_delivery=self._on_reply, on_remade=self._on_queue_lost
+            )
+            try:
                 self._check_open()
-                if self._replies is None:
-                    replies = await self._transport.consume(
-                        self._reply_queue, prefetch=_REPLIES_PREFETCH, on_delivery=self._on_reply
-                    )
-                    try:
-                        self._check_open()
-                    except Closed:
-                        await self._leave(replies)
-                        raise
-                    self._replies = replies
+            except Closed:
+                await self._leave(replies)
+                raise
+            self._replies = replies
 
     def _on_reply(self, delivery: Delivery) -> None:
-        self._acks.ack(delivery)
+        delivery.ack_soon()
         try:
             reply = decode_reply(delivery.body)
         except NotAMessage as exc:
             _log.warning("reply dropped", reason=str(exc))
+            self.counts.add(Event.REFUSED, exc.kind)
             return
-        future = self._in_flight.claim(reply)
-        if future is not None and not future.done():
-            future.set_result(reply)
+        waiting = self._in_flight.claim(reply)
+        if waiting is None:
+            self.counts.add(Event.REPLY_ORPHAN)
+        else:
+            waiting.take(reply)
+
+    def _on_queue_lost(self) -> None:
+        """The broker lost our queue, and perhaps the requests too: whoever may repeat a call does so now."""
+        waiting = self._in_flight.waiters()
+        _log.warning("reply queue was lost with what waited in it", queue=self._reply_queue.name, calls=len(waiting))
+        for each in waiting:
+            each.hurry()
+
+    async def _leave(self, replies: Consumer) -> None:
+        await replies.cancel()
+        with suppress(Unavailable):  # a bus that is away: the queue expires by itself
+            await self._transport.delete_queue(self._reply_queue.name)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise Closed(url=self._transport.url)
 
 
 def _sendable(method: Method, name: str, value: Any) -> Any:
     try:
-        return to_primitive(value)
+        return to_primitive(value, method.parameters.get(name, Any))
     except WrongValue as exc:
         raise InvalidArguments(method=method.name, reason=f"argument {name}: {exc}") from exc
+
+
+def _modules(names: Sequence[str]) -> Mapping[str, ModuleType]:
+    """The modules that an operator or author allowed. Raises Misconfigured for one that cannot be imported."""
+    try:
+        return {name: import_module(name) for name in names}
+    except ImportError as exc:
+        raise Misconfigured(reason=f"allowed_remote_exmods: {exc}") from exc

@@ -20,6 +20,7 @@ from functools import cache
 from typing import Any, ClassVar, Concatenate, ParamSpec, Protocol, Self, TypeVar, cast as typing_cast, get_type_hints
 
 from common.base.context import Context
+from common.base.errors import Broken
 from common.base.version import serves
 
 P = ParamSpec("P")
@@ -35,13 +36,26 @@ class Kind(StrEnum):
     CAST = "cast"
 
 
+class Ack(StrEnum):
+    """When a server tells the bus that it is done with a request."""
+
+    LATE = "late"
+    """When the method has returned: a request whose server died goes to another one. The method may begin twice."""
+    EARLY = "early"
+    """Before the method begins, as oslo.messaging does: it begins at most once, and is lost with its server."""
+
+
 @dataclass(frozen=True, slots=True)
 class Marked:
     """What @call and @cast note on a method."""
 
     kind: Kind
-    since: str | None
-    timeout_s: float | None
+    since: str | None = None
+    timeout_s: float | None = None
+    monitor_s: float | None = None
+    once: bool = False
+    ack: Ack = Ack.LATE
+    raises: tuple[type[Exception], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +64,10 @@ class Method:
 
     parameters   name -> type of every keyword argument; `optional` are those with a default
     timeout_s    how long a caller waits when neither it nor the context says; None: rpc_response_timeout
+    monitor_s    a caller gives up when the server gives no sign of life for so long (call_monitor_timeout); None: it waits
+    once         executed exactly once, see `call`
+    ack          when the request is settled
+    raises       exceptions, other than faults, that belong to the contract: the caller is told of them in their own words
     """
 
     name: str
@@ -59,6 +77,10 @@ class Method:
     optional: frozenset[str]
     result: Any
     timeout_s: float | None = None
+    monitor_s: float | None = None
+    once: bool = False
+    ack: Ack = Ack.LATE
+    raises: tuple[type[Exception], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +90,8 @@ class Route:
     exchange   the control exchange; None: the one of the process's options
     server     one server of the topic; None: any
     fanout     all servers of the topic; wins over `server`
+    version_cap         the newest version that may be sent; None: any
+    legacy_namespaces   further namespaces under which a server still takes the contract's messages
     """
 
     topic: str
@@ -77,6 +101,9 @@ class Route:
     server: str | None = None
     fanout: bool = False
     timeout_s: float | None = None
+    monitor_s: float | None = None
+    version_cap: str | None = None
+    legacy_namespaces: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.topic}.*" if self.fanout else f"{self.topic}.{self.server}" if self.server else self.topic
@@ -94,14 +121,26 @@ class Sender(Protocol):
         ...
 
 
-def call(*, since: str | None = None, timeout_s: float | None = None) -> Callable[[RpcMethod[S, P, R]], RpcMethod[S, P, R]]:
-    """A method whose caller waits for its result. `since`: the contract's version that brought it."""
-    return _marking(Marked(Kind.CALL, since, timeout_s))
+def call(
+    *, since: str | None = None, timeout_s: float | None = None, monitor_s: float | None = None, once: bool = False,
+    ack: Ack = Ack.LATE, raises: tuple[type[Exception], ...] = (),
+) -> Callable[[RpcMethod[S, P, R]], RpcMethod[S, P, R]]:  # fmt: skip
+    """A method whose caller waits for its result.
+
+    since   the contract's version that brought it
+    once    exactly once: the caller repeats the request until it hears something, and the servers' inbox lets one of them
+            execute it; the rest get its answer. If that server dies on the way the caller gets `OutcomeUnknown`. Servers in
+            several processes need an inbox that they share.
+    The other words are those of `Method`.
+    """
+    return _marking(Marked(Kind.CALL, since, timeout_s, monitor_s, once, ack, raises))
 
 
-def cast(*, since: str | None = None) -> Callable[[RpcMethod[S, P, R]], RpcMethod[S, P, R]]:
-    """A method whose caller goes on once the bus has the message."""
-    return _marking(Marked(Kind.CAST, since, None))
+def cast(
+    *, since: str | None = None, once: bool = False, ack: Ack = Ack.LATE
+) -> Callable[[RpcMethod[S, P, R]], RpcMethod[S, P, R]]:
+    """A method whose caller goes on once the bus has the message. Words as for `call`."""
+    return _marking(Marked(Kind.CAST, since, once=once, ack=ack))
 
 
 def _marking(mark: Marked) -> Callable[[RpcMethod[S, P, R]], RpcMethod[S, P, R]]:
@@ -113,24 +152,33 @@ def _marking(mark: Marked) -> Callable[[RpcMethod[S, P, R]], RpcMethod[S, P, R]]
 
 
 class Contract(Protocol):
-    """Base of every contract. Class keywords: topic, version, and where needed namespace and exchange."""
+    """Base of every contract. Class keywords: topic, version, and where needed namespace, legacy_namespaces and exchange."""
 
     __rpc_route__: ClassVar[Route] = Route(topic="", version="1.0")
     __rpc_sender__: ClassVar[Sender | None] = None
 
     def __init_subclass__(
         cls, *, topic: str | None = None, version: str | None = None, namespace: str | None = None,
-        exchange: str | None = None, **kwargs: Any,
+        exchange: str | None = None, legacy_namespaces: tuple[str, ...] = (), **kwargs: Any,
     ) -> None:  # fmt: skip
         super().__init_subclass__(**kwargs)
         if topic is not None:
-            cls.__rpc_route__ = Route(topic=topic, version=version or "1.0", namespace=namespace, exchange=exchange)
+            cls.__rpc_route__ = Route(
+                topic=topic,
+                version=version or "1.0",
+                namespace=namespace,
+                exchange=exchange,
+                legacy_namespaces=legacy_namespaces,
+            )
             cls.__rpc_contract__ = cls  # type: ignore[attr-defined]  # the class that the methods are read from
 
     @classmethod
-    def over(cls, sender: Sender, *, exchange: str | None = None) -> Self:
-        """A client: an object with the contract's methods that sends them over `sender`."""
-        route = cls.__rpc_route__
+    def over(cls, sender: Sender, *, exchange: str | None = None, version_cap: str | None = None) -> Self:
+        """A client: an object with the contract's methods that sends them over `sender`.
+
+        version_cap   the newest version that all servers understand: a newer method raises RPCVersionCapError and sends nothing
+        """
+        route = replace(cls.__rpc_route__, version_cap=version_cap)
         return typing_cast(Self, _client_class(cls)(sender, replace(route, exchange=exchange or route.exchange)))
 
     def on(self, server: str, *, topic: str | None = None) -> Self:
@@ -145,8 +193,23 @@ class Contract(Protocol):
         """The same client with another timeout for its calls."""
         return _readdressed(self, timeout_s=timeout_s)
 
+    def monitored(self, monitor_s: float) -> Self:
+        """The same client that gives up a call when its server gives no sign of life for `monitor_s` seconds."""
+        return _readdressed(self, monitor_s=monitor_s)
+
+    def can_send_version(self, version: str) -> bool:
+        """True when the version cap of this client lets messages of `version` out."""
+        cap = _route_of(self).version_cap
+        return cap is None or serves(cap, version)
+
 
 C = TypeVar("C", bound=Contract)
+
+
+class RPCVersionCapError(Broken):
+    """Requested message version, {version} is incompatible: {method} needs it, and {address} is capped at {version_cap}."""
+
+    wire = ("oslo_messaging.rpc.client", "RPCVersionCapError")
 
 
 class ClientBase:
@@ -158,10 +221,15 @@ class ClientBase:
 
 
 def _readdressed(client: C, **changes: Any) -> C:
-    base: object = client
-    if not isinstance(base, ClientBase):
+    route = replace(_route_of(client), **changes)
+    base = typing_cast(ClientBase, client)
+    return typing_cast(C, type(base)(base.rpc_sender, route))
+
+
+def _route_of(client: object) -> Route:
+    if not isinstance(client, ClientBase):
         raise TypeError(f"{type(client).__name__} is a server; only a client made by over() can be addressed")
-    return typing_cast(C, type(base)(base.rpc_sender, replace(base.rpc_route, **changes)))
+    return client.rpc_route
 
 
 @cache
@@ -173,12 +241,19 @@ def _client_class(contract: type[Contract]) -> type[Any]:
 def _sending(method: Method) -> Callable[..., Awaitable[Any]]:
     async def send(self: ClientBase, ctx: Context, **arguments: Any) -> Any:
         _check_arguments(method, arguments)
+        _check_cap(self.rpc_route, method)
         if method.kind is Kind.CALL:
             return await self.rpc_sender.call(self.rpc_route, method, ctx, arguments)
         return await self.rpc_sender.cast(self.rpc_route, method, ctx, arguments)
 
     send.__name__ = method.name
     return send
+
+
+def _check_cap(route: Route, method: Method) -> None:
+    cap = route.version_cap
+    if cap is not None and not serves(cap, method.version):
+        raise RPCVersionCapError(version=method.version, version_cap=cap, method=method.name, address=str(route))
 
 
 def _check_arguments(method: Method, arguments: Mapping[str, Any]) -> None:
@@ -226,4 +301,8 @@ def _method(contract: type[Contract], function: Callable[..., Any], mark: Marked
         optional=frozenset(parameter.name for parameter in parameters if parameter.default is not parameter.empty),
         result=hints.get("return"),
         timeout_s=mark.timeout_s,
+        monitor_s=mark.monitor_s,
+        once=mark.once,
+        ack=mark.ack,
+        raises=mark.raises,
     )

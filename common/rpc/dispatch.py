@@ -3,12 +3,12 @@
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, cast as typing_cast
 
 from common.base.context import Context
 from common.base.errors import Invalid
 from common.base.version import serves
-from common.rpc.contract import Contract, Method, contract_of, methods_of
+from common.rpc.contract import Contract, Method, call, contract_of, methods_of
 from common.wire.failure import NoSuchMethod, UnsupportedVersion
 from common.wire.messages import Request
 from common.wire.values import WrongValue, from_primitive
@@ -16,6 +16,10 @@ from common.wire.values import WrongValue, from_primitive
 
 class InvalidArguments(Invalid):
     """{method}: {reason}"""
+
+
+PING = "oslo_rpc_server_ping"
+"""Method that every server answers when rpc_ping_enabled is set (oslo_messaging/rpc/server.py, PingEndpoint)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,29 +30,79 @@ class Bound:
     run: Callable[[Context], Awaitable[Any]]
 
 
-class Dispatcher:
-    """The endpoints of one server. Raises TypeError for an object that leaves a method of its contract out."""
+class Served(Protocol):
+    """An endpoint that is no contract's: it says itself what it serves."""
 
-    def __init__(self, endpoints: Sequence[object]) -> None:
-        self._endpoints = [(endpoint, contract_of(endpoint)) for endpoint in endpoints]
-        for endpoint, contract in self._endpoints:
-            _check_complete(endpoint, contract)
+    def serves(self, namespace: str | None, version: str) -> bool:
+        """True when requests of that namespace and version are for it."""
+        ...
+
+    def bound(self, method: str, args: Mapping[str, Any]) -> Bound | None:
+        """The method with its arguments; None when it has none of that name. Raises InvalidArguments."""
+        ...
+
+
+class Dispatcher:
+    """The endpoints of one server, asked in their order. Raises TypeError for an object that leaves a method of its contract out.
+
+    ping   whether `oslo_rpc_server_ping` is answered
+    """
+
+    def __init__(self, endpoints: Sequence[object], *, ping: bool = False) -> None:
+        self._endpoints: list[Served] = [
+            typing_cast(Served, endpoint) if is_served(endpoint) else ContractEndpoint(endpoint) for endpoint in endpoints
+        ]
+        if ping:
+            self._endpoints.append(ContractEndpoint(_Pong()))
+        contracts = (each.contract for each in self._endpoints if isinstance(each, ContractEndpoint))
+        self.topic = next((contract.__rpc_route__.topic for contract in contracts), "")
+        """The topic of the first contract: that of the dead letters, whatever further topics it is served on."""
 
     def bind(self, request: Request) -> Bound:
         """Raises UnsupportedVersion, NoSuchMethod, InvalidArguments, with oslo.messaging's identities."""
         version = request.version or "1.0"
-        compatible = [
-            (endpoint, contract)
-            for endpoint, contract in self._endpoints
-            if contract.__rpc_route__.namespace == request.namespace and _serves(contract.__rpc_route__.version, version)
-        ]
+        compatible = [endpoint for endpoint in self._endpoints if endpoint.serves(request.namespace, version)]
         if not compatible:
             raise UnsupportedVersion(version=version, method=request.method)
-        for endpoint, contract in compatible:
-            method = methods_of(contract).get(request.method)
-            if method is not None:
-                return _bound(endpoint, method, request.args)
+        for endpoint in compatible:
+            if (bound := endpoint.bound(request.method, request.args)) is not None:
+                return bound
         raise NoSuchMethod(method=request.method)
+
+
+def is_served(endpoint: object) -> bool:
+    """True for an endpoint that implements `Served`."""
+    return not hasattr(type(endpoint), "__rpc_contract__") and callable(getattr(endpoint, "serves", None))
+
+
+class ContractEndpoint:
+    """Implements `Served` for an object that implements a contract."""
+
+    def __init__(self, endpoint: object) -> None:
+        self._endpoint = endpoint
+        self.contract = contract_of(endpoint)
+        route = self.contract.__rpc_route__
+        self._version = route.version
+        self._namespaces = {route.namespace, *route.legacy_namespaces}
+        self._methods = methods_of(self.contract)
+        _check_complete(endpoint, self.contract)
+
+    def serves(self, namespace: str | None, version: str) -> bool:
+        return namespace in self._namespaces and _serves(self._version, version)
+
+    def bound(self, method: str, args: Mapping[str, Any]) -> Bound | None:
+        found = self._methods.get(method)
+        return None if found is None else _bound(self._endpoint, found, args)
+
+
+class _Ping(Contract, Protocol, topic="", version="1.0"):
+    @call()
+    async def oslo_rpc_server_ping(self, ctx: Context) -> str: ...
+
+
+class _Pong(_Ping):
+    async def oslo_rpc_server_ping(self, ctx: Context) -> str:  # noqa: ARG002 - anybody may ask
+        return "pong"
 
 
 def _check_complete(endpoint: object, contract: type[Contract]) -> None:

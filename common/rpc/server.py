@@ -1,15 +1,17 @@
 """A server: takes requests of one topic from the bus, runs the endpoint, replies, and settles the delivery last.
 
 A delivery is acked when its handler has returned: for a cast that starts a flow this is when the flow's intent is durable. If the
-process dies before, the bus gives the request to the next server. oslo.messaging acks first and loses it.
+process dies before, the bus gives the request to the next server. oslo.messaging acks first and loses it; a method declared with
+`ack=Ack.EARLY` does the same.
 """
 
 import asyncio
-import logging
-import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import asynccontextmanager, suppress
 from contextvars import copy_context
+from dataclasses import dataclass
+from enum import Enum, auto
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -21,42 +23,83 @@ from common.base.context import Context
 from common.base.errors import Broken, Fault, Unavailable
 from common.base.ids import new_hex
 from common.base.limits import CAST_RETRY_DELAY_S, DRAIN_TIMEOUT_S, PUBLISH_TIMEOUT_S
-from common.host.locks import KeyedLocks
+from common.rpc.callers import CallerLeft, Callers
+from common.rpc.contract import Ack
+from common.rpc.counts import Counts, Event
+from common.rpc.dead_letters import ATTEMPTS, Morgue, attempts_of, is_counted, requeues_of
 from common.rpc.dispatch import Bound, Dispatcher
+from common.rpc.inbox import Inbox
+from common.rpc.middleware import ServerMiddleware
+from common.rpc.once import RENEW_S, Once
 from common.rpc.options import RpcOptions
+from common.rpc.replies import Replier, failed
 from common.rpc.topology import server_queues
-from common.transport.port import Consumer, Delivery, Message, MessageTooLarge, Transport, Unroutable
-from common.wire.callee import Duplicates
+from common.rpc.work import Outcome, Work, beating
+from common.transport.port import Consumer, Delivery, Message, Transport
+from common.wire.callee import Answers
 from common.wire.envelope import NotAMessage
-from common.wire.failure import encode_failure
-from common.wire.messages import Reply, Request, decode_request, encode_reply
-from common.wire.values import to_primitive
+from common.wire.messages import Request, cancelled_call, decode_request
 
+_BEAT_S_MIN = 0.1
 _log = structlog.get_logger(__name__)
 
 
-class InternalError(Broken):
-    """{method} failed in a way nobody foresaw ({kind}); the log of {server} has the traceback"""
+class PoisonMessage(Broken):
+    """{method} was begun {attempts} times and never ended; the last server that tried is {server}. It lies in the dead-letter queue."""
 
-    code = 500
+
+class _Verdict(Enum):
+    ACK = auto()
+    GIVE_BACK = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """A request with the delivery that brought it and the queue that it lay in."""
+
+    request: Request
+    delivery: Delivery
+    queue: str
+
+    @property
+    def id(self) -> str | None:
+        """What makes it the same piece of work as another one."""
+        headers, unique_id = self.delivery.headers, self.request.unique_id
+        if not headers or unique_id is None or not (requeues := requeues_of(headers)):
+            return unique_id
+        return f"{unique_id}#{requeues}"
 
 
 class RpcServer:
-    """Serves `endpoints` as `server` on `topic`. `async with` starts and drains it."""
+    """Serves `endpoints` as `server` on `topic`. `async with` starts and drains it.
+
+    inbox        what this server shares with others to execute exactly-once methods once; None: it is the only one
+    middleware   around every endpoint, the first one outermost
+    """
 
     def __init__(
         self, transport: Transport, endpoints: Sequence[object], *, topic: str, server: str, exchange: str | None,
-        options: RpcOptions, clock: Clock, grace_s: float = DRAIN_TIMEOUT_S,
+        options: RpcOptions, clock: Clock, grace_s: float = DRAIN_TIMEOUT_S, inbox: Inbox | None = None,
+        middleware: Sequence[ServerMiddleware] = (), counts: Counts | None = None,
     ) -> None:  # fmt: skip
         self._transport = transport
-        self._dispatcher = Dispatcher(endpoints)
+        self._dispatcher = Dispatcher(endpoints, ping=options.ping_enabled)
         self._queues = server_queues(options, exchange=exchange, topic=topic, server=server)
         self._name = f"{topic}.{server}"
         self._options = options
         self._clock = clock
         self._grace_s = grace_s
-        self._duplicates = Duplicates(options.duplicates_remembered)
-        self._at_work = KeyedLocks()
+        self._once = None if inbox is None else Once(inbox, server=self._name, clock=clock)
+        self.counts = counts or Counts()
+        self._replier = Replier(transport, server=self._name, clock=clock, counts=self.counts, retry_s=options.reply_retry_s)
+        self._morgue = Morgue(transport, topic=self._dispatcher.topic or topic, server=self._name, clock=clock)
+        self._work = Work(
+            server=self._name, clock=clock, counts=self.counts, middleware=middleware, delivery_limit=options.delivery_limit
+        )
+        self._answers = Answers(options.duplicates_remembered, options.answers_bytes)
+        self._places = asyncio.Semaphore(options.prefetch)
+        self._at_work: dict[str, asyncio.Future[None]] = {}
+        self._callers = Callers()
         self._consumers: list[Consumer] = []
         self._running: set[asyncio.Task[None]] = set()
         # A transport may call us in its publisher's context; what a request logs must not carry the caller's words.
@@ -65,8 +108,9 @@ class RpcServer:
     async def __aenter__(self) -> Self:
         try:
             for queue in self._queues:
+                on_delivery = partial(self._on_delivery, queue=queue.name)
                 self._consumers.append(
-                    await self._transport.consume(queue, prefetch=self._options.prefetch, on_delivery=self._on_delivery)
+                    await self._transport.consume(queue, prefetch=self._options.prefetch, on_delivery=on_delivery)
                 )
         except BaseException:
             await self.drain()
@@ -83,109 +127,226 @@ class RpcServer:
         consumers, self._consumers = self._consumers, []
         for consumer in consumers:
             await consumer.cancel()
+        for task in tuple(self._work.pausing):
+            task.cancel()
         if self._running:
             _, late = await asyncio.wait(self._running, timeout=self._grace_s)
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
+        await self._replier.close()
         if consumers:
             with suppress(Unavailable):  # a bus that is away: the queue expires by itself
                 await self._transport.delete_queue(self._queues[-1].name)
 
-    def _on_delivery(self, delivery: Delivery) -> None:
-        task = asyncio.get_running_loop().create_task(
-            self._handle(delivery), name=f"rpc {self._name}", context=self._context.copy()
-        )
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
+    # -- deliveries ---------------------------------------------------------------------------------------------------
 
-    async def _handle(self, delivery: Delivery) -> None:
+    def _on_delivery(self, delivery: Delivery, queue: str = "") -> None:
         try:
             request = decode_request(delivery.body)
         except NotAMessage as exc:
-            _log.warning("message refused", server=self._name, reason=str(exc))
-            await _settle(delivery, ack=False)
+            self._spawn(self._refuse(delivery, queue, exc))
             return
+        if (msg_id := cancelled_call(request)) is not None:
+            self._callers.leave(msg_id)
+            self._spawn(settle(delivery))
+            return
+        self._spawn(self._handle(_Taken(request, delivery, queue)))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work, name=f"rpc {self._name}", context=self._context.copy())
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+
+    async def _refuse(self, delivery: Delivery, queue: str, error: NotAMessage) -> None:
+        """What cannot be read is kept for a person, unless it is too large to be kept."""
+        self.counts.add(Event.REFUSED, error.kind)
+        _log.warning("message refused", server=self._name, reason=str(error))
+        if error.kind == "size":
+            await settle(delivery, ack=False)
+        elif await self._is_kept(delivery, queue, error, attempts=1):
+            await settle(delivery)
+
+    async def _handle(self, taken: _Taken) -> None:
+        delivery = taken.delivery
         try:
-            # A copy that the bus gives while we are at it waits for the end: it is all that is left of the request when the
-            # connection of the first one is gone, and the first one is not done in the end.
-            async with self._at_work.hold(request.unique_id or new_hex()):
-                is_done = await self._serve_once(request)
+            async with self._alone(taken.id or new_hex()):
+                verdict = await self._serve_once(taken)
         except asyncio.CancelledError:
-            self._duplicates.forget(request.unique_id)
-            await asyncio.shield(_settle(delivery, ack=False, requeue=True))
+            await asyncio.shield(settle(delivery, ack=False, requeue=True))
             raise
-        await _settle(delivery, ack=is_done, requeue=not is_done)
+        if verdict is not None:
+            await settle(delivery, ack=verdict is _Verdict.ACK, requeue=verdict is _Verdict.GIVE_BACK)
 
-    async def _serve_once(self, request: Request) -> bool:
-        """False: the bus shall give the request again."""
-        if self._duplicates.seen(request.unique_id):
-            _log.info("duplicate dropped", server=self._name, method=request.method)
-            return True
-        is_done = await self._serve(request)
-        if not is_done:
-            await self._clock.sleep(CAST_RETRY_DELAY_S)
-            self._duplicates.forget(request.unique_id)
-        return is_done
+    @asynccontextmanager
+    async def _alone(self, key: str) -> AsyncIterator[None]:
+        """A copy that the bus gives while we are at it waits for the end: it is all that is left of the request when the
+        connection of the first one is gone, and the first one is not done in the end.
+        """
+        while (first := self._at_work.get(key)) is not None:
+            await asyncio.wait([first])
+        ended = self._at_work[key] = asyncio.get_running_loop().create_future()
+        try:
+            yield
+        finally:
+            del self._at_work[key]
+            ended.set_result(None)
 
-    async def _serve(self, request: Request) -> bool:
-        """False: a cast could not be begun for now (the database is away), and must not be lost."""
+    # -- one request --------------------------------------------------------------------------------------------------
+
+    async def _serve_once(self, taken: _Taken) -> _Verdict | None:
+        """What becomes of the delivery; None: it is settled already."""
+        request, headers = taken.request, taken.delivery.headers
+        if (answer := self._answers.recall(taken.id)) is not None:
+            return await self._repeat(request, answer.body)
+        if self._callers.has_left(request.msg_id):
+            self.counts.add(Event.CANCELLED, "before it began")
+            return _Verdict.ACK
+        attempts = attempts_of(headers) if headers else 0
+        if taken.delivery.redelivered:
+            self.counts.add(Event.REDELIVERED)
+            if not is_counted(headers):
+                attempts += 1
+                if attempts < self._options.delivery_limit:
+                    return await self._again(taken, attempts)
+        if attempts >= self._options.delivery_limit:
+            return await self._give_up(taken, PoisonMessage(method=request.method, attempts=attempts, server=self._name), attempts)
+        async with self._places:
+            return await self._serve(taken, attempts)
+
+    async def _repeat(self, request: Request, body: bytes | None) -> _Verdict:
+        _log.info("duplicate dropped", server=self._name, method=request.method)
+        self.counts.add(Event.DUPLICATE)
+        if body is not None:
+            await self._replier.send(request, body)
+        return _Verdict.ACK
+
+    async def _again(self, taken: _Taken, attempts: int) -> _Verdict:
+        """Note on the message that a server died or left while it had it: the broker itself only says "redelivered".
+
+        A copy with the new count takes its place. Should this process die in between there are two, which is harmless.
+        """
+        delivery, left_s = taken.delivery, taken.request.deadline_s
+        copy = Message(
+            None,
+            taken.queue,
+            delivery.body,
+            expiration_ms=None if left_s is None else max(0, int(left_s * 1000)),
+            headers={**delivery.headers, ATTEMPTS: attempts},
+            content_type=delivery.content_type or "application/json",
+        )
+        try:
+            await self._transport.publish(copy, timeout_s=PUBLISH_TIMEOUT_S)
+        except Unavailable:
+            return _Verdict.GIVE_BACK
+        return _Verdict.ACK
+
+    async def _serve(self, taken: _Taken, attempts: int) -> _Verdict | None:
+        request = taken.request
         deadline = None if request.deadline_s is None else self._clock.monotonic() + request.deadline_s
-        ctx = Context.from_dict(request.context, deadline=deadline, message_id=request.unique_id)
-        started = time.perf_counter()
+        ctx = Context.from_dict(request.context, deadline=deadline, message_id=taken.id)
         with bound_contextvars(request_id=ctx.request_id):
-            reply = await self._reply_to(request, ctx)
-            _log.debug("served", server=self._name, method=request.method, ms=round((time.perf_counter() - started) * 1000, 1))
-            if request.is_call and reply is not None:
-                await self._send(request, reply)
-        return reply is not None
+            try:
+                bound = self._dispatcher.bind(request)
+            except Fault as exc:
+                _log.warning("request refused", server=self._name, method=request.method, reason=str(exc))
+                return await self._end(taken, Outcome(failed(request.msg_id or "", exc), exc))
+            is_early = bound.method.ack is Ack.EARLY
+            if is_early:
+                await settle(taken.delivery)
+            verdict = await self._serve_bound(taken, bound, ctx, attempts)
+            return None if is_early else verdict
 
-    async def _reply_to(self, request: Request, ctx: Context) -> bytes | None:
-        """The reply's body; what cannot be written as JSON is an error too. None: a cast that must be tried again."""
-        msg_id = request.msg_id or ""
+    async def _serve_bound(self, taken: _Taken, bound: Bound, ctx: Context, attempts: int) -> _Verdict:
+        request = taken.request
+        once = self._once if bound.method.once and taken.id else None
+        if once is None:
+            return await self._end(taken, await self._done(request, bound, ctx, attempts, None))
+        message_id = taken.id or ""
+        if (found := await once.begin(message_id, request)) is not None:
+            self.counts.add(Event.DUPLICATE)
+            return await self._end(taken, found)
+        outcome = await self._done(request, bound, ctx, attempts, once)
+        await once.finish(message_id, outcome.reply)
+        return await self._end(taken, outcome)
+
+    async def _done(self, request: Request, bound: Bound, ctx: Context, attempts: int, once: Once | None) -> Outcome:
+        work = self._work.do(request, bound, ctx, attempts=attempts)
+        if once is None and not request.monitor_timeout_s and not request.is_call:
+            return await work
+        async with self._signs_of_life(request, once, ctx.message_id):
+            if request.msg_id is None or request.deadline_s is None:  # only our own peers say that they leave
+                return await work
+            try:
+                return await self._callers.run(request.msg_id, work)
+            except CallerLeft:
+                _log.info("call cancelled by its caller", server=self._name, method=request.method)
+                self.counts.add(Event.CANCELLED, "while it ran")
+                return Outcome()
+
+    async def _end(self, taken: _Taken, outcome: Outcome) -> _Verdict:
+        """Record what came of it, tell the caller, and keep what failed without one."""
+        request = taken.request
+        error = None if request.is_call else outcome.error
+        if error is not None and not await self._is_kept(taken.delivery, taken.queue, error, attempts=outcome.attempts):
+            return _Verdict.GIVE_BACK
+        self._answers.record(taken.id, outcome.reply)
+        if outcome.reply is not None:
+            await self._replier.send(request, outcome.reply)
+        return _Verdict.ACK
+
+    async def _give_up(self, taken: _Taken, error: Broken, attempts: int) -> _Verdict:
+        if not await self._is_kept(taken.delivery, taken.queue, error, attempts=attempts):
+            return _Verdict.GIVE_BACK
+        _log.error("poison message", server=self._name, method=taken.request.method, reason=str(error))
+        if taken.request.is_call:
+            await self._replier.send(taken.request, failed(taken.request.msg_id or "", error))
+        return _Verdict.ACK
+
+    async def _is_kept(self, delivery: Delivery, queue: str, error: Exception, *, attempts: int) -> bool:
+        """True when the dead-letter queue has it. If the bus does not take it now, the message itself goes back, a little later."""
         try:
-            bound = self._dispatcher.bind(request)
-            result = to_primitive(await _run(bound, ctx))
-            return encode_reply(Reply(msg_id, result=result, unique_id=new_hex()))
+            await self._morgue.take(delivery, queue=queue, error=error, attempts=attempts)
         except Fault as exc:
-            if exc.retryable and not request.is_call:
-                _log.warning("cast not served for now", server=self._name, method=request.method, reason=str(exc))
-                return None
-            # The caller of a call hears of it; of a cast only this log tells.
-            level = logging.INFO if request.is_call else logging.ERROR
-            _log.log(level, "request failed", server=self._name, method=request.method, reason=str(exc))
-            return _failed(msg_id, exc)
-        except Exception as exc:
-            _log.exception("endpoint failed", server=self._name, method=request.method)
-            fault = InternalError(method=request.method, kind=type(exc).__name__, server=self._name)
-            return _failed(msg_id, fault)
+            _log.warning("dead letter not kept", server=self._name, reason=str(exc))
+            await self._clock.sleep(CAST_RETRY_DELAY_S)
+            return False
+        self.counts.add(Event.DEAD_LETTER, type(error).__name__)
+        return True
 
-    async def _send(self, request: Request, body: bytes) -> None:
-        assert request.reply_q is not None
-        message = Message(None, request.reply_q, body, mandatory=True)
+    # -- signs of life ------------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def _signs_of_life(self, request: Request, once: Once | None, message_id: str | None) -> AsyncIterator[None]:
+        """What tells others inside the block that the request is at work: its caller, and servers that share the inbox."""
+        beats = []
+        if request.is_call and request.monitor_timeout_s is not None and request.monitor_timeout_s > 0:
+            beats.append(beating(max(request.monitor_timeout_s / 2, _BEAT_S_MIN), self._clock, partial(self._beat, request)))
+        if once is not None and message_id is not None:
+            beats.append(beating(RENEW_S, self._clock, partial(once.renew, message_id)))
+        tasks = [asyncio.create_task(beat, name=f"beats {self._name}") for beat in beats]
         try:
-            await self._transport.publish(message, timeout_s=PUBLISH_TIMEOUT_S)
-        except MessageTooLarge as exc:
-            _log.warning("reply refused", server=self._name, method=request.method, reason=str(exc))
-            await self._send(request, _failed(request.msg_id or "", exc))
-        except Unroutable:
-            _log.info("caller is gone", server=self._name, method=request.method)
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            if tasks:
+                await asyncio.wait(tasks)
+
+    async def _beat(self, request: Request) -> bool:
+        try:
+            await self._replier.beat(request)
         except Fault as exc:
-            _log.warning("reply not sent", server=self._name, method=request.method, reason=str(exc))
+            _log.debug("sign of life not sent", server=self._name, method=request.method, reason=str(exc))
+            return isinstance(exc, Unavailable)
+        return True
 
 
-def _failed(msg_id: str, fault: Fault) -> bytes:
-    return encode_reply(Reply(msg_id, failure=encode_failure(fault), unique_id=new_hex()))
-
-
-async def _run(bound: Bound, ctx: Context) -> Any:
-    return await bound.run(ctx)
-
-
-async def _settle(delivery: Delivery, *, ack: bool, requeue: bool = False) -> None:
+async def settle(delivery: Delivery, *, ack: bool = True, requeue: bool = False) -> None:
+    """Ack or reject; a connection that is gone meanwhile is no error, since the bus then gives the message again."""
     try:
         if ack:
-            await delivery.ack()
+            delivery.ack_soon()
         else:
             await delivery.reject(requeue=requeue)
     except Unavailable as exc:

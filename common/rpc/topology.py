@@ -4,7 +4,7 @@ from common.base.limits import REPLY_QUEUE_EXPIRES_MS
 from common.rpc.contract import Route
 from common.rpc.options import RpcOptions
 from common.transport.port import Binding, Exchange, Queue
-from common.wire.address import fanout_exchange, fanout_queue, reply_queue, routing_key
+from common.wire.address import cancel_exchange, fanout_exchange, fanout_queue, reply_queue, routing_key
 
 _EXPIRES = {"x-expires": REPLY_QUEUE_EXPIRES_MS}
 
@@ -32,8 +32,13 @@ def server_queues(options: RpcOptions, *, exchange: str | None, topic: str, serv
     return (
         bound(routing_key(topic, None)),
         bound(routing_key(topic, server)),
-        Queue(fanout_queue(topic), (Binding(fanout, topic),), arguments=_EXPIRES),
+        Queue(fanout_queue(topic), (Binding(fanout, topic), Binding(cancellations(topic))), arguments=_EXPIRES),
     )
+
+
+def cancellations(topic: str) -> Exchange:
+    """The exchange of callers that leave."""
+    return Exchange(cancel_exchange(topic), "fanout", auto_delete=True)
 
 
 def new_reply_queue() -> Queue:

@@ -18,10 +18,10 @@ from common.base.clock import Clock
 from common.base.errors import Misconfigured, Timeout
 from common.base.limits import CONNECT_TIMEOUT_S, SETTLE_TIMEOUT_S
 from common.transport.errors import address, check_prefetch, check_size
-from common.transport.kombu_consume import KombuConsumer
+from common.transport.kombu_consume import KombuConsumer, KombuDelivery
 from common.transport.kombu_folder import FOLDER, FolderTransport
 from common.transport.kombu_message import put
-from common.transport.kombu_pull import Puller, delete, exists
+from common.transport.kombu_pull import Puller, declare, delete, exists
 from common.transport.kombu_thread import ChannelThread
 from common.transport.port import BusUnavailable, Closed, Delivery, Lack, Message, Queue, Unroutable
 from common.transport.rabbit_url import without_password
@@ -55,6 +55,8 @@ class KombuTransport:
         self._puller = Puller(clock, is_folder=is_folder)
         self._pulling: asyncio.Task[None] | None = None
         self._is_closed = False
+        self.acks: set[asyncio.Task[None]] = set()
+        """Acks on their way; at most as many as there are unsettled deliveries."""
 
     @classmethod
     async def connect(cls, url: str, *, clock: Clock, connection_name: str) -> Self:
@@ -89,14 +91,25 @@ class KombuTransport:
         if message.mandatory and not is_taken:
             raise Unroutable(address=address(message))
 
-    async def consume(self, queue: Queue, *, prefetch: int, on_delivery: Callable[[Delivery], None]) -> KombuConsumer:
+    async def consume(
+        self, queue: Queue, *, prefetch: int, on_delivery: Callable[[Delivery], None], on_remade: Callable[[], None] | None = None
+    ) -> KombuConsumer:
         self._check_open()
         check_prefetch(prefetch)
-        consumer = KombuConsumer(self, queue, prefetch=prefetch, on_delivery=on_delivery)
+        consumer = KombuConsumer(self, queue, prefetch=prefetch, on_delivery=on_delivery, on_remade=on_remade)
         await self.in_consuming_thread(lambda channel: self._puller.subscribe(channel, consumer.subscriber))
         if self._pulling is None:
             self._pulling = keep(self._pull(), name=f"pulls from {self._url}")
         return consumer
+
+    async def declare(self, queue: Queue) -> None:
+        self._check_open()
+        await self._ask(self._outgoing, lambda channel: declare(channel, queue))
+
+    async def get(self, queue: str) -> Delivery | None:
+        self._check_open()
+        found = await self._ask(self._incoming, lambda channel: self._puller.get(channel, queue))
+        return None if found is None else KombuDelivery(self, *found)
 
     async def delete_queue(self, name: str) -> None:
         self._check_open()
@@ -112,10 +125,13 @@ class KombuTransport:
     async def close(self) -> None:
         if self._is_closed:
             return
+        if self.acks:
+            await asyncio.wait(self.acks, timeout=SETTLE_TIMEOUT_S)
         self._is_closed = True
         self._puller.wake()
         if self._pulling is not None:
             await asyncio.wait([self._pulling], timeout=SETTLE_TIMEOUT_S)
+        if self._incoming.is_running:
             with suppress(BusUnavailable):
                 await self._ask(self._incoming, self._puller.end)
         await asyncio.gather(self._incoming.close(), self._outgoing.close())

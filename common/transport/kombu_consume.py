@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, Protocol
 
 from common.base.limits import SETTLE_TIMEOUT_S
@@ -19,18 +20,24 @@ class Owner(Protocol):
     def puller(self) -> Puller: ...
     @property
     def is_closed(self) -> bool: ...
+    @property
+    def acks(self) -> set[asyncio.Task[None]]: ...
     async def in_consuming_thread(self, job: Callable[[Any], None], *, timeout_s: float = ...) -> None: ...
 
 
 class KombuConsumer:
     """Implements `common.transport.port.Consumer`."""
 
-    def __init__(self, owner: Owner, queue: Queue, *, prefetch: int, on_delivery: Callable[[Delivery], None]) -> None:
+    def __init__(
+        self, owner: Owner, queue: Queue, *, prefetch: int, on_delivery: Callable[[Delivery], None],
+        on_remade: Callable[[], None] | None = None,
+    ) -> None:  # fmt: skip
         self._owner = owner
         self._on_delivery = on_delivery
         self._loop = asyncio.get_running_loop()
         self._is_cancelled = False
-        self.subscriber = Subscriber(queue, prefetch, self._hand_over)
+        self._on_remade = on_remade
+        self.subscriber = Subscriber(queue, prefetch, self._hand_over, self._remade)
 
     async def cancel(self) -> None:
         if self._is_cancelled or self._owner.is_closed:
@@ -42,6 +49,11 @@ class KombuConsumer:
     def _hand_over(self, number: int, received: Received) -> None:
         """Called in the thread. At most `prefetch` are on their way."""
         self._loop.call_soon_threadsafe(self._hand, KombuDelivery(self._owner, number, received))
+
+    def _remade(self) -> None:
+        """Called in the thread."""
+        if self._on_remade is not None:
+            self._loop.call_soon_threadsafe(self._on_remade)
 
     def _hand(self, delivery: "KombuDelivery") -> None:
         if not self._owner.is_closed:
@@ -75,6 +87,16 @@ class KombuDelivery:
 
     async def ack(self) -> None:
         await self._settle(is_done=True, requeue=False)
+
+    def ack_soon(self) -> None:
+        task = self._owner.acks
+        waiting = asyncio.get_running_loop().create_task(self._acked(), name="acks a delivery")
+        task.add(waiting)
+        waiting.add_done_callback(task.discard)
+
+    async def _acked(self) -> None:
+        with suppress(BusUnavailable):
+            await self.ack()
 
     async def reject(self, *, requeue: bool) -> None:
         await self._settle(is_done=False, requeue=requeue)

@@ -35,6 +35,7 @@ class Subscriber:
     queue: Queue
     prefetch: int
     hand: Callable[[int, Received], None]
+    remade: Callable[[], None] | None = None
     held: int = 0
     presence: Presence | None = None
 
@@ -99,6 +100,17 @@ class Puller:
         else:
             message.reject()
 
+    def get(self, channel: Any, name: str) -> tuple[int, Received] | None:
+        """The oldest message that waits, with the number by which it is settled."""
+        while exists(channel, name) and (message := channel.basic_get(name)) is not None:
+            if is_over(message, self._clock):
+                message.reject()
+                continue
+            number = next(self._numbers)
+            self._unsettled[number] = message, Subscriber(Queue(name), 1, lambda *_: None, held=1)
+            return number, received(message)
+        return None
+
     def pull(self, channel: Any) -> None:
         """Hand out what waits; when nothing does, wait for more, for `wake`, or for the time to look again.
 
@@ -127,7 +139,7 @@ class Puller:
         """How many messages were taken from one queue."""
         name = queue.declared.name
         if not exists(channel, name):
-            declare(channel, queue.declared)
+            _restore(channel, queue)
         for pulled in range(PULLED_AT_ONCE_MAX):
             taker = next((taker for taker in queue.takers if taker.held < taker.prefetch), None)
             message = channel.basic_get(name) if taker is not None else None
@@ -150,7 +162,7 @@ class Puller:
             return
         self._swept_s = now_s
         for queue in self._queues.values():
-            declare(channel, queue.declared)
+            _restore(channel, queue)
         if self._is_folder:
             folder: BusFolder = channel.folder
             for name in self._queues:
@@ -172,6 +184,17 @@ class Puller:
             os.eventfd_read(self._signal)
         for presence in self._presences():
             presence.drain()
+
+
+def _restore(channel: Any, queue: _Queue) -> None:
+    """Declare and bind it again; whoever consumes it hears of it if it was gone."""
+    was_there = exists(channel, queue.declared.name)
+    declare(channel, queue.declared)
+    if was_there:
+        return
+    for subscriber in queue.takers:
+        if subscriber.remade is not None:
+            subscriber.remade()
 
 
 def declare(channel: Any, queue: Queue) -> None:

@@ -38,6 +38,11 @@ class ChannelThread:
         self._is_closed = False
         self._errors: tuple[type[BaseException], ...] = (KombuError, OSError)
 
+    @property
+    def is_running(self) -> bool:
+        """True when a job was ever given to it."""
+        return self._channel is not None
+
     async def run(self, job: Callable[[Any], Result], *, on_queued: Callable[[], None] = lambda: None) -> Result:
         """What `job` returns when it is given the channel; the caller sets the time limit.
 

@@ -7,6 +7,7 @@ import asyncio
 import bisect
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any
@@ -102,6 +103,8 @@ class MemoryBus:
         queue = self._queues.get(name)
         if queue is not None and queue.takers:
             queue.ready.clear()
+            for taker in queue.takers:
+                taker.remade()
         else:
             self._drop(name)
 
@@ -109,6 +112,14 @@ class MemoryBus:
         """Drop the exclusive queues of a connection that ended."""
         for name in [name for name, queue in self._queues.items() if queue.owner is owner]:
             self._drop(name)
+
+    def pop(self, name: str) -> _Waiting | None:
+        """The oldest message that waits and is not over; it leaves the queue."""
+        ready = self._queues[name].ready if name in self._queues else deque[_Waiting]()
+        while ready:
+            if not self._is_over(waiting := ready.popleft()):
+                return waiting
+        return None
 
     def give_back(self, name: str, waiting: _Waiting) -> None:
         """To the place in its queue that it had; nothing happens when the queue is gone."""
@@ -192,6 +203,11 @@ class MemoryDelivery:
         self._settle()
         self._consumer.release(self._waiting, requeue=False)
 
+    def ack_soon(self) -> None:
+        self._settle()
+        with suppress(BusUnavailable):
+            self._consumer.release(self._waiting, requeue=False)
+
     async def reject(self, *, requeue: bool) -> None:
         self._settle()
         self._consumer.release(self._waiting, requeue=requeue)
@@ -206,9 +222,11 @@ class MemoryConsumer:
     """Implements `common.transport.port.Consumer`."""
 
     def __init__(
-        self, transport: "MemoryTransport", queue: Queue, *, prefetch: int, on_delivery: Callable[[Delivery], None]
-    ) -> None:
+        self, transport: "MemoryTransport", queue: Queue, *, prefetch: int, on_delivery: Callable[[Delivery], None],
+        on_remade: Callable[[], None] | None = None,
+    ) -> None:  # fmt: skip
         self.queue = queue
+        self.on_remade = on_remade
         self._transport = transport
         self._prefetch = prefetch
         self._on_delivery = on_delivery
@@ -248,6 +266,18 @@ class MemoryConsumer:
         self._transport.bus.leave(self)
         self._leave_when_done()
 
+    def remade(self) -> None:
+        """Tell who asked that the queue was deleted and declared again."""
+        if self.on_remade is not None:
+            asyncio.get_running_loop().call_soon(self.on_remade)
+
+    def take(self, waiting: _Waiting) -> MemoryDelivery:
+        """Hand `waiting` to a caller who asked for one message."""
+        self._is_cancelled = True
+        self._unsettled.append(waiting)
+        self._handed.add(waiting.number)
+        return MemoryDelivery(self, waiting)
+
     def end(self) -> None:
         """The connection is gone: what is unsettled goes back."""
         self._is_cancelled = self._is_ended = True
@@ -270,6 +300,10 @@ class MemoryConsumer:
     def _leave_when_done(self) -> None:
         if self._is_cancelled and not self._unsettled:
             self._transport.forget(self)
+
+
+def _nothing(_: Delivery) -> None:
+    """A taker of one message gets no others."""
 
 
 class MemoryTransport:
@@ -298,14 +332,28 @@ class MemoryTransport:
         for queue in queues:
             self.bus.put(message, queue)
 
-    async def consume(self, queue: Queue, *, prefetch: int, on_delivery: Callable[[Delivery], None]) -> MemoryConsumer:
+    async def consume(
+        self, queue: Queue, *, prefetch: int, on_delivery: Callable[[Delivery], None], on_remade: Callable[[], None] | None = None
+    ) -> MemoryConsumer:
         self._check_open()
         check_prefetch(prefetch)
         self.bus.declare(queue, self)
-        consumer = MemoryConsumer(self, queue, prefetch=prefetch, on_delivery=on_delivery)
+        consumer = MemoryConsumer(self, queue, prefetch=prefetch, on_delivery=on_delivery, on_remade=on_remade)
         self._consumers[consumer] = None
         self.bus.join(consumer)
         return consumer
+
+    async def declare(self, queue: Queue) -> None:
+        self._check_open()
+        self.bus.declare(queue, self)
+
+    async def get(self, queue: str) -> Delivery | None:
+        self._check_open()
+        if (waiting := self.bus.pop(queue)) is None:
+            return None
+        taker = MemoryConsumer(self, Queue(queue), prefetch=1, on_delivery=_nothing)
+        self._consumers[taker] = None
+        return taker.take(waiting)
 
     async def delete_queue(self, name: str) -> None:
         self._check_open()

@@ -16,6 +16,9 @@
 12. `close` ends every consumer and returns; using a closed transport raises `Closed`.
 13. Messages between one publisher and one queue keep their order.
 14. An unreachable bus raises `BusUnavailable` within the timeout, naming where it was looked for, never its password.
+15. `declare` makes a queue with its bindings and consumes nothing: what is published from then on waits there.
+16. `get` takes the oldest waiting message of a queue, unsettled as a delivery of `consume` is; None when nothing waits there.
+17. `consume` says by `on_remade` when its queue had to be made anew: what waited there, and who was bound, was lost.
 """
 
 from collections.abc import Callable, Mapping
@@ -125,6 +128,10 @@ class Delivery(Protocol):
         """Done with it. Raises BusUnavailable when the connection that brought it is gone: it will be redelivered."""
         ...
 
+    def ack_soon(self) -> None:
+        """Ack it without waiting. A connection that is gone redelivers it, and nobody is told."""
+        ...
+
     async def reject(self, *, requeue: bool) -> None:
         """Give it back, or drop it."""
         ...
@@ -158,8 +165,18 @@ class Transport(Protocol):
         """
         ...
 
-    async def consume(self, queue: Queue, *, prefetch: int, on_delivery: Callable[[Delivery], None]) -> Consumer:
-        """Declare and bind `queue` and call `on_delivery` for each message. It must return at once and must not raise."""
+    async def consume(
+        self, queue: Queue, *, prefetch: int, on_delivery: Callable[[Delivery], None], on_remade: Callable[[], None] | None = None
+    ) -> Consumer:
+        """Declare and bind `queue` and call `on_delivery` for each message. Callbacks must return at once and must not raise."""
+        ...
+
+    async def declare(self, queue: Queue) -> None:
+        """Make `queue`, its exchanges and bindings, as far as they are not there (15)."""
+        ...
+
+    async def get(self, queue: str) -> Delivery | None:
+        """The oldest message that waits in the queue of that name (16)."""
         ...
 
     async def delete_queue(self, name: str) -> None:

@@ -11,7 +11,8 @@ from common.base.clock import Clock
 from common.base.limits import CONNECT_TIMEOUT_S
 from common.transport.errors import BusRefused, check_prefetch, check_size
 from common.transport.port import BusUnavailable, Closed, Delivery, Lack, Message, Queue
-from common.transport.rabbit_consume import RabbitConsumer
+from common.transport.rabbit_consume import RabbitConsumer, declare_alone
+from common.transport.rabbit_get import Getter
 from common.transport.rabbit_link import Link, Lost, reason_of, watched
 from common.transport.rabbit_publish import Publisher
 from common.transport.rabbit_url import RabbitUrl
@@ -29,6 +30,7 @@ class RabbitTransport:
         self._incoming = incoming
         self._clock = clock
         self._publisher = Publisher(outgoing, clock=clock)
+        self._getter = Getter(incoming)
         self._consumers: dict[RabbitConsumer, None] = {}
         self._opening = asyncio.Lock()
         self._is_consuming = False
@@ -57,17 +59,27 @@ class RabbitTransport:
         check_size(message)
         await self._publisher.publish(message, timeout_s=timeout_s)
 
-    async def consume(self, queue: Queue, *, prefetch: int, on_delivery: Callable[[Delivery], None]) -> RabbitConsumer:
+    async def consume(
+        self, queue: Queue, *, prefetch: int, on_delivery: Callable[[Delivery], None], on_remade: Callable[[], None] | None = None
+    ) -> RabbitConsumer:
         self._check_open()
         check_prefetch(prefetch)
-        async with self._opening:
-            if not self._is_consuming:
-                await self._incoming.open()
-                self._is_consuming = True
-        consumer = RabbitConsumer(self._incoming, queue, prefetch=prefetch, on_delivery=on_delivery, clock=self._clock)
+        await self._open_incoming()
+        consumer = RabbitConsumer(
+            self._incoming, queue, prefetch=prefetch, on_delivery=on_delivery, on_remade=on_remade, clock=self._clock
+        )
         await consumer.start()
         self._consumers = {held: None for held in self._consumers if not held.is_over} | {consumer: None}
         return consumer
+
+    async def declare(self, queue: Queue) -> None:
+        self._check_open()
+        await declare_alone(self._outgoing, queue)
+
+    async def get(self, queue: str) -> Delivery | None:
+        self._check_open()
+        await self._open_incoming()
+        return await self._getter.get(queue)
 
     async def delete_queue(self, name: str) -> None:
         async def delete(channel: aiormq.abc.AbstractChannel) -> None:
@@ -92,6 +104,12 @@ class RabbitTransport:
         for consumer in consumers:
             await consumer.stop()
         await asyncio.gather(self._incoming.close(), self._outgoing.close())
+
+    async def _open_incoming(self) -> None:
+        async with self._opening:
+            if not self._is_consuming:
+                await self._incoming.open()
+                self._is_consuming = True
 
     async def _ask(self, what: str, question: Callable[[aiormq.abc.AbstractChannel], Awaitable[None]]) -> None:
         """Do something on a channel that may be lost by it; a thing that is not there is no error."""

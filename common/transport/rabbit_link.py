@@ -154,10 +154,19 @@ class Link:
 
         The driver would answer a cancelled close with a second close, for which the broker ends the whole connection.
         """
+        await asyncio.shield(self.end_channel_soon(channel))
+
+    def end_channel_soon(self, channel: aiormq.abc.AbstractChannel) -> asyncio.Task[None]:
+        """The same, without waiting for it."""
         ending = asyncio.create_task(_close(channel), name=f"{self._name}: closes a channel")
         self._endings.add(ending)
         ending.add_done_callback(self._endings.discard)
-        await asyncio.shield(ending)
+        return ending
+
+    async def channels_ended(self) -> None:
+        """Returns when no channel is being ended."""
+        if self._endings:
+            await asyncio.wait(set(self._endings))
 
     async def close(self) -> None:
         """End it, in good order as long as the broker answers."""

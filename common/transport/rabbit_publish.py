@@ -11,6 +11,7 @@ from common.transport.errors import BusRefused, address
 from common.transport.port import BusUnavailable, Exchange, Message, Unroutable
 from common.transport.rabbit_declare import declare_exchange, flipped
 from common.transport.rabbit_link import Link, Lost, pause_s, reason_of, watched
+from common.transport.rabbit_outbox import Outbox
 
 DECLARATIONS_MAX = 4
 """Tries to publish to an exchange that is gone each time, before it is called a refusal."""
@@ -52,8 +53,7 @@ class Publisher:
         failures = missing = 0
         while True:
             try:
-                with watched():
-                    await lane.publish(message)
+                await lane.publish(message)
             except Lost:
                 failures += 1
                 await self._clock.sleep(pause_s(failures))
@@ -79,29 +79,34 @@ class _Lane:
 
     def __init__(self, link: Link) -> None:
         self._link = link
-        self._channel: aiormq.abc.AbstractChannel | None = None
+        self._outbox: Outbox | None = None
         self._declared: set[Exchange] = set()
         self._lock = asyncio.Lock()
 
     async def publish(self, message: Message) -> None:
-        channel = await self._open(message.exchange)
-        await channel.basic_publish(
-            message.body,
-            exchange=message.exchange.name if message.exchange else "",
-            routing_key=message.key,
-            properties=_properties(message),
-            mandatory=message.mandatory,
-        )
+        """Returns with the confirm. Raises Lost, and what the broker answers."""
+        exchange, outbox = message.exchange, self._outbox
+        if outbox is None or outbox.channel.is_closed or (exchange is not None and exchange not in self._declared):
+            outbox = await self._open(exchange)
+        with watched():
+            await outbox.publish(
+                message.body,
+                exchange=exchange.name if exchange else "",
+                key=message.key,
+                properties=_properties(message),
+                mandatory=message.mandatory,
+            )
 
-    async def _open(self, exchange: Exchange | None) -> aiormq.abc.AbstractChannel:
+    async def _open(self, exchange: Exchange | None) -> Outbox:
         async with self._lock:
-            if self._channel is None or self._channel.is_closed:
-                self._channel = await self._link.channel(confirms=True)
+            if self._outbox is None or self._outbox.channel.is_closed:
+                self._outbox = Outbox(await self._link.channel(confirms=True))
                 self._declared.clear()
             if exchange is not None and exchange not in self._declared:
-                await self._declare(exchange)
+                with watched():
+                    await self._declare(exchange)
                 self._declared.add(exchange)
-            return self._channel
+            return self._outbox
 
     async def _declare(self, exchange: Exchange) -> None:
         """On a channel of its own: neither a refusal nor a cancelled caller shall close the one where others wait for confirms."""
@@ -115,7 +120,7 @@ class _Lane:
 
 
 def _properties(message: Message) -> aiormq.spec.Basic.Properties:
-    """Those of oslo.messaging; the driver adds a message_id, by which it knows a returned message."""
+    """Those of oslo.messaging."""
     return aiormq.spec.Basic.Properties(
         content_type=message.content_type,
         content_encoding=message.content_encoding,

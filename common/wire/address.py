@@ -2,6 +2,9 @@
 
 from common.base.ids import new_hex
 
+_NAME_MAX = 255
+"""Bytes of a short string of AMQP."""
+
 
 def routing_key(topic: str, server: str | None) -> str:
     """`<topic>` for any server, `<topic>.<server>` for one. It is also the name of the queue."""
@@ -21,3 +24,18 @@ def fanout_queue(topic: str) -> str:
 def reply_queue() -> str:
     """A new name for one client's replies."""
     return f"reply_{new_hex()}"
+
+
+def cancel_exchange(topic: str) -> str:
+    """The fanout exchange by which callers tell the servers of a topic that they left. No other framework's peer is bound to it."""
+    return f"{topic}_cancel"
+
+
+def dead_letter_queue(topic: str) -> str:
+    """Where a topic's servers put messages that they can do nothing with."""
+    return f"{topic}_dead_letter"
+
+
+def is_reply_queue(name: str) -> bool:
+    """True for names that peers give their reply queues; a reply goes nowhere else, whatever a request asks."""
+    return name.startswith("reply_") and len(name) <= _NAME_MAX

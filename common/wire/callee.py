@@ -1,27 +1,71 @@
-"""The callee's half: which messages were seen before."""
+"""The callee's half: which requests were served before, and what was answered."""
 
 from collections import OrderedDict
+from dataclasses import dataclass
+from enum import Enum, auto
 
 
-class Duplicates:
-    """The last `size` `_unique_id`s. A bus that redelivers gives each message at least once; this makes it once per process."""
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a request came to. `body`: the reply to send again; None when nobody waited for one, or it was too old to be kept."""
 
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._seen: OrderedDict[str, None] = OrderedDict()
+    body: bytes | None = None
 
-    def seen(self, unique_id: str | None) -> bool:
-        """True when this id came before; it is remembered from now on. A message without an id is always new."""
-        if unique_id is None:
-            return False
-        if unique_id in self._seen:
-            return True
-        self._seen[unique_id] = None
-        if len(self._seen) > self._size:
-            self._seen.popitem(last=False)
-        return False
 
-    def forget(self, unique_id: str | None) -> None:
-        """The message goes back to the bus unhandled and may come again."""
-        if unique_id is not None:
-            self._seen.pop(unique_id, None)
+class Answers:
+    """The last `count` requests by `_unique_id`, with their replies as long as all of these fit into `bytes_max`.
+
+    A bus that redelivers gives each request at least once, and a caller that lost its bus may repeat one; this makes it once per
+    process, and lets the repeated one end like the first.
+    """
+
+    def __init__(self, count: int, bytes_max: int) -> None:
+        self._count = count
+        self._bytes_max = bytes_max
+        self._answers: OrderedDict[str, Answer] = OrderedDict()
+        self._bodies: OrderedDict[str, int] = OrderedDict()
+        self._bytes = 0
+
+    def recall(self, unique_id: str | None) -> Answer | None:
+        """What the request of this id came to; None: it was never served here, or too long ago. One without an id is always new."""
+        return None if unique_id is None else self._answers.get(unique_id)
+
+    def record(self, unique_id: str | None, body: bytes | None) -> None:
+        """The request was served."""
+        if unique_id is None or unique_id in self._answers:
+            return
+        self._answers[unique_id] = Answer(body)
+        if body is not None:
+            self._bodies[unique_id] = len(body)
+            self._bytes += len(body)
+        while len(self._answers) > self._count:
+            self._drop_body(self._answers.popitem(last=False)[0])
+        while self._bytes > self._bytes_max:
+            oldest = next(iter(self._bodies))
+            self._drop_body(oldest)
+            self._answers[oldest] = Answer()
+
+    def _drop_body(self, unique_id: str) -> None:
+        self._bytes -= self._bodies.pop(unique_id, 0)
+
+
+class Standing(Enum):
+    """How a request stands that is to be served once among several processes."""
+
+    NEW = auto()
+    """Nobody began it; whoever asked has begun it now."""
+    HELD = auto()
+    """Somebody is at it who was alive a moment ago."""
+    LOST = auto()
+    """Whoever began it is gone: it may have happened, or a part of it."""
+    DONE = auto()
+    """It was served; the answer is at hand."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A request in an inbox. `owner`: who began it; `answer`: when it is DONE."""
+
+    standing: Standing
+    owner: str = ""
+    answer: Answer | None = None

@@ -43,9 +43,8 @@ class InFlight(Generic[W]):
         return tuple(self._waiting.values())
 
     def claim(self, reply: Reply) -> W | None:
-        """Who waits for this reply; None for a sign of life or a reply that nobody waits for any more."""
+        """Who waits for this reply or sign of life; None when nobody does any more."""
         waiter = self._waiting.get(reply.msg_id)
         if waiter is None:
             self.late += 1
-            return None
-        return waiter if reply.ending else None
+        return waiter

@@ -9,6 +9,8 @@ from typing import Any
 
 import msgspec
 
+from common.base.limits import MESSAGE_BYTES_MAX
+
 VERSION = "2.0"
 _VERSION_KEY = "oslo.version"
 _MESSAGE_KEY = "oslo.message"
@@ -16,7 +18,14 @@ _NOT_JSON = (b"NaN", b"Infinity")
 
 
 class NotAMessage(ValueError):
-    """The bytes are no message of this protocol. The text says what was found; it never quotes the body."""
+    """The bytes are no message of this protocol. The text says what was found; it never quotes the body.
+
+    kind   one word for counting: "json", "envelope", "size", "key", "reply_q"
+    """
+
+    def __init__(self, text: str, *, kind: str = "key") -> None:
+        super().__init__(text)
+        self.kind = kind
 
 
 def pack(message: Mapping[str, Any]) -> bytes:
@@ -27,16 +36,18 @@ def pack(message: Mapping[str, Any]) -> bytes:
 
 def unpack(body: bytes) -> dict[str, Any]:
     """The message in a body. Raises NotAMessage."""
+    if len(body) > MESSAGE_BYTES_MAX:
+        raise NotAMessage(f"body of {len(body)} bytes; the limit is {MESSAGE_BYTES_MAX}", kind="size")
     outer = _object(body, "body")
     if _VERSION_KEY not in outer or _MESSAGE_KEY not in outer:
         return outer
     if outer[_VERSION_KEY] != VERSION:
         found = outer[_VERSION_KEY]
         shown = repr(found[:20]) if isinstance(found, str) else f"of type {type(found).__name__}"
-        raise NotAMessage(f"envelope version {shown}; wanted {VERSION}")
+        raise NotAMessage(f"envelope version {shown}; wanted {VERSION}", kind="envelope")
     inner = outer[_MESSAGE_KEY]
     if not isinstance(inner, str):
-        raise NotAMessage(f"oslo.message is {type(inner).__name__}; wanted a JSON string")
+        raise NotAMessage(f"oslo.message is {type(inner).__name__}; wanted a JSON string", kind="envelope")
     return _object(inner.encode(), "oslo.message")
 
 
@@ -56,7 +67,7 @@ def _object(data: bytes, what: str) -> dict[str, Any]:
     try:
         value = _decoded(data)
     except (ValueError, RecursionError) as exc:
-        raise NotAMessage(f"{what} of {len(data)} bytes is not JSON: {exc}") from None
+        raise NotAMessage(f"{what} of {len(data)} bytes is not JSON: {exc}", kind="json") from None
     if not isinstance(value, dict):
-        raise NotAMessage(f"{what} is {type(value).__name__}; wanted an object")
+        raise NotAMessage(f"{what} is {type(value).__name__}; wanted an object", kind="json")
     return value

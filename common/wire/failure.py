@@ -1,12 +1,15 @@
 """Errors on the wire: a JSON string of class, module, message, tb, args, kwargs (`_drivers/common.py` serialize_remote_exception).
 
 Ours sends no traceback: it would show paths and source lines to every peer. On receipt only classes derived from `Fault` that this
-process knows are rebuilt, from their message and fields; everything else is a `RemoteError`. Nothing is imported by name.
+process knows are rebuilt, from their message and fields, and exceptions of modules that the caller allowed by name, as
+oslo.messaging's allowed_remote_exmods; everything else is a `RemoteError`. No name from the wire is ever imported.
 """
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
+from types import ModuleType
 from typing import Any
 
 from common.base.errors import Broken, Fault, known_faults
@@ -58,16 +61,48 @@ def encode_failure(error: BaseException) -> str:
     return json.dumps({"class": cls, "module": module, "message": message, "tb": [], "args": [message], "kwargs": kwargs})
 
 
-def decode_failure(text: str) -> Fault:
-    """The error to raise at the caller; never raises itself."""
+def decode_failure(text: str, allowed: Mapping[str, ModuleType] | None = None) -> Exception:
+    """The error to raise at the caller; never raises itself.
+
+    allowed   modules, by the name that they have on the wire, whose exceptions are rebuilt; their `is_remote` is true
+    """
     failure = _parse(text)
     for fault in known_faults():
         if fault.identity() == (failure.module, failure.cls):
             return fault.rebuilt(failure.message, failure.kwargs)
+    foreign = _foreign((allowed or {}).get(failure.module), failure)
+    if foreign is not None:
+        return foreign
     return RemoteError.rebuilt(
         f"Remote error: {failure.cls} {failure.message}",
         {"exc_type": failure.cls, "value": failure.message, "module": failure.module},
     )
+
+
+def _foreign(module: ModuleType | None, failure: Failure) -> Exception | None:
+    """An exception of an allowed module as oslo.messaging rebuilds it, without a traceback in its text. None: it cannot be built."""
+    cls = getattr(module, failure.cls, None) if module is not None else None
+    if not isinstance(cls, type) or not issubclass(cls, Exception):
+        return None
+    try:
+        error = cls(*failure.args, **failure.kwargs)
+        if cls.__module__ != "builtins":
+            remote: Any = error
+            remote.__class__ = _remote_class(cls)  # type: ignore[arg-type]  # classes are hashable; mypy asks their instances
+            remote.remote_message = failure.message
+    except Exception:  # noqa: BLE001  # whatever the class makes of a peer's arguments, the caller gets an error that says so
+        return None
+    return error
+
+
+@cache
+def _remote_class(cls: type[Exception]) -> Any:
+    """`<Class>_Remote`, a subclass, so that `except` takes it and its text is the peer's."""
+    return type(cls.__name__ + _REMOTE, (cls,), {"__str__": _said, "is_remote": True, "__module__": cls.__module__ + _REMOTE})
+
+
+def _said(error: Any) -> str:
+    return str(error.remote_message)
 
 
 def _parse(text: str) -> Failure:

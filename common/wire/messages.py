@@ -5,8 +5,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from common.wire.address import is_reply_queue
 from common.wire.envelope import NotAMessage, pack, unpack
 
+CONTROL_NAMESPACE = "lite.control"
+"""Messages between servers and clients of this framework; they come by an exchange that no other peer is bound to."""
+CANCEL = "cancel"
+"""The caller of the call `msg_id` (its only argument) is gone."""
 _CONTEXT = "_context_"
 _SECONDS_MAX = 1e9  # 30 years; more, or NaN, is no time that anybody waits
 
@@ -60,12 +65,30 @@ def encode_request(request: Request) -> bytes:
     if request.is_call:
         message["_msg_id"] = request.msg_id
         message["_reply_q"] = request.reply_q
-        message["_timeout"] = request.monitor_timeout_s
+        message["_timeout"] = _whole(request.monitor_timeout_s)
     if request.deadline_s is not None:
         message["_deadline"] = request.deadline_s
     message["_unique_id"] = request.unique_id
     message.update({_CONTEXT + key: value for key, value in request.context.items()})
     return pack(message)
+
+
+def _whole(seconds: float | None) -> float | None:
+    """Whole seconds as oslo writes them."""
+    return int(seconds) if seconds is not None and seconds == int(seconds) else seconds
+
+
+def cancellation(msg_id: str, *, unique_id: str) -> bytes:
+    """The body of the message that ends a call."""
+    return encode_request(Request(CANCEL, {"msg_id": msg_id}, unique_id=unique_id, namespace=CONTROL_NAMESPACE, version="1.0"))
+
+
+def cancelled_call(request: Request) -> str | None:
+    """The call that this message ends; None when it is none of that kind."""
+    if request.namespace != CONTROL_NAMESPACE or request.method != CANCEL:
+        return None
+    msg_id = request.args.get("msg_id")
+    return msg_id if isinstance(msg_id, str) else None
 
 
 def decode_request(body: bytes) -> Request:
@@ -81,7 +104,7 @@ def decode_request(body: bytes) -> Request:
         namespace=_text(message, "namespace"),
         version=_text(message, "version"),
         msg_id=_text(message, "_msg_id"),
-        reply_q=_text(message, "_reply_q"),
+        reply_q=_reply_q(message),
         monitor_timeout_s=_seconds(message, "_timeout"),
         deadline_s=_seconds(message, "_deadline"),
         context={key[len(_CONTEXT) :]: value for key, value in message.items() if key.startswith(_CONTEXT)},
@@ -129,6 +152,14 @@ def _text(message: Mapping[str, Any], key: str, *, needed: bool = False) -> str 
     if not isinstance(value, str) or not value:
         raise NotAMessage(f"{key} is {'missing' if value is None else type(value).__name__}; wanted text")
     return value
+
+
+def _reply_q(message: Mapping[str, Any]) -> str | None:
+    """A reply goes to a reply queue: whoever may send requests shall not make servers fill others' queues."""
+    name = _text(message, "_reply_q")
+    if name is not None and not is_reply_queue(name):
+        raise NotAMessage("_reply_q names a queue that is no reply queue", kind="reply_q")
+    return name
 
 
 def _seconds(message: Mapping[str, Any], key: str) -> float | None:

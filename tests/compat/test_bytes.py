@@ -12,7 +12,7 @@ from tests.compat.exceptions import VolumeNotFound
 from tests.support.oslo import RemoteError as OsloRemoteError, amqp, drivers
 
 OURS = Request(
-    "echo", {"a": 1, "b": "é", "c": [1, None, 2.5]}, unique_id="u", version="6.0", namespace="n", msg_id="m", reply_q="q",
+    "echo", {"a": 1, "b": "é", "c": [1, None, 2.5]}, unique_id="u", version="6.0", namespace="n", msg_id="m", reply_q="reply_q",
     monitor_timeout_s=2, deadline_s=5, context={"user_id": "u1", "roles": ["a"]},
 )  # fmt: skip
 
@@ -31,17 +31,17 @@ def test_oslo_reads_our_request_with_its_context() -> None:
     message = drivers.deserialize_msg(json.loads(encode_request(OURS)))
     context = amqp.unpack_context(message)
     assert context.to_dict() == {"user_id": "u1", "roles": ["a"], "client_timeout": 2}
-    assert (context.msg_id, context.reply_q) == ("m", "q")
+    assert (context.msg_id, context.reply_q) == ("m", "reply_q")
     assert message == {
         "method": "echo", "args": OURS.args, "version": "6.0", "namespace": "n", "_unique_id": "u", "_deadline": 5,
     }  # fmt: skip
 
 
 def test_we_read_oslo_s_request_with_its_context() -> None:
-    message = {"method": "echo", "args": {"b": "é"}, "_msg_id": "m", "_reply_q": "q", "_timeout": None, "_unique_id": "u"}
+    message = {"method": "echo", "args": {"b": "é"}, "_msg_id": "m", "_reply_q": "reply_q", "_timeout": None, "_unique_id": "u"}
     amqp.pack_context(message, {"user_id": "u1"})
     assert decode_request(theirs(message)) == Request(
-        "echo", {"b": "é"}, unique_id="u", msg_id="m", reply_q="q", context={"user_id": "u1"}
+        "echo", {"b": "é"}, unique_id="u", msg_id="m", reply_q="reply_q", context={"user_id": "u1"}
     )
 
 
@@ -68,16 +68,16 @@ def serialized(error: Exception) -> str:
 
 
 def test_we_rebuild_oslo_s_error_without_its_traceback() -> None:
-    found = decode_failure(serialized(VolumeNotFound(instance_id="i-1")))
+    found: Any = decode_failure(serialized(VolumeNotFound(instance_id="i-1")))
     assert (type(found), str(found), found.instance_id) == (Gone, "Instance i-1 could not be found.", "i-1")
     forwarded = drivers.deserialize_remote_exception(encode_failure(Gone(instance_id="i-2")), ["tests.compat.exceptions"])
-    again = decode_failure(serialized(forwarded))
+    again: Any = decode_failure(serialized(forwarded))
     assert (type(again), again.instance_id) == (Gone, "i-2")
     assert str(again).strip() == "Instance i-2 could not be found."
 
 
 def test_an_error_that_we_do_not_know_is_a_remote_error() -> None:
-    found = decode_failure(serialized(KeyError("x")))
+    found: Any = decode_failure(serialized(KeyError("x")))
     assert type(found) is RemoteError
     assert found.exc_type == "KeyError"
     assert "Traceback" not in str(found)

@@ -468,6 +468,62 @@ async def test_12_close_leaves_no_task_and_no_thread_behind(bus: Bus) -> None:
 # Beyond the numbers -------------------------------------------------------------------------------------------------------
 
 
+# 15, 16, 17 -------------------------------------------------------------------------------------------------------------------
+
+
+async def test_15_a_declared_queue_keeps_what_is_published_before_anybody_consumes(bus: Bus) -> None:
+    publisher, reader = await bus.transport(), await bus.transport()
+    queue = bus.topic_queue("notifications.info")
+    await publisher.declare(queue)
+    await publisher.declare(queue)
+    await send(publisher, Message(bus.topic_exchange(), queue.name, b"early", mandatory=True))
+    assert lacks(publisher, Lack.COUNTING) or await publisher.consumers(queue.name) == 0
+    inbox, _ = await consume(reader, queue)
+    assert await inbox.bodies(1) == [b"early"]
+
+
+async def test_16_get_takes_the_oldest_message_and_nothing_from_an_empty_or_unknown_queue(bus: Bus) -> None:
+    transport = await bus.transport()
+    name = bus.name("looked-into")
+    assert await transport.get(name) is None
+    await transport.declare(Queue(name))
+    assert await transport.get(name) is None
+    await send(transport, to_queue(name, b"1"), to_queue(name, b"2"))
+    first, second = await transport.get(name), await transport.get(name)
+    assert first is not None
+    assert second is not None
+    assert (first.body, second.body) == (b"1", b"2")
+    assert await transport.get(name) is None
+    await first.reject(requeue=True)
+    await second.ack()
+    again = await transport.get(name)
+    assert again is not None
+    assert (again.body, again.redelivered) == (b"1", True)
+    await again.ack()
+    assert await transport.get(name) is None
+
+
+async def test_16_what_was_got_and_not_settled_goes_back_when_the_transport_closes(bus: Bus) -> None:
+    reader, other = await bus.transport(), await bus.transport()
+    name = bus.name("looked-into")
+    await reader.declare(Queue(name))
+    await send(reader, to_queue(name, b"kept"))
+    assert await reader.get(name) is not None
+    await reader.close()
+    inbox, _ = await consume(other, Queue(name))
+    assert await inbox.bodies(1) == [b"kept"]
+
+
+async def test_17_a_consumer_hears_that_its_queue_was_made_anew(bus: Bus) -> None:
+    server, other = await bus.transport(), await bus.transport()
+    queue = Queue(bus.name("fragile"))
+    remade = asyncio.Event()
+    await server.consume(queue, prefetch=1, on_delivery=Inbox(), on_remade=remade.set)
+    await other.delete_queue(queue.name)
+    async with asyncio.timeout(WAIT_S):
+        await remade.wait()
+
+
 async def test_a_delivery_is_never_handed_out_inside_publish(bus: Bus) -> None:
     transport = await bus.transport()
     is_publishing = False

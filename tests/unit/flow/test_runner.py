@@ -242,17 +242,34 @@ async def test_a_journal_that_is_away_for_a_while_is_waited_for(sqlite_database:
     assert len(clock.slept) == 3
 
 
-async def test_cancellation_leaves_begun_as_the_last_row(journal: Journal, clock: NoWait) -> None:
+async def test_a_runner_that_is_cancelled_leaves_begun_as_the_last_row(journal: Journal, clock: NoWait) -> None:
     flow = Walk()
     flow.gate = asyncio.Event()
-    runner = Runner(journal, clock=clock, owner="test")
-    task = asyncio.ensure_future(runner.run(flow))
+
+    async def process() -> None:
+        async with Runner(journal, clock=clock, owner="test") as runner:
+            await runner.run(flow)
+
+    task = asyncio.ensure_future(process())
     await flow.begun.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
     assert await marks(journal) == ["one begun"]
     assert await state(journal) is FlowState.RUNNING
+
+
+async def test_a_flow_goes_on_to_its_end_when_the_caller_who_waited_for_it_leaves(journal: Journal, clock: NoWait) -> None:
+    flow = Walk()
+    flow.gate = asyncio.Event()
+    async with Runner(journal, clock=clock, owner="test") as runner:
+        caller = asyncio.ensure_future(runner.run(flow))
+        await flow.begun.wait()
+        caller.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await caller
+        flow.gate.set()
+    assert await state(journal) is FlowState.COMPLETED
 
 
 def test_a_flow_without_a_method_for_a_step_cannot_be_written() -> None:

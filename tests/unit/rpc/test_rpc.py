@@ -9,9 +9,9 @@ from typing import Any, Protocol
 import msgspec
 import pytest
 
-from common.base import limits
 from common.base.context import Context
 from common.base.errors import NotFound, Timeout, Unavailable
+from common.base.retry import Retry
 from common.host.clock import SystemClock
 from common.rpc.client import NobodyListens, RpcClient
 from common.rpc.contract import Contract, Kind, Method, Route, call, cast
@@ -175,8 +175,8 @@ async def test_errors_arrive_as_what_they_are(bus: Bus) -> None:
     with pytest.raises(NotFound, match="Thing x could not be found") as found:
         await things.fail(Context(), how="fault")
     assert found.value.is_remote
-    for how in ("bug", "unsendable"):
-        with pytest.raises(Exception, match="nobody foresaw") as bug:
+    for how, said in (("bug", "nobody foresaw"), ("unsendable", "returned what cannot be sent")):
+        with pytest.raises(Exception, match=said) as bug:
             await things.fail(Context(), how=how)
         assert "secret words" not in str(bug.value)
 
@@ -305,14 +305,13 @@ async def test_garbage_is_refused_and_the_server_lives(bus: Bus) -> None:
     await until(lambda: server.notes == ["x"])
 
 
-async def test_a_cast_that_cannot_be_served_for_now_is_given_again(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("common.rpc.server.CAST_RETRY_DELAY_S", 0)
+async def test_a_cast_that_cannot_be_served_for_now_is_tried_again(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("common.rpc.work._WHEN_AWAY", Retry(first_delay_s=0))
     server = Things(faults=[Unavailable(what="database", reason="away")] * 3)
     await bus.serve(server)
     await ThingAPI.over(await bus.client()).note(Context(), word="x")
     await until(lambda: server.notes == ["x"])
     assert server.faults == []
-    assert limits.CAST_RETRY_DELAY_S > 0
 
 
 async def test_draining_ends_what_runs_and_leaves_the_rest_to_the_next_server(bus: Bus) -> None:

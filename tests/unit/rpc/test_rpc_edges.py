@@ -16,7 +16,8 @@ from common.rpc.client import RpcClient, UnusableReply
 from common.rpc.contract import Contract, call, cast
 from common.rpc.dispatch import InvalidArguments
 from common.rpc.options import RpcOptions
-from common.rpc.server import InternalError, RpcServer
+from common.rpc.server import RpcServer
+from common.rpc.work import UnserialisableResult
 from common.testing.clock import JumpingClock
 from common.transport.memory import MemoryBus, MemoryTransport
 from common.transport.port import Closed, MessageTooLarge
@@ -96,7 +97,9 @@ def caller(stack: AsyncExitStack, bus: MemoryBus) -> RpcClient:
     return rpc
 
 
-@pytest.mark.parametrize(("what", "error"), [("surrogate", InternalError), ("large", MessageTooLarge), ("foreign", RemoteError)])
+@pytest.mark.parametrize(
+    ("what", "error"), [("surrogate", UnserialisableResult), ("large", MessageTooLarge), ("foreign", RemoteError)]
+)
 async def test_what_cannot_be_sent_back_is_an_error_at_the_caller_at_once(
     stack: AsyncExitStack, what: str, error: type[Fault], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -130,7 +133,7 @@ async def test_a_deadline_narrows_from_call_to_call_and_never_widens(stack: Asyn
     assert 10 < left_s <= 20
 
 
-async def test_a_cast_that_is_given_back_comes_again_after_its_pause_and_not_before(stack: AsyncExitStack) -> None:
+async def test_a_cast_that_cannot_be_served_waits_longer_each_time(stack: AsyncExitStack) -> None:
     clock = JumpingClock(jumps=True)
     bus = MemoryBus(clock)
     echo = Echo(away=3, clock=clock)
@@ -139,7 +142,7 @@ async def test_a_cast_that_is_given_back_comes_again_after_its_pause_and_not_bef
     async with asyncio.timeout(10):
         while not echo.notes:
             await CLOCK.sleep(0)
-    assert echo.notes == [3 * CAST_RETRY_DELAY_S]
+    assert echo.notes == [(1 + 2 + 4) * CAST_RETRY_DELAY_S]
 
 
 async def test_a_closed_client_refuses_calls_and_casts_and_leaves_no_queue(stack: AsyncExitStack) -> None:

@@ -23,7 +23,8 @@ def test_a_server_declares_its_three_queues_in_oslo_s_order(durable: bool, auto_
     assert own == Queue("compute.cmp1", (Binding(control, "compute.cmp1"),), durable=durable, auto_delete=auto_delete)
     assert re.fullmatch(r"compute_fanout_[0-9a-f]{32}", fanout.name)
     everywhere = Exchange("compute_fanout", "fanout", durable=False, auto_delete=True)
-    assert fanout == Queue(fanout.name, (Binding(everywhere, "compute"),), arguments=EXPIRES)
+    left = Exchange("compute_cancel", "fanout", auto_delete=True)
+    assert fanout == Queue(fanout.name, (Binding(everywhere, "compute"), Binding(left)), arguments=EXPIRES)
 
 
 def test_a_reply_queue_outlives_a_broken_connection_and_not_its_client_for_long() -> None:

@@ -9,9 +9,12 @@ import pytest
 
 from common.base.context import Context
 from common.base.errors import Invalid, Timeout, Unavailable
+from common.base.limits import MESSAGE_BYTES_MAX
 from common.host.clock import SystemClock
 from common.rpc.client import RpcClient
 from common.rpc.contract import Contract, call, cast
+from common.rpc.counts import Event
+from common.rpc.dead_letters import DeadLetters
 from common.rpc.options import RpcOptions
 from common.rpc.server import RpcServer
 from common.testing.clock import JumpingClock
@@ -36,6 +39,8 @@ class TellAPI(Contract, Protocol, topic="tells", version="1.0"):
 @dataclass
 class Tells(TellAPI):
     fault: Exception | None = None
+    well_after: int = 10**9
+    told: int = 0
     begun: asyncio.Event = field(default_factory=asyncio.Event)
     gate: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -46,7 +51,8 @@ class Tells(TellAPI):
         return "yes"
 
     async def tell(self, ctx: Context) -> None:
-        if self.fault is not None:
+        self.told += 1
+        if self.fault is not None and self.told <= self.well_after:
             raise self.fault
 
 
@@ -69,25 +75,50 @@ async def settled(server: RpcServer, delivery: Given) -> str:
     return delivery.settled
 
 
-async def test_what_is_no_message_is_dropped_and_not_given_back(transport: MemoryTransport) -> None:
-    assert await settled(server_of(transport, Tells()), Given(b"\xff")) == "dropped"
+async def test_what_is_no_message_is_kept_for_a_person_unless_it_is_too_large(transport: MemoryTransport) -> None:
+    server = server_of(transport, Tells())
+    assert await settled(server, Given(b"\xff")) == "acked"
+    assert await settled(server, Given(bytes(MESSAGE_BYTES_MAX + 1))) == "dropped"
+    (letter,) = await DeadLetters(transport, "tells").all(10)
+    assert (letter.error, letter.body, letter.request) == ("NotAMessage", b"\xff", None)
+    assert {(event, reason): number for event, reason, number in server.counts} == {
+        (Event.REFUSED, "json"): 1,
+        (Event.REFUSED, "size"): 1,
+        (Event.DEAD_LETTER, "NotAMessage"): 1,
+    }
 
 
-@pytest.mark.parametrize(
-    ("fault", "how"),
-    [
-        (None, "acked"),
-        (Invalid(reason="x"), "acked"),
-        (ZeroDivisionError(), "acked"),
-        (Unavailable(what="database", reason="away"), "given back"),
-        (Timeout(what="database", timeout_s=1), "given back"),
-    ],
-)
-async def test_only_a_cast_that_may_succeed_later_is_given_back(
-    transport: MemoryTransport, fault: Exception | None, how: str
+@pytest.mark.parametrize(("fault", "tries"), [(Invalid(reason="x"), 1), (ZeroDivisionError(), OPTIONS.delivery_limit)])
+async def test_a_cast_that_fails_for_good_is_kept_with_its_reason_and_a_bug_only_after_several_tries(
+    transport: MemoryTransport, fault: Exception, tries: int
 ) -> None:
     body = encode_request(Request("tell", {}, unique_id="u", version="1.0"))
-    assert await settled(server_of(transport, Tells(fault)), Given(body)) == how
+    tells = Tells(fault)
+    assert await settled(server_of(transport, tells), Given(body)) == "acked"
+    (letter,) = await DeadLetters(transport, "tells").all(10)
+    assert (letter.id, letter.attempts, tells.told, letter.server) == ("u", tries, tries, "tells.h")
+    assert letter.reason == ("The request is not valid: x" if tries == 1 else letter.reason)
+
+
+@pytest.mark.parametrize("fault", [Unavailable(what="database", reason="away"), Timeout(what="database", timeout_s=1)])
+async def test_a_cast_that_may_succeed_later_is_tried_until_it_does(transport: MemoryTransport, fault: Exception) -> None:
+    body = encode_request(Request("tell", {}, unique_id="u", version="1.0"))
+    tells = Tells(fault, well_after=20)
+    assert await settled(server_of(transport, tells), Given(body)) == "acked"
+    assert tells.told == 21
+    assert await DeadLetters(transport, "tells").all(10) == []
+
+
+async def test_a_drain_gives_a_cast_that_waits_for_its_next_try_back_at_once(transport: MemoryTransport) -> None:
+    tells = Tells(Unavailable(what="database", reason="away"))
+    server = RpcServer(transport, [tells], topic="tells", server="h", exchange=None, options=OPTIONS, clock=CLOCK, grace_s=60)
+    given = Given(encode_request(Request("tell", {}, unique_id="u", version="1.0")))
+    async with asyncio.timeout(10):
+        server._on_delivery(given)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        await server.drain()
+    assert given.settled == "given back"
 
 
 async def test_a_call_that_may_succeed_later_is_its_caller_s_to_repeat(transport: MemoryTransport) -> None:
@@ -133,11 +164,13 @@ class TwoQueues(MemoryTransport):
 
     left = 2
 
-    async def consume(self, queue: Queue, *, prefetch: int, on_delivery: Callable[[Delivery], None]) -> Any:
+    async def consume(
+        self, queue: Queue, *, prefetch: int, on_delivery: Callable[[Delivery], None], on_remade: Callable[[], None] | None = None
+    ) -> Any:
         if not self.left:
             raise BusUnavailable(url="test", reason="no more queues")
         self.left -= 1
-        consumer: Consumer = await super().consume(queue, prefetch=prefetch, on_delivery=on_delivery)
+        consumer: Consumer = await super().consume(queue, prefetch=prefetch, on_delivery=on_delivery, on_remade=on_remade)
         return consumer
 
 

@@ -108,7 +108,7 @@ words = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20)
         namespace=st.none() | words,
         version=st.none() | words,
         msg_id=words,
-        reply_q=words,
+        reply_q=words.map(lambda word: f"reply_{word}"[:255]),
         deadline_s=st.none() | st.floats(0, 1e6),
         context=st.dictionaries(words, json_values, max_size=4),
     )

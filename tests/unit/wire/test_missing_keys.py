@@ -25,7 +25,7 @@ def test_a_reply_to_no_call_is_refused(found: dict[str, Any], said: str) -> None
         decode_reply(body(**found))
 
 
-@pytest.mark.parametrize("keys", [{"_msg_id": "m"}, {"_reply_q": "q"}, {}])
+@pytest.mark.parametrize("keys", [{"_msg_id": "m"}, {"_reply_q": "reply_q"}, {}])
 def test_a_request_that_says_not_where_or_to_what_the_reply_goes_is_a_cast(keys: dict[str, str]) -> None:
     assert not decode_request(body(method="x", args={}, **keys)).is_call
 
@@ -33,7 +33,7 @@ def test_a_request_that_says_not_where_or_to_what_the_reply_goes_is_a_cast(keys:
 def test_a_request_says_only_what_it_knows_and_a_cast_nothing_of_replies() -> None:
     message = json.loads(json.loads(encode_request(Request("x", {})))["oslo.message"])
     assert set(message) == {"method", "args", "_unique_id"}
-    message = json.loads(json.loads(encode_request(Request("x", {}, msg_id="m", reply_q="q")))["oslo.message"])
+    message = json.loads(json.loads(encode_request(Request("x", {}, msg_id="m", reply_q="reply_q")))["oslo.message"])
     assert message["_timeout"] is None
 
 

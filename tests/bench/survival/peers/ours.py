@@ -17,7 +17,7 @@ CLOCK = SystemClock()
 
 
 class WorkAPI(Contract, Protocol, topic=REQUEST_QUEUE, version="1.0"):
-    @call()
+    @call(once=True)
     async def work(self, ctx: Context, *, number: int) -> int: ...
 
 

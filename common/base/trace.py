@@ -1,0 +1,45 @@
+"""W3C Trace Context: which request a message belongs to, across services and brokers.
+
+Source: https://www.w3.org/TR/trace-context/ (version 00). `tracestate` is passed on as it came.
+"""
+
+import re
+import secrets
+from dataclasses import dataclass, replace
+from typing import Self
+
+_TRACEPARENT = re.compile(r"00-(?P<trace>[0-9a-f]{32})-(?P<span>[0-9a-f]{16})-(?P<flags>[0-9a-f]{2})")
+_STATE_MAX = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """One hop of a trace. `trace_id` stays over all hops, `span_id` is this one's."""
+
+    trace_id: str
+    span_id: str
+    flags: str = "01"
+    state: str | None = None
+
+    @property
+    def traceparent(self) -> str:
+        """The header of that name."""
+        return f"00-{self.trace_id}-{self.span_id}-{self.flags}"
+
+    @classmethod
+    def new(cls) -> Self:
+        """The first hop of a new trace."""
+        return cls(secrets.token_hex(16), secrets.token_hex(8))
+
+    @classmethod
+    def parse(cls, traceparent: object, tracestate: object = None) -> Self | None:
+        """None for what is no traceparent: an unreadable one starts no trace and breaks none."""
+        found = _TRACEPARENT.fullmatch(traceparent) if isinstance(traceparent, str) else None
+        if found is None or not int(found["trace"], 16) or not int(found["span"], 16):
+            return None
+        state = tracestate if isinstance(tracestate, str) and len(tracestate) <= _STATE_MAX else None
+        return cls(found["trace"], found["span"], found["flags"], state)
+
+    def child(self) -> Self:
+        """The next hop."""
+        return replace(self, span_id=secrets.token_hex(8))

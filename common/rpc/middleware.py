@@ -1,0 +1,64 @@
+"""What is wrapped around every request: logging, metrics, tracing, retries.
+
+A middleware is called with what goes out or came in and with `proceed`, which does the rest. It may look, measure, change the
+context, refuse by an error, or proceed more than once where that is safe.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol, TypeVar
+
+from common.base.context import Context
+from common.rpc.contract import Method, Route
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A request before it is sent."""
+
+    route: Route
+    method: Method
+    ctx: Context
+    arguments: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """A request before its endpoint runs. `server` is `<topic>.<server>`; `attempts` how often it was begun before."""
+
+    server: str
+    method: Method
+    ctx: Context
+    arguments: Mapping[str, Any]
+    is_call: bool
+    attempts: int = 0
+
+
+class ClientMiddleware(Protocol):
+    """Around a call or cast of a client; its result is the caller's."""
+
+    async def __call__(self, request: Outgoing, proceed: Callable[[Outgoing], Awaitable[Any]]) -> Any: ...
+
+
+class ServerMiddleware(Protocol):
+    """Around an endpoint; its result, or its error, is the caller's."""
+
+    async def __call__(self, request: Incoming, proceed: Callable[[Incoming], Awaitable[Any]]) -> Any: ...
+
+
+def chained(
+    middleware: Sequence[Callable[[T, Callable[[T], Awaitable[Any]]], Awaitable[Any]]], last: Callable[[T], Awaitable[Any]]
+) -> Callable[[T], Awaitable[Any]]:
+    """`last` with all middleware around it, the first one outermost."""
+    for each in reversed(middleware):
+        last = partial(_around, each, last)
+    return last
+
+
+def _around(
+    middleware: Callable[[T, Callable[[T], Awaitable[Any]]], Awaitable[Any]], proceed: Callable[[T], Awaitable[Any]], request: T
+) -> Awaitable[Any]:
+    return middleware(request, proceed)

@@ -1,0 +1,157 @@
+"""One request from its endpoint's side: bind, run with deadline and signs of life, and what came of it."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from common.base.clock import Clock
+from common.base.context import Context
+from common.base.errors import Broken, Fault, Timeout
+from common.base.ids import new_hex
+from common.base.limits import CAST_RETRY_DELAY_S
+from common.base.retry import Retry
+from common.rpc.contract import Method
+from common.rpc.counts import Counts, Event
+from common.rpc.dispatch import Bound
+from common.rpc.middleware import Incoming, ServerMiddleware, chained
+from common.rpc.replies import failed
+from common.wire.messages import Reply, Request, encode_reply
+from common.wire.values import WrongValue, to_primitive
+
+_WHEN_AWAY = Retry(first_delay_s=CAST_RETRY_DELAY_S, factor=2.0, delay_s_max=30.0)
+_AFTER_A_BUG = Retry(first_delay_s=0.1, factor=3.0, delay_s_max=5.0)
+_log = structlog.get_logger(__name__)
+
+
+class InternalError(Broken):
+    """{method} failed in a way nobody foresaw ({kind}); the log of {server} has the traceback"""
+
+    code = 500
+
+
+class UnserialisableResult(Broken):
+    """{method} of {server} returned what cannot be sent: {reason}"""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a request: `reply` for a call; `error` when it failed, `attempts` after that many tries in this process."""
+
+    reply: bytes | None = None
+    error: Exception | None = None
+    attempts: int = 1
+
+
+class Work:
+    """Runs bound requests of one server."""
+
+    def __init__(
+        self, *, server: str, clock: Clock, counts: Counts, middleware: Sequence[ServerMiddleware], delivery_limit: int
+    ) -> None:
+        self._server = server
+        self._clock = clock
+        self._counts = counts
+        self._middleware = tuple(middleware)
+        self._limit = delivery_limit
+        self.pausing: set[asyncio.Task[Any]] = set()
+        """Casts between two tries: whoever drains need not wait for them."""
+
+    async def do(self, request: Request, bound: Bound, ctx: Context, *, attempts: int) -> Outcome:
+        """A call once; a cast until it is done, is refused for good, or has failed `delivery_limit` times.
+
+        A cast that waits keeps its place at the bus, so that its queue cannot fill this process.
+        """
+        if request.is_call:
+            return await self._call(request, bound, ctx, attempts)
+        tries = waits = 0
+        while True:
+            error = await self._attempt(request, bound, ctx, attempts + tries)
+            if isinstance(error, Fault) and error.retryable:
+                waits += 1
+                _log.warning("cast not served for now", server=self._server, method=request.method, reason=str(error))
+                await self._pause(_WHEN_AWAY.delay_s(min(waits, 10)))
+                continue
+            tries += 1
+            if not isinstance(error, InternalError) or attempts + tries >= self._limit:
+                return Outcome(error=error, attempts=attempts + tries)
+            await self._pause(_AFTER_A_BUG.delay_s(tries))
+
+    async def _pause(self, delay_s: float) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self.pausing.add(task)
+        try:
+            await self._clock.sleep(delay_s)
+        finally:
+            self.pausing.discard(task)
+
+    async def _call(self, request: Request, bound: Bound, ctx: Context, attempts: int) -> Outcome:
+        msg_id = request.msg_id or ""
+        try:
+            result = await self._within(ctx, self._run(request, bound, ctx, attempts))
+            sendable = _sendable(result, bound.method, self._server)
+            return Outcome(encode_reply(Reply(msg_id, result=sendable, unique_id=new_hex())))
+        except Exception as exc:  # noqa: BLE001  # whatever an endpoint raises, its caller hears of it
+            error = self._told(exc, request, bound)
+            return Outcome(failed(msg_id, error), error)
+
+    async def _attempt(self, request: Request, bound: Bound, ctx: Context, attempts: int) -> Exception | None:
+        try:
+            await self._run(request, bound, ctx, attempts)
+        except Exception as exc:  # noqa: BLE001  # nobody waits for a cast: what it raised decides what becomes of it
+            return self._told(exc, request, bound)
+        return None
+
+    def _run(self, request: Request, bound: Bound, ctx: Context, attempts: int) -> Awaitable[Any]:
+        if not self._middleware:
+            return bound.run(ctx)
+
+        def last(incoming: Incoming) -> Awaitable[Any]:
+            return bound.run(incoming.ctx)
+
+        incoming = Incoming(self._server, bound.method, ctx, request.args, request.is_call, attempts)
+        return chained(self._middleware, last)(incoming)
+
+    async def _within(self, ctx: Context, work: Awaitable[Any]) -> Any:
+        """The result of `work`, which is cancelled when nobody waits for it any more."""
+        if ctx.deadline is None:
+            return await work
+        left_s = ctx.deadline - self._clock.monotonic()
+        limit = asyncio.timeout(left_s)
+        try:
+            async with limit:
+                return await work
+        except TimeoutError as exc:
+            if not limit.expired():
+                raise
+            self._counts.add(Event.EXPIRED)
+            raise Timeout(what=self._server, timeout_s=max(left_s, 0)) from exc
+
+    def _told(self, exc: Exception, request: Request, bound: Bound) -> Exception:
+        """What the caller is told; what a bug it is, only the log."""
+        if isinstance(exc, (Fault, *bound.method.raises)):
+            # The caller of a call hears of it; of a cast only this log tells, and the dead-letter queue.
+            level = logging.INFO if request.is_call else logging.ERROR
+            _log.log(level, "request failed", server=self._server, method=request.method, reason=str(exc))
+            return exc
+        _log.error("endpoint failed", server=self._server, method=request.method, exc_info=exc)
+        return InternalError(method=request.method, kind=type(exc).__name__, server=self._server)
+
+
+def _sendable(result: Any, method: Method, server: str) -> Any:
+    try:
+        return to_primitive(result, method.result)
+    except WrongValue as exc:
+        raise UnserialisableResult(method=method.name, server=server, reason=str(exc)) from exc
+
+
+async def beating(interval_s: float, clock: Clock, beat: Callable[[], Awaitable[bool]]) -> None:
+    """Beat for ever, or until a beat says False."""
+    while True:
+        await clock.sleep(interval_s)
+        if not await beat():
+            return
