@@ -28,23 +28,14 @@ def broker(real_parts: RealParts, tmp_path_factory: pytest.TempPathFactory) -> I
         yield server
 
 
-_LOSES = pytest.mark.xfail(
-    strict=True, raises=AssertionError, reason="requests that wait in a queue which the broker loses are not sent again yet"
-)
-
-_RACES = pytest.mark.xfail(
-    strict=False, raises=AssertionError, reason="a reply that finds the broker again before its caller does is dropped"
-)
-
-
 @pytest.mark.parametrize(
     "name",
     [
         "connections-closed",
-        pytest.param("broker-killed", marks=_LOSES),
-        pytest.param("broker-killed-durable", marks=_RACES),
-        pytest.param("queue-deleted", marks=_LOSES),
-        pytest.param("consumer-cancelled", marks=_LOSES),
+        "broker-killed",
+        "broker-killed-durable",
+        "queue-deleted",
+        "consumer-cancelled",
         "stalled",
         "blocked",
     ],
