@@ -28,17 +28,14 @@ def broker(real_parts: RealParts, tmp_path_factory: pytest.TempPathFactory) -> I
         yield server
 
 
-_LOSES = pytest.mark.xfail(strict=True, reason="requests that wait in a queue which the broker loses are not sent again yet")
-
-
 @pytest.mark.parametrize(
     "name",
     [
         "connections-closed",
-        pytest.param("broker-killed", marks=_LOSES),
+        "broker-killed",
         "broker-killed-durable",
-        pytest.param("queue-deleted", marks=_LOSES),
-        pytest.param("consumer-cancelled", marks=_LOSES),
+        "queue-deleted",
+        "consumer-cancelled",
         "stalled",
         "blocked",
     ],
