@@ -1,6 +1,7 @@
 """Calls and casts over a transport."""
 
 import asyncio
+import math
 from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -185,13 +186,14 @@ class RpcClient:
     async def _publish(self, route: Route, message: Message, *, timeout_s: float) -> None:
         """The caller sets the time limit of the whole; `timeout_s` is that of one try."""
         address = str(route)
-        patience_s = self._clock.monotonic() + ABSENCE_S if address in self._reached else 0.0
+        was_reached, until = address in self._reached, math.inf
         while True:
             self._check_open()
             try:
                 await self._transport.publish(message, timeout_s=timeout_s)
             except Unroutable as exc:
-                if self._clock.monotonic() >= patience_s:
+                until = min(until, self._clock.monotonic() + ABSENCE_S)  # from the first refusal: the try itself may have waited
+                if not was_reached or self._clock.monotonic() >= until:
                     self._reached.pop(address, None)
                     exchange = message.exchange.name if message.exchange else ""
                     raise NobodyListens(address=address, exchange=exchange) from exc

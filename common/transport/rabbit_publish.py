@@ -17,6 +17,10 @@ DECLARATIONS_MAX = 4
 """Tries to publish to an exchange that is gone each time, before it is called a refusal."""
 
 
+NACKS_MAX = 5
+"""Tries to publish what the broker does not take, before it is called away: some three seconds."""
+
+
 class Publisher:
     """Publishes over one link.
 
@@ -50,7 +54,7 @@ class Publisher:
             raise Timeout(what=f"the message bus's confirm of a message to {address(message)}", timeout_s=timeout_s) from exc
 
     async def _publish(self, lane: "_Lane", message: Message) -> None:
-        failures = missing = 0
+        failures = missing = nacks = 0
         while True:
             try:
                 await lane.publish(message)
@@ -60,6 +64,11 @@ class Publisher:
             except PublishError as exc:
                 raise Unroutable(address=address(message)) from exc
             except DeliveryError as exc:
+                # basic.nack: no queue has it, so it may be sent again.
+                nacks += 1
+                if nacks < NACKS_MAX:
+                    await self._clock.sleep(pause_s(nacks))
+                    continue
                 raise BusUnavailable(url=self._link.url, reason=f"it did not take a message to {address(message)}") from exc
             except ChannelNotFoundEntity as exc:
                 missing += 1

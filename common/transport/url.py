@@ -1,11 +1,12 @@
-"""From `transport_url` to a transport: the only file that names all adapters."""
+"""From `transport_url` to a transport: the only file that names all adapters.
+
+Each is imported when it is asked for: a tenth of a second of a command's start, and the memory of libraries that nobody uses.
+"""
 
 from common.base.clock import Clock
 from common.base.errors import Misconfigured
-from common.transport.kombu import KombuTransport
 from common.transport.memory import MemoryBuses, MemoryTransport
 from common.transport.port import Transport
-from common.transport.rabbit import RabbitTransport
 from common.transport.rabbit_settings import RabbitSettings
 from common.transport.rabbit_url import parse_rabbit_url, without_password
 
@@ -39,9 +40,13 @@ async def open_transport(
                 raise Misconfigured(reason=f"transport_url {url}: memory works only where all services are one process")
             return MemoryTransport(buses.bus(rest), name=rest)
         case "rabbit":
+            from common.transport.rabbit import RabbitTransport
+
             where = parse_rabbit_url(url)
             return await RabbitTransport.connect(where, clock=clock, connection_name=connection_name, settings=rabbit)
         case kombu if kombu.startswith("kombu+"):
+            from common.transport.kombu import KombuTransport
+
             return await KombuTransport.connect(url, clock=clock, connection_name=connection_name)
         case _:
             reason = f"transport_url {without_password(url)!r} is of no known form; known: {', '.join(SCHEMES)}"
