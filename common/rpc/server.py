@@ -182,29 +182,23 @@ class RpcServer:
             await settle(delivery)
 
     async def _handle(self, taken: _Taken) -> None:
-        delivery = taken.delivery
+        delivery, key = taken.delivery, taken.id or new_hex()
         try:
-            async with self._alone(taken.id or new_hex()):
+            # A copy that the bus gives while we are at it waits for the end: it is all that is left of the request when the
+            # connection of the first one is gone, and the first one is not done in the end.
+            while (first := self._at_work.get(key)) is not None:
+                await asyncio.wait([first])
+            ended = self._at_work[key] = asyncio.get_running_loop().create_future()
+            try:
                 verdict = await self._serve_once(taken)
+            finally:
+                del self._at_work[key]
+                ended.set_result(None)
         except asyncio.CancelledError:
             await asyncio.shield(settle(delivery, ack=False, requeue=True))
             raise
         if verdict is not None:
             await settle(delivery, ack=verdict is _Verdict.ACK, requeue=verdict is _Verdict.GIVE_BACK)
-
-    @asynccontextmanager
-    async def _alone(self, key: str) -> AsyncIterator[None]:
-        """A copy that the bus gives while we are at it waits for the end: it is all that is left of the request when the
-        connection of the first one is gone, and the first one is not done in the end.
-        """
-        while (first := self._at_work.get(key)) is not None:
-            await asyncio.wait([first])
-        ended = self._at_work[key] = asyncio.get_running_loop().create_future()
-        try:
-            yield
-        finally:
-            del self._at_work[key]
-            ended.set_result(None)
 
     # -- one request --------------------------------------------------------------------------------------------------
 
@@ -286,17 +280,20 @@ class RpcServer:
 
     async def _done(self, request: Request, bound: Bound, ctx: Context, attempts: int, once: Once | None) -> Outcome:
         work = self._work.do(request, bound, ctx, attempts=attempts)
-        if once is None and not request.monitor_timeout_s and not request.is_call:
-            return await work
+        if once is None and not request.monitor_timeout_s:
+            return await self._until_caller_leaves(request, work)
         async with self._signs_of_life(request, once, ctx.message_id):
-            if request.msg_id is None or request.deadline_s is None:  # only our own peers say that they leave
-                return await work
-            try:
-                return await self._callers.run(request.msg_id, work)
-            except CallerLeft:
-                _log.info("call cancelled by its caller", server=self._name, method=request.method)
-                self.counts.add(Event.CANCELLED, "while it ran")
-                return Outcome()
+            return await self._until_caller_leaves(request, work)
+
+    async def _until_caller_leaves(self, request: Request, work: Coroutine[Any, Any, Outcome]) -> Outcome:
+        if request.msg_id is None or request.deadline_s is None:  # only our own peers say that they leave
+            return await work
+        try:
+            return await self._callers.run(request.msg_id, work)
+        except CallerLeft:
+            _log.info("call cancelled by its caller", server=self._name, method=request.method)
+            self.counts.add(Event.CANCELLED, "while it ran")
+            return Outcome()
 
     async def _end(self, taken: _Taken, outcome: Outcome) -> _Verdict:
         """Record what came of it, tell the caller, and keep what failed without one."""
