@@ -15,6 +15,7 @@ MAY_SLEEP = {"common/host/clock.py", "common/testing/clock.py"}
 """Everybody else sleeps by the Clock port."""
 MAY_OWN_TASKS = {
     "cinder_lite/drivers/file.py",  # work in a thread that cancellation cannot end, awaited to its end
+    "common/notify/intake.py",  # as rpc/server.py
     "common/rpc/acknowledger.py",  # one task, ended by close()
     "common/rpc/server.py",  # one for each delivery, ended by drain()
     "common/testing/servers/base.py",  # as drivers/file.py: a server that is starting
@@ -22,7 +23,14 @@ MAY_OWN_TASKS = {
     "common/transport/tasks.py",  # keep() and end() for transports
 }
 """Everybody else begins tasks in a TaskGroup."""
-MAY_CATCH_ALL = {"common/rpc/server.py", "common/flow/runner.py", "common/app/supervisor.py", "common/app/cli.py"}
+MAY_CATCH_ALL = {
+    "common/app/cli.py",
+    "common/app/supervisor.py",
+    "common/flow/runner.py",
+    "common/notify/dispatch.py",
+    "common/notify/notifier.py",
+    "common/rpc/server.py",
+}
 """Where a bug is reported and outlived."""
 
 
