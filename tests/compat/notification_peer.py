@@ -15,7 +15,7 @@ from oslo_context.context import RequestContext  # noqa: E402
 REQUEUE = oslo_messaging.NotificationResult.REQUEUE
 
 
-class ContextSerializer(oslo_messaging.NoOpSerializer):
+class ContextSerializer(oslo_messaging.NoOpSerializer):  # type: ignore[misc]
     """As nova's and cinder's: the context travels as its dict."""
 
     def serialize_context(self, ctxt):

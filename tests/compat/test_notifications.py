@@ -5,7 +5,7 @@ import json
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
@@ -90,12 +90,6 @@ async def line(process: asyncio.subprocess.Process) -> dict[str, Any]:
     return found
 
 
-async def ended(process: asyncio.subprocess.Process) -> None:
-    """The peer stops in order: what it had was settled."""
-    async with asyncio.timeout(WAIT_S):
-        await process.communicate()
-
-
 @pytest.fixture
 async def transport(rabbit_url: str) -> AsyncIterator[Transport]:
     found = await open_transport(rabbit_url, clock=CLOCK, connection_name="test")
@@ -149,16 +143,12 @@ async def test_an_oslo_listener_hears_us_in_both_formats_and_gets_no_token(rabbi
             two = await line(process)
             assert (two["event"], two["payload"], two["user"]) == (f"{driver}.two", [at], None)
             assert notifier.counts.failed == 0
-        await ended(process)
-    assert await empty(transport, "notifications.info", "notifications.error")
 
 
 async def test_an_oslo_listener_asks_ours_back_and_hears_it_again(rabbit_url: str, transport: Transport) -> None:
     async with peer("listener", rabbit_url) as process:
         await a_notifier(transport).info(CTX, "again", {})
         assert [(await line(process))["event"] for _ in range(2)] == ["again", "again"]
-        await ended(process)
-    assert await empty(transport, "notifications.info")
 
 
 async def test_we_ask_an_oslo_notifier_s_back_and_hear_it_again(rabbit_url: str, transport: Transport) -> None:
@@ -174,18 +164,35 @@ async def test_an_oslo_pool_and_ours_of_the_same_name_share_its_copies(rabbit_ur
     pooled, plain = Endpoint(), Endpoint()
     notifier = a_notifier(transport)
     async with a_listener(transport, plain), peer("pool", rabbit_url) as process:
-        assert await transport.consumers("usage") == 2  # oslo consumes it once for each priority
-        await notifier.info(CTX, "one", {})
-        assert (await line(process))["event"] == "one"
+        await notifier.info(CTX, "first", {})
+        assert (await line(process))["event"] == "first"
+        reading = asyncio.create_task(pass_on(process, pooled))
         async with a_listener(transport, pooled, pool="usage"):
-            for number in range(6):
-                await notifier.info(CTX, f"more{number}", {})
-            ours = await pooled.take(2)
-            theirs = [(await line(process))["event"] for _ in range(4)]
-            assert {*ours, *theirs} == {f"more{number}" for number in range(6)}
-        assert len(await plain.take(7)) == 7
-        await ended(process)
-    assert await empty(transport, "usage", "notifications.info")
+            for number in range(12):
+                await notifier.info(CTX, f"e{number}", {})
+            shared = await pooled.take(12)
+        reading.cancel()
+        assert {"first", *shared} == (await plain.take(13)).keys()
+    assert {seen.get("heard_by", "us") for seen in shared.values()} == {"us", "oslo"}  # consumers take turns
+
+
+async def pass_on(process: asyncio.subprocess.Process, endpoint: Endpoint) -> None:
+    """What oslo's listener heard, among what ours hears."""
+    while True:
+        endpoint.seen.put_nowait({**await line(process), "heard_by": "oslo"})
+
+
+async def test_quorum_queues_are_declared_as_oslo_declares_them(rabbit_url: str, transport: Transport) -> None:
+    options = replace(OPTIONS, durable=True, queue_arguments={"x-queue-type": "quorum"})
+    url = f"{rabbit_url}?rabbit_quorum_queue=true"
+    notifier = Notifier(transport, clock=CLOCK, options=options)
+    await notifier.info(CTX, "ours", {})
+    async with peer("listener", url) as process:
+        assert (await line(process))["event"] == "ours"
+    endpoint = Endpoint()
+    async with peer("notifier", url), Listener(transport, [Target()], [endpoint], clock=CLOCK, options=options):
+        assert "messagingv2.one" in await endpoint.take(5)
+    assert notifier.counts.failed == 0
 
 
 async def test_an_oslo_batch_listener_hears_ours_together(rabbit_url: str, transport: Transport) -> None:
@@ -199,8 +206,6 @@ async def test_an_oslo_batch_listener_hears_ours_together(rabbit_url: str, trans
             ("error", ["e0", "e1"]),
             ("info", ["e0", "e1"]),
         ]
-        await ended(process)
-    assert await empty(transport, "notifications.info", "notifications.error")
 
 
 async def test_our_batch_listener_hears_an_oslo_notifier_together(rabbit_url: str, transport: Transport) -> None:
