@@ -101,7 +101,7 @@ class Notifier:
             self.counts.dropped += 1
             _log.error("notification dropped: too many wait", event_type=event_type, limit=NOTIFICATIONS_PENDING_MAX)
             return
-        notification = self._notification(ctx, event_type, payload, priority)
+        notification = self.notification(ctx, event_type, payload, priority)
         self.counts.pending += 1
         try:
             async with asyncio.TaskGroup() as group:
@@ -110,7 +110,8 @@ class Notifier:
         finally:
             self.counts.pending -= 1
 
-    def _notification(self, ctx: Context | None, event_type: str, payload: Any, priority: Priority) -> Notification:
+    def notification(self, ctx: Context | None, event_type: str, payload: Any, priority: Priority) -> Notification:
+        """What the methods of the priorities send, for whoever hands it to a driver and wants to hear of its failure."""
         return Notification(
             event_type=event_type,
             priority=priority,
