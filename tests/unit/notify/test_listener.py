@@ -169,6 +169,26 @@ async def test_what_cannot_be_read_is_dropped_with_its_reason_and_the_listener_g
     assert await waiting(transport, INFO) == []
 
 
+async def test_what_is_dropped_is_settled_at_the_bus() -> None:
+    listener = a_listener(a_transport(), Endpoint())
+    body = encode_notification(Notification("e", Priority.INFO, {}, unique_id="u"), envelope=True)
+    first, duplicate, unreadable = Given(body), Given(body), Given(b"{}")
+    for delivery in (first, duplicate, unreadable):
+        listener._on_delivery(delivery)
+        await settled(listener)
+    assert (first.settled, duplicate.settled, unreadable.settled) == ("acked", "acked", "dropped")
+    assert listener.counts.duplicates == 1
+
+
+async def test_ids_are_remembered_as_many_as_the_options_say() -> None:
+    listener = a_listener(a_transport(), Endpoint(), options=NotificationOptions(duplicates_remembered=2))
+    for unique_id in ("a", "b", "c", "b", "a"):
+        body = encode_notification(Notification("e", Priority.INFO, {}, unique_id=unique_id), envelope=True)
+        listener._on_delivery(Given(body))
+        await settled(listener)
+    assert (listener.counts.handled, listener.counts.duplicates) == (4, 1)  # "b" is a duplicate, "a" is forgotten
+
+
 async def test_no_more_run_at_once_than_the_prefetch_over_all_queues() -> None:
     transport, endpoint = a_transport(), Endpoint()
     endpoint.gate.clear()
