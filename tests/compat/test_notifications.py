@@ -106,7 +106,7 @@ def a_listener(transport: Transport, endpoint: object, **given: Any) -> Listener
 
 
 async def empty(transport: Transport, *queues: str) -> bool:
-    """True when nothing waits in any of the queues, unacked or not, once nobody consumes them."""
+    """True when nothing was given back to any of the queues. That deliveries are acked is shown by the unit tests."""
     return [await transport.get(queue) for queue in queues] == [None] * len(queues)
 
 
