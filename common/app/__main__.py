@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from common.app import completion, contract_command, db_command, rpc_command
+from common.app import completion, contract_command, db_command, notify_command, rpc_command
 from common.app.cli import run_cli
 from common.app.commands import ConfigFiles, Debug, UsersSender, on_bus, tell
 from common.app.config_sample import sample
@@ -30,6 +30,7 @@ app = typer.Typer(
 app.add_typer(rpc_command.app, name="rpc")
 app.add_typer(db_command.app, name="db")
 app.add_typer(contract_command.app, name="contract")
+app.add_typer(notify_command.app, name="notify")
 config_app = typer.Typer(help="Configuration files.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
 

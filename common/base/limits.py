@@ -36,6 +36,27 @@ TRANSIENT_QUEUES_TTL_S = 1800
 QUEUE_NAMES_MAX = 1000
 """Stable names of reply and fanout queues that processes of one name have on one host."""
 
+NOTIFICATION_TIMEOUT_S = 10.0
+"""Longest time that the sender of a notification is kept waiting, whatever its `retry` says."""
+
+NOTIFICATIONS_PENDING_MAX = 1000
+"""Notifications of one notifier that wait for the bus; one more is dropped, with a word in the log."""
+
+NOTIFICATIONS_PENDING_BYTES_MAX = 64 * 1024 * 1024
+"""Bytes of these."""
+
+NOTIFICATION_QUEUE_KNOWN_S = 60.0
+"""How long a publisher relies on a default queue that it has declared."""
+
+NOTIFICATION_REQUEUE_DELAY_S = 1.0
+"""A notification that is given back waits so long before: endpoints that never take one must not keep a processor busy."""
+
+NOTIFICATION_BATCH_TIMEOUT_S = 1.0
+"""How long a batch that is not full waits for more."""
+
+NOTIFICATIONS_TESTED_MAX = 1000
+"""Notifications that the driver `test` keeps."""
+
 DRAIN_TIMEOUT_S = 20.0
 """After SIGTERM: how long what was begun may take to end."""
 

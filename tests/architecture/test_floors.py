@@ -15,6 +15,7 @@ MAY_SLEEP = {"common/host/clock.py", "common/testing/clock.py"}
 """Everybody else sleeps by the Clock port."""
 MAY_OWN_TASKS = {
     "cinder_lite/drivers/file.py",  # work in a thread that cancellation cannot end, awaited to its end
+    "common/notify/intake.py",  # as rpc/server.py
     "common/rpc/client.py",  # tells servers that a caller left, behind its back; awaited by close()
     "common/rpc/replies.py",  # replies whose queue is missing for a while; ended by close()
     "common/rpc/server.py",  # one for each delivery, ended by drain()
@@ -31,6 +32,8 @@ MAY_CATCH_ALL = {
     "common/app/supervisor.py",
     "common/app/cli.py",
     "common/wire/failure.py",  # a class of another project is built from what a peer sent
+    "common/notify/dispatch.py",
+    "common/notify/notifier.py",
 }
 """Where a bug is reported and outlived."""
 

@@ -6,7 +6,7 @@ with warnings.catch_warnings():
     # oslo.service, which oslo.messaging imports, takes eventlet when nobody chose; nothing here runs on it.
     warnings.filterwarnings("ignore", message=r"\s*Eventlet is deprecated")
     warnings.filterwarnings("ignore", category=DeprecationWarning)
-    from oslo_messaging import RemoteError, opts
+    from oslo_messaging import NotificationFilter as OsloNotificationFilter, RemoteError, opts
     from oslo_messaging._drivers import amqp, common as drivers
     from oslo_messaging._metrics.client import oslo_messaging_metrics
     from oslo_messaging._tracing.client import oslo_messaging_tracing
@@ -27,4 +27,4 @@ OPTIONS = {
 }
 """(section, name) -> the option, of every section that has to do with RabbitMQ; there is one for Kafka too."""
 
-__all__ = ["OPTIONS", "RemoteError", "amqp", "drivers", "version_is_compatible"]
+__all__ = ["OPTIONS", "OsloNotificationFilter", "RemoteError", "amqp", "drivers", "version_is_compatible"]
