@@ -548,6 +548,9 @@ async def test_a_transport_declares_what_it_lacks(bus: Bus) -> None:
         "memory": {Lack.ONE_PROCESS},
         "kombu-memory": {Lack.ONE_PROCESS, Lack.REDELIVERY, Lack.COUNTING, Lack.TURNS},
         "kombu-filesystem": {Lack.TURNS},
+        "kombu-sqlite": {Lack.TURNS},
+        "kombu-postgresql": {Lack.TURNS},
+        "kombu-redis": {Lack.TURNS},
         "rabbit": set(),
     }[bus.kind]
 
@@ -555,4 +558,5 @@ async def test_a_transport_declares_what_it_lacks(bus: Bus) -> None:
 async def test_a_transport_names_where_it_is_connected_without_a_password(bus: Bus) -> None:
     transport = await bus.transport()
     assert "guest:guest" not in transport.url
-    assert transport.url.partition("://")[0] == {"memory": "memory", "rabbit": "rabbit"}.get(bus.kind, bus.kind.replace("-", "+"))
+    schemes = {"kombu-sqlite": "kombu+sqla+sqlite", "kombu-postgresql": "kombu+sqla+postgresql"}
+    assert transport.url.partition("://")[0] == schemes.get(bus.kind, bus.kind.replace("-", "+"))
