@@ -18,6 +18,7 @@ from common.transport.errors import address, check_prefetch, check_size
 from common.transport.kombu_consume import KombuConsumer, KombuDelivery
 from common.transport.kombu_message import put
 from common.transport.kombu_pull import Puller, declare, delete, exists
+from common.transport.kombu_store import NoSuchQueue
 from common.transport.kombu_thread import ChannelThread
 from common.transport.kombu_url import connector
 from common.transport.port import BusUnavailable, Closed, Delivery, Lack, Message, Queue, Unroutable
@@ -165,9 +166,13 @@ class KombuTransport:
         return sum(self._put(channel, message, queue) for queue in self._route(channel, message)) > 0
 
     def _put(self, channel: Any, message: Message, queue: str) -> bool:
-        if not exists(channel, queue):
+        # kombu's own transports make a queue that is not there; those that share one refuse.
+        if not self._is_shared and not exists(channel, queue):
             return False
-        put(channel, message, queue, self._clock)
+        try:
+            put(channel, message, queue, self._clock)
+        except NoSuchQueue:
+            return False
         return True
 
     @staticmethod

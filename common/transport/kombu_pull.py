@@ -224,5 +224,6 @@ def exists(channel: Any, queue: str) -> bool:
 def delete(channel: Any, queue: str) -> None:
     """Drop a queue and what waits in it, if there is one."""
     if exists(channel, queue):
-        channel.queue_purge(queue)
+        if not isinstance(channel, StoreChannel):
+            channel.queue_purge(queue)
         channel.queue_delete(queue)

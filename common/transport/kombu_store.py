@@ -18,6 +18,7 @@ from kombu.transport import virtual
 
 _KombuQoS: Any = virtual.QoS
 _KombuChannel: Any = virtual.Channel
+_ChannelError: Any = ChannelError
 """kombu's types say nothing."""
 
 ANSWER_TIMEOUT_S = 4.0
@@ -26,6 +27,10 @@ LEASE_S = 10.0
 """A member of a bus that has no other sign of its death is taken for dead after so long without a word."""
 
 _LOG = logging.getLogger(__name__)
+
+
+class NoSuchQueue(_ChannelError):  # type: ignore[misc]  # as said above
+    """AMQP's 404."""
 
 
 class Claim(Protocol):
@@ -226,5 +231,5 @@ class StoreChannel(_KombuChannel):  # type: ignore[misc]  # as said above
             raise
 
 
-def _no_queue(queue: str) -> ChannelError:
-    return ChannelError(f"NOT_FOUND - no queue {queue!r}", (50, 10), "Queue.declare", "404")
+def _no_queue(queue: str) -> NoSuchQueue:
+    return NoSuchQueue(f"NOT_FOUND - no queue {queue!r}", (50, 10), "Queue.declare", "404")

@@ -76,7 +76,7 @@ def _sql(url: str, inner: str) -> Callable[[], Any]:
         wanted = f"{_PREFIX}sqla+sqlite:////absolute/file or {_PREFIX}sqla+postgresql://user:password@host/database"
         raise Misconfigured(reason=f"transport_url {without_password(url)} is no database; wanted: {wanted}")
     _imported(url, driver, driver)
-    return lambda: _KombuConnection(f"{_SQL[0]}+{database}", transport=sql.SqlTransport)
+    return lambda: _KombuConnection("memory://", transport=sql.SqlTransport, transport_options={sql.DATABASE: database})
 
 
 def _imported(url: str, driver: str, module: str) -> Any:
