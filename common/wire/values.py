@@ -9,6 +9,8 @@ from typing import Any
 
 import msgspec
 
+_TEXT_MAX = 500
+
 
 class WrongValue(ValueError):
     """A value does not have the declared type."""
@@ -33,5 +35,11 @@ def from_primitive(value: Any, wanted: Any) -> Any:
         return None
     try:
         return msgspec.convert(value, wanted, str_keys=True)
-    except msgspec.ValidationError as exc:
-        raise WrongValue(str(exc)) from exc
+    except (msgspec.ValidationError, UnicodeError, OverflowError, RecursionError) as exc:
+        # The last three: half of a surrogate pair, a number beyond its type's range, too deep a nesting.
+        raise WrongValue(_short(str(exc))) from exc
+
+
+def _short(text: str) -> str:
+    """Some of these errors quote the value, whose length the peer chose; the place stands at their end."""
+    return text if len(text) <= _TEXT_MAX else f"{text[: _TEXT_MAX // 2]} ... {text[-_TEXT_MAX // 2 :]}"
