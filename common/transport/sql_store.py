@@ -154,7 +154,7 @@ class SqlStore:
     def put(self, queue: str, data: bytes) -> bool:
         with self._engine.begin() as made:
             # The row is locked, so that nobody deletes the queue meanwhile and leaves the message behind.
-            wanted = select(QUEUES.c.name).where(QUEUES.c.name == queue).with_for_update(read=True)
+            wanted = select(QUEUES.c.name).where(QUEUES.c.name == queue).with_for_update(read=True, key_share=True)
             if made.execute(wanted).first() is None:
                 return False
             made.execute(insert(MESSAGES).values(queue=queue, redelivered=False, data=data))
@@ -216,7 +216,8 @@ class SqlStore:
         with self._engine.begin() as made:
             self._renew(made)
             if queues:
-                made.execute(update(QUEUES).where(QUEUES.c.name.in_(list(queues))).values(used_s=time.time()))
+                used = (QUEUES.c.name.in_(list(queues)), QUEUES.c.expires_ms.is_not(None))
+                made.execute(update(QUEUES).where(*used).values(used_s=time.time()))
         with self._engine.begin() as made:
             _bury(made)
 
@@ -258,13 +259,14 @@ class SqlPresence:
 def _bury(made: Connection) -> None:
     """What dead members held and what nobody uses any more."""
     now_s = time.time()
-    dead = select(MEMBERS.c.name).where(MEMBERS.c.until_s < now_s)
+    # Locked: one that comes back to life at this moment waits, and then joins anew with all of its consumers.
+    dead = select(MEMBERS.c.name).where(MEMBERS.c.until_s < now_s).with_for_update(skip_locked=True)
     names = list(made.execute(dead).scalars())
     if names:
         left = list(made.execute(select(CONSUMERS.c.queue).where(CONSUMERS.c.member.in_(names))).scalars())
         made.execute(update(MESSAGES).where(MESSAGES.c.holder.in_(names)).values(holder=None, redelivered=True))
         made.execute(delete(CONSUMERS).where(CONSUMERS.c.member.in_(names)))
-        made.execute(delete(MEMBERS).where(MEMBERS.c.name.in_(names), MEMBERS.c.until_s < now_s))
+        made.execute(delete(MEMBERS).where(MEMBERS.c.name.in_(names)))
         for queue in left:
             _drop_auto_delete(made, queue)
     over = or_(QUEUES.c.expires_ms.is_(None), QUEUES.c.used_s + QUEUES.c.expires_ms / 1000.0 > now_s).is_(False)

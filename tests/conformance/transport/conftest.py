@@ -57,6 +57,6 @@ async def bus(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[B
     async def make() -> Transport:
         return await open_transport(url, clock=clock, connection_name="suite", buses=buses)
 
-    bus = Bus(request.param, clock, make)
+    bus = Bus(request.param, clock, make, url)
     yield bus
     await bus.close()

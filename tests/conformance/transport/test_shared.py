@@ -1,7 +1,6 @@
 """What only several processes can show, of every bus that they can share through kombu."""
 
 import asyncio
-import sys
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,9 +12,8 @@ from common.host.clock import SystemClock
 from common.transport.kombu_store import LEASE_S
 from common.transport.port import Binding, Exchange, Message, Queue, Transport
 from common.transport.url import open_transport
-from tests.conformance.transport.support import WAIT_S, Inbox, consume, send, to_queue
+from tests.conformance.transport.support import WAIT_S, Inbox, consume, process, send, to_queue
 
-ROOT = Path(__file__).parents[3]
 KINDS = [
     "filesystem",
     "sqlite",
@@ -44,34 +42,6 @@ async def connected(url: str) -> AsyncIterator[Transport]:
         yield transport
     finally:
         await transport.close()
-
-
-@asynccontextmanager
-async def process(*arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    """A worker; it ends when its standard input does."""
-    worker = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "tests.conformance.transport.worker",
-        *arguments,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        cwd=ROOT,
-    )
-    try:
-        yield worker
-        if worker.returncode is None:
-            assert worker.stdin is not None
-            worker.stdin.close()
-            async with asyncio.timeout(WAIT_S):
-                await worker.wait()
-    finally:
-        if worker.returncode is None:
-            worker.kill()
-            await worker.wait()
-        # asyncio leaves the pipe's transport to the collector.
-        assert worker.stdout is not None
-        await worker.stdout.read()
 
 
 async def test_three_processes_that_publish_and_consume_at_once_lose_and_double_nothing(url: str) -> None:
