@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from common.app import db_command, rpc_command
+from common.app import completion, contract_command, db_command, notify_command, rpc_command
 from common.app.cli import run_cli
 from common.app.commands import ConfigFiles, Debug, UsersSender, on_bus, tell
 from common.app.config_sample import sample
@@ -29,6 +29,8 @@ app = typer.Typer(
 )
 app.add_typer(rpc_command.app, name="rpc")
 app.add_typer(db_command.app, name="db")
+app.add_typer(contract_command.app, name="contract")
+app.add_typer(notify_command.app, name="notify")
 config_app = typer.Typer(help="Configuration files.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
 
@@ -82,6 +84,9 @@ def demo(
     on_bus(whole.common, work)
 
 
+app.command()(contract_command.asyncapi)
+
+
 def _embedded_demo(scenario: Scenario, *, debug: bool) -> None:
     from common.app.embedded import embedded
 
@@ -97,7 +102,9 @@ def _embedded_demo(scenario: Scenario, *, debug: bool) -> None:
 
 
 @config_app.command("sample")
-def config_sample(service: Annotated[str, typer.Argument(metavar="SERVICE", help="nova or cinder.")]) -> None:
+def config_sample(
+    service: Annotated[str, typer.Argument(metavar="SERVICE", help="nova or cinder.", autocompletion=completion.installed)],
+) -> None:
     """Print every option of a service with its meaning and default, as a configuration file."""
     known = services()
     if service not in known:

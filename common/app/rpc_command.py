@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from common.app import completion
 from common.app.cli import print_json
 from common.app.commands import ConfigFiles, Debug, UsersSender, on_bus, tell, users_context
 from common.app.whole import Whole, read_whole
@@ -17,8 +18,13 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
-Topic = Annotated[str, typer.Argument(metavar="TOPIC[.SERVER]", help="compute, compute.cmp1, cinder-volume.host@backend ...")]
-Name = Annotated[str, typer.Argument(metavar="METHOD", help="The method's name on the wire.")]
+Topic = Annotated[
+    str,
+    typer.Argument(
+        metavar="TOPIC[.SERVER]", help="compute, compute.cmp1, cinder-volume.host@backend ...", autocompletion=completion.topics
+    ),
+]
+Name = Annotated[str, typer.Argument(metavar="METHOD", help="The method's name on the wire.", autocompletion=completion.methods)]
 Arguments = Annotated[
     list[str] | None, typer.Argument(metavar="KEY=VALUE...", help="Arguments; a VALUE that is JSON is sent as such, else as text.")
 ]
@@ -55,7 +61,7 @@ def cast_(
 
 @app.command()
 def fanout(
-    topic: Annotated[str, typer.Argument(metavar="TOPIC", help="compute, cinder-volume ...")], method: Name,
+    topic: Annotated[str, typer.Argument(metavar="TOPIC", help="compute, cinder-volume ...", autocompletion=completion.topics)], method: Name,
     arguments: Arguments = None, version: Version = None, namespace: Namespace = None, exchange: Exchange = None,
     timeout: Seconds = None, config_file: ConfigFiles = None, debug: Debug = False,
 ) -> None:  # fmt: skip

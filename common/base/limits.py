@@ -39,8 +39,32 @@ SETTLE_TIMEOUT_S = 5.0
 STATEMENT_TIMEOUT_S = 30.0
 """Longest wait for one database statement."""
 
-REPLY_QUEUE_EXPIRES_MS = 1_800_000
-"""x-expires of reply and fanout queues, as oslo.messaging declares them."""
+TRANSIENT_QUEUES_TTL_S = 1800
+"""How long the broker keeps a reply or fanout queue that nobody consumes: oslo.messaging's rabbit_transient_queues_ttl."""
+
+QUEUE_NAMES_MAX = 1000
+"""Stable names of reply and fanout queues that processes of one name have on one host."""
+
+NOTIFICATION_TIMEOUT_S = 10.0
+"""Longest time that the sender of a notification is kept waiting, whatever its `retry` says."""
+
+NOTIFICATIONS_PENDING_MAX = 1000
+"""Notifications of one notifier that wait for the bus; one more is dropped, with a word in the log."""
+
+NOTIFICATIONS_PENDING_BYTES_MAX = 64 * 1024 * 1024
+"""Bytes of these."""
+
+NOTIFICATION_QUEUE_KNOWN_S = 60.0
+"""How long a publisher relies on a default queue that it has declared."""
+
+NOTIFICATION_REQUEUE_DELAY_S = 1.0
+"""A notification that is given back waits so long before: endpoints that never take one must not keep a processor busy."""
+
+NOTIFICATION_BATCH_TIMEOUT_S = 1.0
+"""How long a batch that is not full waits for more."""
+
+NOTIFICATIONS_TESTED_MAX = 1000
+"""Notifications that the driver `test` keeps."""
 
 DRAIN_TIMEOUT_S = 20.0
 """After SIGTERM: how long what was begun may take to end."""
@@ -77,6 +101,12 @@ INBOX_LEASE_S = 15.0
 
 INBOX_KEPT_S = 24 * 3600.0
 """Exactly-once requests are remembered so long in the shared inbox."""
+
+ABSENCE_S = 5.0
+"""Whoever took a message a moment ago and is not there now may be on the way back, with its broker or its queue; not for longer."""
+
+ADDRESSES_REMEMBERED = 1000
+"""Addresses that a client reached."""
 
 RESEND_FIRST_S = 5.0
 """A call of an exactly-once method without any sign of life is sent again after this time, then after twice as long ..."""

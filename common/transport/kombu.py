@@ -49,6 +49,8 @@ class KombuTransport:
         self._puller = Puller(clock)
         self._pulling: asyncio.Task[None] | None = None
         self._is_closed = False
+        self.acks: set[asyncio.Task[None]] = set()
+        """Acks on their way; at most as many as there are unsettled deliveries."""
 
     @classmethod
     async def connect(cls, url: str, *, clock: Clock, connection_name: str) -> Self:
@@ -117,6 +119,8 @@ class KombuTransport:
     async def close(self) -> None:
         if self._is_closed:
             return
+        if self.acks:
+            await asyncio.wait(self.acks, timeout=SETTLE_TIMEOUT_S)
         self._is_closed = True
         self._puller.wake()
         if self._pulling is not None:

@@ -20,7 +20,7 @@ _NOT_JSON = (b"NaN", b"Infinity")
 class NotAMessage(ValueError):
     """The bytes are no message of this protocol. The text says what was found; it never quotes the body.
 
-    kind   one word for counting: "json", "envelope", "size", "key", "reply_q"
+    kind   one word for counting: "json", "envelope", "compression", "size", "key", "reply_q"
     """
 
     def __init__(self, text: str, *, kind: str = "key") -> None:
@@ -36,11 +36,16 @@ def pack(message: Mapping[str, Any]) -> bytes:
 
 def unpack(body: bytes) -> dict[str, Any]:
     """The message in a body. Raises NotAMessage."""
+    return open_envelope(body)[0]
+
+
+def open_envelope(body: bytes) -> tuple[dict[str, Any], bool]:
+    """The message in a body, and whether it had an envelope. Raises NotAMessage."""
     if len(body) > MESSAGE_BYTES_MAX:
         raise NotAMessage(f"body of {len(body)} bytes; the limit is {MESSAGE_BYTES_MAX}", kind="size")
     outer = _object(body, "body")
     if _VERSION_KEY not in outer or _MESSAGE_KEY not in outer:
-        return outer
+        return outer, False
     if outer[_VERSION_KEY] != VERSION:
         found = outer[_VERSION_KEY]
         shown = repr(found[:20]) if isinstance(found, str) else f"of type {type(found).__name__}"
@@ -48,7 +53,7 @@ def unpack(body: bytes) -> dict[str, Any]:
     inner = outer[_MESSAGE_KEY]
     if not isinstance(inner, str):
         raise NotAMessage(f"oslo.message is {type(inner).__name__}; wanted a JSON string", kind="envelope")
-    return _object(inner.encode(), "oslo.message")
+    return _object(inner.encode(), "oslo.message"), True
 
 
 def _decoded(data: bytes) -> Any:

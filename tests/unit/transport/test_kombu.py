@@ -32,6 +32,7 @@ class ClosedOwner:
 
     def __init__(self, puller: Puller) -> None:
         self.puller = puller
+        self.acks: set[asyncio.Task[None]] = set()
 
     async def in_consuming_thread(self, job: Callable[[Any], None], *, timeout_s: float = 1) -> None:
         raise AssertionError("nothing is to be done there")
