@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from common.app import db_command, rpc_command
+from common.app import db_command, dlq_command, rpc_command
 from common.app.cli import run_cli
 from common.app.commands import ConfigFiles, Debug, UsersSender, on_bus, tell
 from common.app.config_sample import sample
@@ -28,6 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(rpc_command.app, name="rpc")
+app.add_typer(dlq_command.app, name="dlq")
 app.add_typer(db_command.app, name="db")
 config_app = typer.Typer(help="Configuration files.", no_args_is_help=True)
 app.add_typer(config_app, name="config")

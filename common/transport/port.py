@@ -24,7 +24,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from common.base.errors import Invalid, NotFound, Unavailable
 
@@ -131,6 +131,16 @@ class Delivery(Protocol):
     async def reject(self, *, requeue: bool) -> None:
         """Give it back, or drop it."""
         ...
+
+
+@runtime_checkable
+class Routed(Protocol):
+    """A delivery that also knows how it was published; those of RabbitMQ do."""
+
+    @property
+    def exchange(self) -> str: ...
+    @property
+    def routing_key(self) -> str: ...
 
 
 class Consumer(Protocol):

@@ -192,7 +192,7 @@ class Holder(Protocol):
 
 
 class RabbitDelivery:
-    """Implements `common.transport.port.Delivery`."""
+    """Implements `common.transport.port.Delivery` and `Routed`."""
 
     def __init__(self, consumer: Holder, message: aiormq.abc.DeliveredMessage, *, url: str) -> None:
         self._consumer = consumer
@@ -215,6 +215,14 @@ class RabbitDelivery:
     @property
     def redelivered(self) -> bool:
         return bool(self._message.redelivered)
+
+    @property
+    def exchange(self) -> str:
+        return self._message.exchange or ""
+
+    @property
+    def routing_key(self) -> str:
+        return self._message.routing_key or ""
 
     async def ack(self) -> None:
         await self._settle(lambda channel, tag: channel.basic_ack(tag))
