@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from common.app import db_command, dlq_command, rpc_command
+from common.app import bus_command, db_command, dlq_command, rpc_command
 from common.app.cli import run_cli
 from common.app.commands import ConfigFiles, Debug, UsersSender, on_bus, tell
 from common.app.config_sample import sample
@@ -29,6 +29,7 @@ app = typer.Typer(
 )
 app.add_typer(rpc_command.app, name="rpc")
 app.add_typer(dlq_command.app, name="dlq")
+app.add_typer(bus_command.app, name="bus")
 app.add_typer(db_command.app, name="db")
 config_app = typer.Typer(help="Configuration files.", no_args_is_help=True)
 app.add_typer(config_app, name="config")

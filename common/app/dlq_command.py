@@ -146,7 +146,7 @@ def _take_all(verb: _Verb, topics: Sequence[str], *, yes: bool, whole: Any) -> i
         tell("There are no dead letters.")
         return Exit.OK
     places = sorted({each.topic for each in found})
-    if not yes and not _agreed(f"{verb.name} {len(found)} dead letters of {', '.join(places)}?"):
+    if not yes and not _agreed(f"{verb.name} dead letters of {', '.join(places)}: {len(found)}?"):
         tell("Nothing was changed.")
         return Exit.REFUSED
 

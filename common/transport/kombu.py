@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, Self
 from urllib.parse import unquote, urlsplit
 
@@ -18,12 +19,13 @@ from common.base.clock import Clock
 from common.base.errors import Misconfigured, Timeout
 from common.base.limits import CONNECT_TIMEOUT_S, SETTLE_TIMEOUT_S
 from common.transport.errors import address, check_prefetch, check_size
+from common.transport.folder import BusFolder
 from common.transport.kombu_consume import KombuConsumer, KombuDelivery
 from common.transport.kombu_folder import FOLDER, FolderTransport
-from common.transport.kombu_message import put
+from common.transport.kombu_message import put, wall_s
 from common.transport.kombu_pull import Puller, declare, delete, exists
 from common.transport.kombu_thread import ChannelThread
-from common.transport.port import BusUnavailable, Closed, Delivery, Lack, Message, Queue, Unroutable
+from common.transport.port import BusUnavailable, Closed, Delivery, Lack, Message, Queue, QueueDepth, Unroutable
 from common.transport.rabbit_url import without_password
 from common.transport.tasks import keep
 from common.transport.topology import Route, destinations
@@ -120,6 +122,11 @@ class KombuTransport:
         found: int = await self._ask(self._outgoing, lambda channel: channel.folder.consumers(queue))
         return found
 
+    async def depth(self, queue: str) -> QueueDepth | None:
+        self._check_open()
+        found: QueueDepth | None = await self._ask(self._outgoing, lambda channel: self._depth(channel, queue))
+        return found
+
     async def close(self) -> None:
         if self._is_closed:
             return
@@ -172,6 +179,12 @@ class KombuTransport:
         put(channel, message, queue, self._clock)
         return True
 
+    def _depth(self, channel: Any, queue: str) -> QueueDepth | None:
+        if self._is_folder:
+            folder: BusFolder = channel.folder
+            return folder.depth(queue, now_s=wall_s(self._clock))
+        return QueueDepth(channel.queue_declare(queue, passive=True).message_count) if exists(channel, queue) else None
+
     @staticmethod
     def _route(channel: Any, message: Message) -> tuple[str, ...]:
         if message.exchange is None:
@@ -204,11 +217,20 @@ def _connector(url: str) -> tuple[Callable[[], Any], bool]:
     return lambda: _KombuConnection(inner), False
 
 
-def _folder_connector(url: str) -> Callable[[], Any]:
-    parts = urlsplit(url)
+def folder_of(url: str) -> Path | None:
+    """The folder that a transport_url names; None for another kind of bus. Raises Misconfigured."""
+    inner = url.removeprefix(_PREFIX)
+    parts = urlsplit(inner)
+    if url == inner or parts.scheme != "filesystem":
+        return None
     folder = unquote(parts.path)
     if parts.netloc or not folder.strip("/"):
-        raise Misconfigured(reason=f"transport_url {_PREFIX}{url} names no folder; wanted: {_PREFIX}filesystem:///absolute/folder")
+        raise Misconfigured(reason=f"transport_url {url} names no folder; wanted: {_PREFIX}filesystem:///absolute/folder")
+    return Path(folder)
+
+
+def _folder_connector(url: str) -> Callable[[], Any]:
+    folder = str(folder_of(f"{_PREFIX}{url}"))
     options = {
         FOLDER: folder,
         "data_folder_in": f"{folder}/messages",

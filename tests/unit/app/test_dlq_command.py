@@ -13,7 +13,7 @@ from common.transport.memory import MemoryBus, MemoryTransport
 from common.transport.port import Message, Queue
 from common.wire.messages import Request, encode_request
 
-NOW = datetime(2026, 5, 1, 12, 0, 0)
+NOW = datetime(2026, 5, 1, 12)  # noqa: DTZ001 - naive UTC, as the clock gives it
 HEADERS = {
     "x-lite-queue": "jobs.h1", "x-lite-reason": "Job x at rabbit://u:hunter2@h is broken", "x-lite-error": "Broken",
     "x-lite-server": "jobs.h1", "x-lite-died-at": "2026-05-01T11:58:00Z", ATTEMPTS: 3,
