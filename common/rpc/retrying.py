@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from tenacity import AsyncRetrying, RetryCallState
-from tenacity.wait import wait_exponential_jitter
+from tenacity.wait import wait_exponential, wait_random
 
 from common.base.budget import RetryBudget
 from common.base.clock import Clock
@@ -43,9 +43,8 @@ class Retrying:
         self._budget = budget
         self._retry = retry
         self._timeout_s = timeout_s
-        self._wait = wait_exponential_jitter(
-            initial=retry.first_delay_s, max=retry.delay_s_max, exp_base=retry.factor, jitter=retry.first_delay_s
-        )
+        rising = wait_exponential(multiplier=retry.first_delay_s, exp_base=retry.factor, max=retry.delay_s_max)
+        self._wait = rising + wait_random(0, retry.first_delay_s)
 
     async def __call__(self, request: Outgoing, proceed: Callable[[Outgoing], Awaitable[Any]]) -> Any:
         self._budget.earn()
@@ -63,7 +62,7 @@ class Retrying:
                 return False
             if state.attempt_number >= self._retry.attempts:
                 return False
-            longest_s = min(self._retry.delay_s(state.attempt_number) + self._retry.first_delay_s, self._retry.delay_s_max)
+            longest_s = self._retry.delay_s(state.attempt_number) + self._retry.first_delay_s
             return (deadline is None or self._clock.monotonic() + longest_s < deadline) and self._budget.spend()
 
         return is_worth_it
