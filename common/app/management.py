@@ -42,7 +42,7 @@ def list_queues(url: str, where: RabbitUrl, *, timeout_s: float = CONNECT_TIMEOU
     """
     found: list[QueueRow] = []
     for page in range(1, _PAGES_MAX + 1):
-        query = f"page={page}&page_size={_PAGE}&columns={_COLUMNS}&disable_stats=false"
+        query = f"page={page}&page_size={_PAGE}&columns={_COLUMNS}"
         answer = _get(url, f"/api/queues/{quote(where.virtual_host, safe='')}?{query}", where.hosts[0], timeout_s)
         try:
             found.extend(row_of(item) for item in answer["items"])
