@@ -98,7 +98,7 @@ class _Lane:
     async def publish(self, sending: _Sending) -> None:
         message = sending.message
         channel = await self._open(message.exchange)
-        sending.is_begun = True
+        sending.is_begun |= self._link.is_up  # a channel of a connection that is gone writes nothing
         await channel.basic_publish(
             message.body,
             exchange=message.exchange.name if message.exchange else "",

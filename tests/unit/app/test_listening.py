@@ -76,8 +76,12 @@ async def lines(capsys: pytest.CaptureFixture[str], number: int) -> list[dict[st
 
 @pytest.mark.parametrize("is_all", [False, True])
 async def test_messages_are_shown_and_reach_their_servers_all_the_same(
-    open_bus: Callable[[], asyncio.Future[Transport]], capsys: pytest.CaptureFixture[str], is_all: bool
+    open_bus: Callable[[], asyncio.Future[Transport]],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    is_all: bool,
 ) -> None:
+    monkeypatch.setattr("common.app.listening.WAITING_MAX", 1)  # each makes room for the next one
     server, listener, sender = await open_bus(), await open_bus(), await open_bus()
     arrived: asyncio.Queue[Delivery] = asyncio.Queue()
     for queue in server_queues(OPTIONS, exchange=None, topic="jobs", server="h1"):
