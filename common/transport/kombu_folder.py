@@ -40,6 +40,7 @@ class FolderStore:
         self.table = folder.table
         self.put = folder.put
         self.consumers = folder.consumers
+        self.depth = folder.depth
         self.drop_auto_delete = folder.drop_auto_delete
 
     def bind(self, exchange: str, key: str, queue: str) -> None:

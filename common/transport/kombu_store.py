@@ -16,6 +16,8 @@ from typing import Any, ClassVar, Protocol
 from kombu.exceptions import ChannelError
 from kombu.transport import virtual
 
+from common.transport.port import QueueDepth
+
 _KombuQoS: Any = virtual.QoS
 _KombuChannel: Any = virtual.Channel
 _ChannelError: Any = ChannelError
@@ -111,6 +113,10 @@ class Store(Protocol):
 
     def consumers(self, queue: str) -> int:
         """How many living consumers the queue has."""
+        ...
+
+    def depth(self, queue: str, *, now_s: float) -> QueueDepth | None:
+        """How full it is; None when there is no such queue. `now_s` is the time of day, seconds since 1970."""
         ...
 
     def drop_auto_delete(self, queue: str) -> None:

@@ -30,6 +30,7 @@ from itertools import count
 from typing import Any
 
 from common.transport.kombu_store import LEASE_S
+from common.transport.port import QueueDepth
 
 _BURIED_AT_ONCE = 100
 
@@ -122,6 +123,16 @@ if not queue then return 0 end
 redis.call('HDEL', p..'held:'..me, id)
 redis.call('HDEL', p..'messages:'..queue, id, id..':r')
 return 1
+"""
+_DEPTH = """
+local queue = ARGV[3]
+if redis.call('EXISTS', p..'queue:'..queue) == 0 then return false end
+local all = 0
+for _, field in ipairs(redis.call('HKEYS', p..'messages:'..queue)) do
+  if string.sub(field, -2) ~= ':r' then all = all + 1 end
+end
+local waiting = redis.call('ZCARD', p..'waiting:'..queue)
+return {waiting, all - waiting, living(queue)}
 """
 _GIVE_BACK = "give_back(me, ARGV[3])"
 _GIVE_BACK_OTHERS = """
@@ -236,6 +247,10 @@ class RedisStore:
 
     def consumers(self, queue: str) -> int:
         return int(self._do(_CONSUMERS, queue))
+
+    def depth(self, queue: str, *, now_s: float) -> QueueDepth | None:  # noqa: ARG002 - redis keeps no time of a message
+        found = self._do(_DEPTH, queue)
+        return None if found is None else QueueDepth(int(found[0]), int(found[1]), int(found[2]))
 
     def drop_auto_delete(self, queue: str) -> None:
         self._do(_DROP_AUTO_DELETE, queue)

@@ -41,6 +41,7 @@ from sqlalchemy.dialects import mysql
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from common.transport.kombu_store import LEASE_S
+from common.transport.port import QueueDepth
 
 _NAME = String(255).with_variant(mysql.VARCHAR(255, collation="utf8mb4_bin"), "mysql", "mariadb")
 _ID = BigInteger().with_variant(Integer, "sqlite")
@@ -207,6 +208,14 @@ class SqlStore:
     def consumers(self, queue: str) -> int:
         with self._reader.connect() as seen:
             return _consumers(seen, queue)
+
+    def depth(self, queue: str, *, now_s: float) -> QueueDepth | None:  # noqa: ARG002 - the rows keep no time
+        held = func.count(MESSAGES.c.holder)
+        with self._reader.connect() as seen:
+            if seen.execute(select(QUEUES.c.name).where(QUEUES.c.name == queue)).first() is None:
+                return None
+            count_all, count_held = seen.execute(select(func.count(), held).where(MESSAGES.c.queue == queue)).one()
+            return QueueDepth(count_all - count_held, count_held, _consumers(seen, queue))
 
     def drop_auto_delete(self, queue: str) -> None:
         with self._engine.begin() as made:
