@@ -64,13 +64,15 @@ class BusFolder:
         for folder in (self._root, self.messages, self.control, self.control / "members", self.control / "consumers"):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
-    def declare(self, queue: str, *, auto_delete: bool, expires_ms: int | None) -> None:
-        """Make the queue unless it is there."""
+    def declare(self, queue: str, *, auto_delete: bool, expires_ms: int | None) -> bool:
+        """Make the queue unless it is there; True when it was not."""
         folder = self._queue(queue)
         with self._locked():
             folder.mkdir(mode=0o700, exist_ok=True)
-            if not (folder / ".queue").exists():
-                self._replace(folder / ".queue", json.dumps({"auto_delete": auto_delete, "expires_ms": expires_ms}).encode())
+            if (folder / ".queue").exists():
+                return False
+            self._replace(folder / ".queue", json.dumps({"auto_delete": auto_delete, "expires_ms": expires_ms}).encode())
+            return True
 
     def has(self, queue: str) -> bool:
         """True when it was declared and not deleted."""

@@ -85,12 +85,13 @@ end
 
 _DECLARE = """
 local queue, auto_delete, expires_ms = ARGV[3], ARGV[4], tonumber(ARGV[5])
-if redis.call('EXISTS', p..'queue:'..queue) == 1 then return end
+if redis.call('EXISTS', p..'queue:'..queue) == 1 then return 0 end
 redis.call('HSET', p..'queue:'..queue, 'auto_delete', auto_delete, 'expires_ms', expires_ms)
 if expires_ms > 0 then
   redis.call('PEXPIRE', p..'queue:'..queue, expires_ms)
   redis.call('SADD', p..'expiring', queue)
 end
+return 1
 """
 _DELETE = "delete(ARGV[3])"
 _BIND = """
@@ -197,8 +198,8 @@ class RedisStore:
         self._calls: Any = client.pubsub(ignore_subscribe_messages=True)
         self._present: dict[str, str] = {}
 
-    def declare(self, queue: str, *, auto_delete: bool, expires_ms: int | None) -> None:
-        self._do(_DECLARE, queue, int(auto_delete), expires_ms or 0)
+    def declare(self, queue: str, *, auto_delete: bool, expires_ms: int | None) -> bool:
+        return bool(self._do(_DECLARE, queue, int(auto_delete), expires_ms or 0))
 
     def has(self, queue: str) -> bool:
         return bool(self._client.exists(f"{self._prefix}queue:{queue}"))

@@ -120,14 +120,15 @@ class SqlStore:
         except DBAPIError:
             METADATA.create_all(self._engine)
 
-    def declare(self, queue: str, *, auto_delete: bool, expires_ms: int | None) -> None:
+    def declare(self, queue: str, *, auto_delete: bool, expires_ms: int | None) -> bool:
         if self.has(queue):
-            return
+            return False
         try:
             with self._engine.begin() as made:
                 made.execute(insert(QUEUES).values(name=queue, auto_delete=auto_delete, expires_ms=expires_ms, used_s=time.time()))
         except IntegrityError:
-            pass  # somebody else was quicker
+            return False  # somebody else was quicker
+        return True
 
     def has(self, queue: str) -> bool:
         with self._reader.connect() as seen:
