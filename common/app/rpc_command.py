@@ -104,6 +104,7 @@ def listen(
     """Show messages to a topic as they pass, until Ctrl-C. Servers get theirs all the same; secrets are masked.
 
     As long as you listen, a message that no server takes is taken by you: its sender does not hear that nobody listens.
+    On RabbitMQ the user needs leave to make queues named listen_... and to bind them; deploy's lite-cli has it not.
     """
     whole = read_whole(config_file, debug=debug)
     options = RpcOptions(control_exchange=exchange or whole.exchange_of(topic))
