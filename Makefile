@@ -2,14 +2,17 @@
 # make test   every test; installs what Python needs, uses the real parts that are there and names those that are not
 # make check  format, lint, types, floors, quick tests
 # make lab    a private RabbitMQ, PostgreSQL and tgtd, five services, two compute hosts (as root, on Debian)
-# make bench  how fast our RPC is beside other libraries'; bench-buses, bench-survival: the buses; calls while the broker fails
+# make compat-openstack  real nova 34 and cinder 29 as our clients (installs them once: 1 to 5 minutes, 700 MB)
+# make bench  how fast our RPC is beside other libraries', and the buses; bench-buses: the buses alone; bench-survival: calls while the broker fails
+# make fuzz   hostile bytes for the decoders, MINUTES=1, with atheris where it can be installed
 # make parts  the Debian packages of the real parts (as root)
 
 PYTHON ?= python3
+MINUTES ?= 1
 BIN := .venv/bin
-PARTS := tgt libiscsi-bin qemu-system-x86 qemu-block-extra qemu-utils rabbitmq-server postgresql mariadb-server
+PARTS := tgt libiscsi-bin qemu-system-x86 qemu-block-extra qemu-utils rabbitmq-server postgresql mariadb-server redis-server
 
-.PHONY: demo test check format lab bench bench-buses bench-survival parts clean
+.PHONY: demo test check format lab bench bench-buses bench-survival fuzz parts clean compat-openstack
 
 demo: .venv/installed
 	@$(BIN)/lite demo --embedded
@@ -31,14 +34,23 @@ format: .venv/installed-dev
 lab: .venv/installed
 	deploy/lab/lab.sh
 
+compat-openstack: .venv/installed-dev .venv-openstack/installed
+	$(BIN)/pytest tests/compat/test_real_nova_cinder.py tests/compat/test_golden_objects.py
+
 bench: .venv-bench/installed
 	.venv-bench/bin/python -m tests.bench.rpc_peers
+	@$(MAKE) --no-print-directory bench-buses
 
 bench-buses: .venv/installed-dev
 	$(BIN)/python -m tests.bench.bus_roundtrip
 
 bench-survival: .venv/installed-dev
 	$(BIN)/python -m tests.bench.survival
+
+fuzz: .venv/installed-dev
+	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/pip install --quiet --disable-pip-version-check --editable '.[fuzz]' \
+	|| echo "atheris cannot be installed here; hypothesis does it"
+	@$(BIN)/python -m tests.property.wire.fuzz --minutes $(MINUTES)
 
 parts:
 	@missing=$$(dpkg-query -W -f '$${Status} $${Package}\n' $(PARTS) 2>/dev/null | awk '/^install ok installed/ {print $$4}' | sort > .venv-parts; \
@@ -47,7 +59,7 @@ parts:
 	else apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; fi
 
 clean:
-	rm -rf .venv .venv-bench build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-bench .venv-openstack build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 .venv/bin/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else f"error: Python {sys.version.split()[0]} found, 3.11 or newer wanted: make PYTHON=python3.11 demo")'
@@ -69,4 +81,10 @@ clean:
 	@.venv-bench/bin/pip install --quiet --disable-pip-version-check --editable .
 	@.venv-bench/bin/pip install --quiet --disable-pip-version-check --editable '.[bench]' \
 	|| echo "not all of them could be installed; those that are missing are left out"
+	@touch $@
+
+.venv-openstack/installed: tests/compat/requirements-openstack.txt
+	@echo "installing nova and cinder into .venv-openstack ..."
+	@$(PYTHON) -m venv --clear .venv-openstack
+	@.venv-openstack/bin/pip install --quiet --disable-pip-version-check --requirement $<
 	@touch $@

@@ -82,7 +82,7 @@ def load_cinder(
     settings = load(files, _fixed_sections(), then=_stanzas, overrides=overrides, foreign=foreign)
     common, database = read_common(settings)
     backends = tuple(_backend(settings, name, which) for name in _enabled(settings))
-    return CinderConfig(common=common, database=database, backends=backends, warnings=settings.warnings)
+    return CinderConfig(common=common, database=database, backends=backends, warnings=(*settings.warnings, *common.bus.warnings))
 
 
 def cinder_sections() -> tuple[Section, ...]:

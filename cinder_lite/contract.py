@@ -15,9 +15,13 @@ import msgspec
 from cinder_lite import errors as errors  # noqa: PLC0414  # re-exported on purpose
 from common.base.context import Context
 from common.rpc.contract import Contract, call, cast
+from common.wire.objects import ObjectNamespace
 
 CONTROL_EXCHANGE = "openstack"
 """oslo.messaging's own default, which cinder does not change (oslo-wire 2.1)."""
+
+CINDER = ObjectNamespace("versioned_object", "cinder")
+"""The rows below cross the bus as cinder's objects, in the versions of cinder 29."""
 
 
 class VolumeStatus(StrEnum):
@@ -48,6 +52,7 @@ class AttachStatus(StrEnum):
     DELETED = "deleted"
 
 
+@CINDER.versioned_object("1.3", list_version="1.1")
 class VolumeAttachment(msgspec.Struct, frozen=True, kw_only=True):
     """A row of volume_attachment. `connector` and `connection_info` stay in the row: they hold secrets."""
 
@@ -71,8 +76,12 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     created_at: datetime | None = None
 
 
+@CINDER.versioned_object(
+    "1.9", list_version="1.1", extensions=["messages"], inner={"volume_type": CINDER.inner("VolumeType", "1.3", attribute="name")}
+)
 class Volume(msgspec.Struct, frozen=True, kw_only=True):
-    """A row of volumes with its live attachments. `size` in GiB; `host` is host@backend#pool, None before scheduling.
+    """A row of volumes with its live attachments. `size` in GiB; `host` is host@backend#pool, None before scheduling;
+    `volume_type` is the type's name; `messages` are our extension.
 
     `provider_auth` never crosses the bus.
     """

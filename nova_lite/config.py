@@ -78,7 +78,7 @@ def load_nova(
         max_disk_devices_to_attach=settings.read("compute", _Compute).max_disk_devices_to_attach,
         device_detach_timeout=settings.read("libvirt", _Libvirt).device_detach_timeout,
         qemu=qemu,
-        warnings=settings.warnings,
+        warnings=(*settings.warnings, *common.bus.warnings),
     )
 
 

@@ -13,9 +13,12 @@ import msgspec
 
 from common.base.context import Context
 from common.rpc.contract import Contract, call, cast
+from common.wire.objects import ObjectNamespace
 from nova_lite import errors as errors  # noqa: PLC0414  # re-exported on purpose
 
 CONTROL_EXCHANGE = "nova"
+NOVA = ObjectNamespace("nova_object", "nova")
+"""The rows below cross the bus as nova's objects, in the versions of nova 34."""
 
 
 class VmState(StrEnum):
@@ -47,18 +50,24 @@ class PowerState(IntEnum):
     CRASHED = 6
 
 
+@NOVA.versioned_object("1.2", extensions=["request_id"])
 class InstanceFault(msgspec.Struct, frozen=True, kw_only=True):
-    """Why something asynchronous failed (nova.instance_faults)."""
+    """Why something asynchronous failed (nova.instance_faults). `request_id` is our extension."""
 
     code: int
-    message: str
+    message: str = ""
     host: str | None = None
     request_id: str | None = None
     created_at: datetime | None = None
 
 
+@NOVA.versioned_object(
+    "2.8",
+    list_version="2.6",
+    inner={"flavor": NOVA.inner("Flavor", "1.2", attribute="name", copied=["memory_mb", "vcpus", "root_gb"])},
+)
 class Instance(msgspec.Struct, frozen=True, kw_only=True):
-    """A row of instances with its latest fault. `host` is None before a host was chosen."""
+    """A row of instances with its latest fault. `host` is None before a host was chosen; `flavor` is the flavor's name."""
 
     uuid: str
     display_name: str
@@ -88,6 +97,7 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True):
         return "BUILD" if self.vm_state is VmState.BUILDING else self.vm_state.upper()
 
 
+@NOVA.versioned_object("1.21", list_version="1.18")
 class BlockDeviceMapping(msgspec.Struct, frozen=True, kw_only=True):
     """A row of block_device_mapping. `connection_info` stays in the row: it holds the CHAP secret."""
 

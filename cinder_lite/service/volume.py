@@ -70,7 +70,8 @@ class VolumeManager(VolumeManagerAPI):
         self, ctx: Context, *, volume: Volume, connector: Mapping[str, Any], attachment_id: str | None = None
     ) -> dict[str, Any]:
         async with self._locks.hold(volume.id):
-            flow = InitializeConnection(ctx, self._parts, volume=volume, connector=connector, attachment_id=attachment_id)
+            attachment = attachment_id or await self._only_attachment(volume.id)
+            flow = InitializeConnection(ctx, self._parts, volume=volume, connector=connector, attachment_id=attachment)
             await self._runner.run(flow)
             return flow.connection_info
 
@@ -92,10 +93,11 @@ class VolumeManager(VolumeManagerAPI):
         self, ctx: Context, *, volume_id: str, instance_uuid: str | None, host_name: str | None, mountpoint: str, mode: str,
         volume: Volume | None = None, attachment_id: str | None = None,
     ) -> VolumeAttachment:  # fmt: skip
-        if attachment_id is None:
+        attachment = attachment_id or await self._only_attachment(volume_id, instance_uuid)
+        if attachment is None:
             raise InvalidInput(reason=f"attach_volume of volume {volume_id} needs the attachment_id that reserve_volume gave.")
         return await self._parts.attachments.attached(
-            volume_id, attachment_id, instance_uuid=instance_uuid, host_name=host_name, mountpoint=mountpoint, mode=mode
+            volume_id, attachment, instance_uuid=instance_uuid, host_name=host_name, mountpoint=mountpoint, mode=mode
         )
 
     async def detach_volume(
@@ -108,6 +110,12 @@ class VolumeManager(VolumeManagerAPI):
                 _log.info("volume detach called, but volume not attached", volume_id=volume_id, attachment_id=attachment_id)
                 return
             await self._runner.run(Detach(ctx, self._parts, volume=current, attachment_id=live))
+
+    async def _only_attachment(self, volume_id: str, instance_uuid: str | None = None) -> str | None:
+        """The attachment that a caller means who knows of none, as cinder's own rpcapi: the one that holds the volume."""
+        held = (await self._parts.volumes.get(volume_id)).volume_attachment
+        found = [row.id for row in held if instance_uuid in (None, row.instance_uuid)]
+        return found[0] if len(found) == 1 else None
 
     async def publish_service_capabilities(self, ctx: Context) -> None:
         await self.report_capabilities(ctx)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from common.app import bus_command, db_command, dlq_command, rpc_command
+from common.app import bus_command, completion, contract_command, db_command, dlq_command, notify_command, rpc_command
 from common.app.cli import run_cli
 from common.app.commands import ConfigFiles, Debug, UsersSender, on_bus, tell
 from common.app.config_sample import sample
@@ -31,6 +31,8 @@ app.add_typer(rpc_command.app, name="rpc")
 app.add_typer(dlq_command.app, name="dlq")
 app.add_typer(bus_command.app, name="bus")
 app.add_typer(db_command.app, name="db")
+app.add_typer(contract_command.app, name="contract")
+app.add_typer(notify_command.app, name="notify")
 config_app = typer.Typer(help="Configuration files.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
 
@@ -84,6 +86,9 @@ def demo(
     on_bus(whole.common, work)
 
 
+app.command()(contract_command.asyncapi)
+
+
 def _embedded_demo(scenario: Scenario, *, debug: bool) -> None:
     from common.app.embedded import embedded
 
@@ -99,7 +104,9 @@ def _embedded_demo(scenario: Scenario, *, debug: bool) -> None:
 
 
 @config_app.command("sample")
-def config_sample(service: Annotated[str, typer.Argument(metavar="SERVICE", help="nova or cinder.")]) -> None:
+def config_sample(
+    service: Annotated[str, typer.Argument(metavar="SERVICE", help="nova or cinder.", autocompletion=completion.installed)],
+) -> None:
     """Print every option of a service with its meaning and default, as a configuration file."""
     known = services()
     if service not in known:

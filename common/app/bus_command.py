@@ -17,7 +17,7 @@ from common.base.errors import Fault
 from common.db.engine import open_database
 from common.db.hosts import Hosts, ServiceRow, is_up
 from common.transport.folder import BusFolder
-from common.transport.kombu import folder_of
+from common.transport.kombu_url import folder_of
 from common.transport.port import Transport
 from common.transport.rabbit_url import parse_rabbit_url
 
@@ -48,7 +48,7 @@ def inspect(
     async def work(transport: Transport, clock: Clock) -> tuple["Seen", list[str]]:
         services = await _services(whole, clock)
         names = implied(whole.topics, [(row.topic, row.host) for row in services])
-        seen = await _seen(transport, whole.common.transport_url, names, management_url)
+        seen = await _seen(transport, whole.common.bus.url, names, management_url)
         down_s = whole.common.service_down_time
         alive = [(row.topic, row.host) for row in services if is_up(row, now=clock.utcnow(), service_down_time_s=down_s)]
         return seen, implied([], alive)

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 from typer.main import get_command
 
+from common.app.completion import for_named_shell
 from common.app.exits import Ending, Exit
 from common.app.supervisor import run_command, say
 
@@ -35,6 +36,9 @@ def run_cli(app: typer.Typer, argv: Sequence[str] | None = None, *, name: str | 
 
 def _run(app: typer.Typer, words: list[str], name: str | None) -> int:
     try:
+        if name is not None and (text := for_named_shell(words, name)) is not None:
+            typer.echo(text)
+            return Exit.OK
         result = get_command(app).main(args=words, prog_name=name, standalone_mode=False)
     except typer.TyperException as exc:
         return say(_usage(exc))

@@ -21,15 +21,17 @@ from common.base.errors import Misconfigured
 from common.host.clock import SystemClock
 from common.rpc.client import NobodyListens, RpcClient
 from common.rpc.contract import Method, Route
-from common.rpc.options import RpcOptions
 from common.rpc.session import client
 from common.transport.memory import MemoryBuses
 from common.transport.port import Transport
+from common.transport.rabbit_settings import RabbitSettings
 from common.transport.url import open_transport
 
 T = TypeVar("T")
 C = TypeVar("C")
 C_co = TypeVar("C_co", covariant=True)
+
+_RABBIT_DEFAULTS = RabbitSettings()
 
 ConfigFiles = Annotated[
     list[Path] | None,
@@ -46,11 +48,11 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")
 Wait = Annotated[bool, typer.Option("--wait", help="Show progress until the state is final.")]
 
 
-def opener(clock: Clock, buses: MemoryBuses | None = None) -> OpenBus:
+def opener(clock: Clock, buses: MemoryBuses | None = None, *, rabbit: RabbitSettings = _RABBIT_DEFAULTS) -> OpenBus:
     """How this process opens buses."""
 
     def open_bus(url: str, name: str) -> Awaitable[Transport]:
-        return open_transport(url, clock=clock, connection_name=name, buses=buses)
+        return open_transport(url, clock=clock, connection_name=name, rabbit=rabbit, buses=buses)
 
     return open_bus
 
@@ -85,7 +87,7 @@ def run(service: Service, process: str, files: Sequence[Path] | None, *, debug: 
     clock = SystemClock()
 
     async def body(life: Lifetime) -> None:
-        async with kind.run(config, clock, opener(clock)):
+        async with kind.run(config, clock, opener(clock, rabbit=config.common.bus.rabbit)):
             life.ready(f"serving as {kind.binary} on {config.common.host}")
             await life.stopped()
 
@@ -115,7 +117,7 @@ class UsersSender:
 @asynccontextmanager
 async def users_transport(config: CommonConfig, clock: Clock) -> AsyncIterator[Transport]:
     """A connection to the bus for one command."""
-    transport = await opener(clock)(config.transport_url, f"cli.{getpass.getuser()}")
+    transport = await opener(clock, rabbit=config.bus.rabbit)(config.bus.url, f"cli.{getpass.getuser()}")
     try:
         yield transport
     finally:
@@ -125,10 +127,8 @@ async def users_transport(config: CommonConfig, clock: Clock) -> AsyncIterator[T
 @asynccontextmanager
 async def users_sender(config: CommonConfig, clock: Clock) -> AsyncIterator[UsersSender]:
     """The same with a client on it."""
-    async with users_transport(config, clock) as transport:
-        options = RpcOptions(control_exchange=config.control_exchange, response_timeout_s=config.rpc_response_timeout)
-        async with client(transport, clock=clock, options=options) as rpc:
-            yield UsersSender(rpc, bus=transport.url)
+    async with users_transport(config, clock) as transport, client(transport, clock=clock, options=config.bus.rpc) as rpc:
+        yield UsersSender(rpc, bus=transport.url)
 
 
 def users_context() -> Context:

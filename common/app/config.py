@@ -32,6 +32,7 @@ class Section:
 
     wanted_by   what makes the section necessary, "[DEFAULT] enabled_backends"; empty: it may be left out
     example     True for a section whose name the user chooses; a sample shows it, `load` does not know it
+    idle        options that are known and have no effect here -> why; who chooses another value than the default is told
     """
 
     name: str
@@ -39,6 +40,7 @@ class Section:
     help: str = ""
     wanted_by: str = ""
     example: bool = False
+    idle: Mapping[str, str] = field(default_factory=dict)
 
 
 Overrides = Mapping[str, Mapping[str, str]]
@@ -86,7 +88,18 @@ def load(
     values, wrong = _values(scans, [*sections, *more], overrides or {})
     if problems or wrong:
         raise misconfigured([*problems, *wrong])
-    return Settings(values, (*deprecations(scans, declared), *strangers(scans, declared)))
+    warnings = (*deprecations(scans, declared), *strangers(scans, declared), *_idle(scans, sections, values))
+    return Settings(values, warnings)
+
+
+def _idle(scans: Sequence[Scan], sections: Sequence[Section], values: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """One warning for each option that somebody set to something, and that has no effect."""
+    for section in sections:
+        for opt in section.options:
+            if opt.dest in section.idle and values[section.name][opt.dest] != opt.default:
+                found = _source(scans, section.name, opt)
+                place = f"{found.place}: " if found else ""
+                yield f"{place}[{section.name}] {opt.name} has no effect here: {section.idle[opt.dest]}"
 
 
 def _found_out(

@@ -22,6 +22,8 @@ def _section(section: Section) -> Iterator[str]:
     yield ""
     for opt in section.options:
         yield from _comment(opt.help or "")
+        if opt.dest in section.idle:
+            yield from _comment(f"Without effect here: {section.idle[opt.dest]}.")
         yield from _comment(f"Wanted: {wanted(opt)}.")
         if old := [name.name for name in opt.deprecated_opts if name.name]:
             yield from _comment(f"Deprecated name: {', '.join(old)}.")

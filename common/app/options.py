@@ -1,9 +1,9 @@
-"""The options that every process has: [DEFAULT] and [database]. Names and defaults are oslo's and nova's where they have them."""
+"""The options that every process has: [DEFAULT], [database] and oslo.messaging's. Names and defaults are oslo's and nova's where they have them."""
 
 import os
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal
 
@@ -11,6 +11,7 @@ from oslo_config import cfg
 
 from common.app.config import DEFAULT, Section, Settings
 from common.app.config_types import matching, path_type
+from common.app.oslo_options import BusOptions, oslo_sections, read_bus
 from common.base.errors import Misconfigured
 from common.base.limits import DRAIN_TIMEOUT_S, RPC_PREFETCH, RPC_RESPONSE_TIMEOUT_S
 
@@ -23,7 +24,7 @@ Without any file everything lies in state_path and no other program is needed: t
 
 
 @dataclass(frozen=True, slots=True)
-class CommonConfig:
+class _Default:
     """[DEFAULT] as every process has it; times are in seconds."""
 
     transport_url: str = field(repr=False)
@@ -39,8 +40,15 @@ class CommonConfig:
     service_down_time: float
     graceful_shutdown_timeout: float
     enable_data_probe: bool
-    metrics_listen: str = ""
-    tracing_enabled: bool = False
+    metrics_listen: str
+    tracing_enabled: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CommonConfig(_Default):
+    """[DEFAULT] as every process has it, times in seconds; and what it and [oslo_messaging_rabbit] mean for the bus."""
+
+    bus: BusOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +60,8 @@ class DatabaseConfig:
 
 def common_sections(
     *, control_exchange: str, more: tuple[cfg.Opt, ...] = (), environ: Mapping[str, str] = os.environ
-) -> tuple[Section, Section]:
-    """[DEFAULT], with `more` options of a service, and [database].
+) -> tuple[Section, ...]:
+    """[DEFAULT], with `more` options of a service, [database], and oslo.messaging's sections.
 
     control_exchange   the service's default: "nova", "openstack"
     """
@@ -67,12 +75,15 @@ def common_sections(
     return (
         Section(DEFAULT, (*process, *more), help=BUILTIN.strip()),
         Section("database", (connection,), help="The database that this service keeps its state in."),
+        *oslo_sections(),
     )
 
 
 def read_common(settings: Settings) -> tuple[CommonConfig, DatabaseConfig]:
-    """Both sections, typed. Raises Misconfigured when their values contradict each other."""
-    common = settings.read(DEFAULT, CommonConfig)
+    """The sections of every process, typed. Raises Misconfigured when their values contradict each other."""
+    mine = settings.read(DEFAULT, _Default)
+    bus = read_bus(settings, state_path=mine.state_path)
+    common = CommonConfig(**{option.name: getattr(mine, option.name) for option in fields(mine)}, bus=bus)
     if common.service_down_time <= common.report_interval:
         raise Misconfigured(
             reason=f"[{DEFAULT}] service_down_time is {common.service_down_time:g} s and report_interval "
@@ -105,8 +116,10 @@ def _bus(control_exchange: str) -> tuple[cfg.Opt, ...]:
             "executor_thread_pool_size",
             default=RPC_PREFETCH,
             min=1,
+            deprecated_name="rpc_thread_pool_size",
             help="Requests that one server works on at once; the rest waits on the bus.",
         ),
+        cfg.BoolOpt("rpc_ping_enabled", default=False, help="Servers answer oslo_rpc_server_ping, for monitoring."),
     )
 
 

@@ -86,16 +86,12 @@ async def ground(
 
     Raises DatabaseUnavailable, DatabaseNotUpgraded, BusUnavailable, Misconfigured.
     """
-    options = RpcOptions(
-        control_exchange=config.control_exchange,
-        response_timeout_s=config.rpc_response_timeout,
-        prefetch=config.executor_thread_pool_size,
-    )
+    options = config.bus.rpc
     async with AsyncExitStack() as stack:
         tables = open_database(database.connection, clock=clock, branches=(migrations,))
         stack.push_async_callback(tables.close)
         await tables.check()
-        transport = await open_bus(config.transport_url, name)
+        transport = await open_bus(config.bus.url, name)
         stack.push_async_callback(transport.close)
         observed = await stack.enter_async_context(observing(config, name=name, bus=transport.url, clock=clock))
         rpc = await stack.enter_async_context(

@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Annotated, Any
 
 import typer
 
+from common.app import completion
 from common.app.cli import print_json
 from common.app.commands import AsJson, ConfigFiles, Debug, UsersSender, on_bus, on_transport, tell, users_context
 from common.app.exits import Exit
@@ -17,7 +18,6 @@ from common.base.clock import Clock
 from common.base.errors import Timeout
 from common.rpc.contract import Kind, Method, Route, Sender, methods_of
 from common.rpc.dispatch import PING
-from common.rpc.options import RpcOptions
 from common.transport.port import Transport
 from common.wire.failure import NoSuchMethod, UnsupportedVersion
 
@@ -26,8 +26,13 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
-Topic = Annotated[str, typer.Argument(metavar="TOPIC[.SERVER]", help="compute, compute.cmp1, cinder-volume.host@backend ...")]
-Name = Annotated[str, typer.Argument(metavar="METHOD", help="The method's name on the wire.")]
+Topic = Annotated[
+    str,
+    typer.Argument(
+        metavar="TOPIC[.SERVER]", help="compute, compute.cmp1, cinder-volume.host@backend ...", autocompletion=completion.topics
+    ),
+]
+Name = Annotated[str, typer.Argument(metavar="METHOD", help="The method's name on the wire.", autocompletion=completion.methods)]
 Arguments = Annotated[
     list[str] | None, typer.Argument(metavar="KEY=VALUE...", help="Arguments; a VALUE that is JSON is sent as such, else as text.")
 ]
@@ -64,7 +69,7 @@ def cast_(
 
 @app.command()
 def fanout(
-    topic: Annotated[str, typer.Argument(metavar="TOPIC", help="compute, cinder-volume ...")], method: Name,
+    topic: Annotated[str, typer.Argument(metavar="TOPIC", help="compute, cinder-volume ...", autocompletion=completion.topics)], method: Name,
     arguments: Arguments = None, version: Version = None, namespace: Namespace = None, exchange: Exchange = None,
     timeout: Seconds = None, config_file: ConfigFiles = None, debug: Debug = False,
 ) -> None:  # fmt: skip
@@ -107,7 +112,7 @@ def listen(
     On RabbitMQ the user needs leave to make queues named listen_... and to bind them; deploy's lite-cli has it not.
     """
     whole = read_whole(config_file, debug=debug)
-    options = RpcOptions(control_exchange=exchange or whole.exchange_of(topic))
+    options = replace(whole.common.bus.rpc, control_exchange=exchange or whole.exchange_of(topic))
 
     async def work(transport: Transport, clock: Clock) -> None:
         await listen_until_told(transport, topic, options=options, is_all=all_, as_json=json_, clock=clock, tell=tell)

@@ -1,5 +1,6 @@
 """Ids as types, so that one cannot be passed for another."""
 
+import os
 import uuid
 from typing import NewType
 
@@ -17,8 +18,8 @@ def new_uuid() -> str:
 
 
 def new_hex() -> str:
-    """A random UUID without dashes, as oslo.messaging's `_msg_id` and `_unique_id` have it."""
-    return uuid.uuid4().hex
+    """32 random hexadecimal digits, as oslo.messaging's `_msg_id` and `_unique_id` have them."""
+    return os.urandom(16).hex()
 
 
 def new_request_id() -> RequestId:

@@ -3,6 +3,15 @@
 MESSAGE_BYTES_MAX = 8 * 1024 * 1024
 """A larger body is refused at the sender and dead-lettered at the receiver."""
 
+NESTING_MAX = 200
+"""Depth of a message's JSON. Python's own limit (1000) counts the reader's frames too, so what one reads another could not."""
+
+WORD_MAX = 1000
+"""Characters of a method's name, an id, a version or a namespace in a message: servers remember ids and log the rest."""
+
+FAILURE_TEXT_MAX = 10_000
+"""Characters of a peer's error that its caller gets to see."""
+
 CALLS_IN_FLIGHT_MAX = 10_000
 """Calls of one process that wait for a reply; one more is refused, not queued."""
 
@@ -30,8 +39,32 @@ SETTLE_TIMEOUT_S = 5.0
 STATEMENT_TIMEOUT_S = 30.0
 """Longest wait for one database statement."""
 
-REPLY_QUEUE_EXPIRES_MS = 1_800_000
-"""x-expires of reply and fanout queues, as oslo.messaging declares them."""
+TRANSIENT_QUEUES_TTL_S = 1800
+"""How long the broker keeps a reply or fanout queue that nobody consumes: oslo.messaging's rabbit_transient_queues_ttl."""
+
+QUEUE_NAMES_MAX = 1000
+"""Stable names of reply and fanout queues that processes of one name have on one host."""
+
+NOTIFICATION_TIMEOUT_S = 10.0
+"""Longest time that the sender of a notification is kept waiting, whatever its `retry` says."""
+
+NOTIFICATIONS_PENDING_MAX = 1000
+"""Notifications of one notifier that wait for the bus; one more is dropped, with a word in the log."""
+
+NOTIFICATIONS_PENDING_BYTES_MAX = 64 * 1024 * 1024
+"""Bytes of these."""
+
+NOTIFICATION_QUEUE_KNOWN_S = 60.0
+"""How long a publisher relies on a default queue that it has declared."""
+
+NOTIFICATION_REQUEUE_DELAY_S = 1.0
+"""A notification that is given back waits so long before: endpoints that never take one must not keep a processor busy."""
+
+NOTIFICATION_BATCH_TIMEOUT_S = 1.0
+"""How long a batch that is not full waits for more."""
+
+NOTIFICATIONS_TESTED_MAX = 1000
+"""Notifications that the driver `test` keeps."""
 
 DRAIN_TIMEOUT_S = 20.0
 """After SIGTERM: how long what was begun may take to end."""

@@ -3,8 +3,8 @@
 Source: https://www.w3.org/TR/trace-context/ (version 00). `tracestate` is passed on as it came.
 """
 
+import os
 import re
-import secrets
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -29,7 +29,8 @@ class Trace:
     @classmethod
     def new(cls) -> Self:
         """The first hop of a new trace."""
-        return cls(secrets.token_hex(16), secrets.token_hex(8))
+        digits = os.urandom(24).hex()
+        return cls(digits[:32], digits[32:])
 
     @classmethod
     def parse(cls, traceparent: object, tracestate: object = None) -> Self | None:
@@ -42,4 +43,4 @@ class Trace:
 
     def child(self) -> Self:
         """The next hop."""
-        return replace(self, span_id=secrets.token_hex(8))
+        return replace(self, span_id=os.urandom(8).hex())

@@ -1,12 +1,13 @@
 """Calls and casts over a transport."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+import math
+from collections.abc import Coroutine, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from importlib import import_module
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 
@@ -17,7 +18,6 @@ from common.base.ids import new_hex
 from common.base.limits import ABSENCE_S, ADDRESSES_REMEMBERED, CALLS_IN_FLIGHT_MAX, RESEND_FIRST_S, RESEND_MAX_S
 from common.base.retry import Retry
 from common.base.trace import Trace
-from common.rpc.acknowledger import Acknowledger
 from common.rpc.contract import Method, Route
 from common.rpc.counts import Counts, Event
 from common.rpc.dispatch import InvalidArguments
@@ -28,10 +28,13 @@ from common.rpc.waiting import NoSignOfLife, Waiting
 from common.transport.port import Closed, Consumer, Delivery, Message, Transport, Unroutable
 from common.wire.address import routing_key
 from common.wire.caller import InFlight
+from common.wire.compression import plain
 from common.wire.envelope import NotAMessage
 from common.wire.failure import decode_failure
 from common.wire.messages import Reply, Request, cancellation, decode_reply, encode_request
 from common.wire.values import WrongValue, from_primitive, to_primitive
+
+T = TypeVar("T")
 
 _REPLIES_PREFETCH = 100
 _LOOK_AGAIN_S = 0.1
@@ -64,9 +67,8 @@ class RpcClient:
         self.counts = counts or Counts()
         self._foreign = _modules(options.allowed_remote_exmods)
         self._in_flight: InFlight[Waiting] = InFlight(CALLS_IN_FLIGHT_MAX)
-        self._reply_queue = new_reply_queue()
+        self._reply_queue = new_reply_queue(options)
         self._replies: Consumer | None = None
-        self._acks = Acknowledger(_REPLIES_PREFETCH)
         self._reached: dict[str, None] = {}
         self._opening = asyncio.Lock()
         self._leaving: set[asyncio.Task[None]] = set()
@@ -107,8 +109,7 @@ class RpcClient:
     async def _call(self, sent: Outgoing) -> Any:
         route, method = sent.route, sent.method
         timeout_s = self._timeout_s(route, method, sent.ctx)
-        async with self._within(timeout_s, f"{method.name} on {route}"):
-            reply = await self._ask(sent, timeout_s)
+        reply = await self._within(timeout_s, f"{method.name} on {route}", self._ask(sent, timeout_s))
         if reply.failure is not None:
             raise decode_failure(reply.failure, self._foreign)
         try:
@@ -119,8 +120,8 @@ class RpcClient:
     async def _cast(self, sent: Outgoing) -> None:
         timeout_s = min(self._timeout_s(sent.route, sent.method, sent.ctx), self._options.publish_timeout_s)
         request = self._request(sent)
-        async with self._within(timeout_s, f"{sent.method.name} to {sent.route}"):
-            await self._publish(sent.route, self._message(sent, request), timeout_s=timeout_s)
+        publishing = self._publish(sent.route, self._message(sent, request), timeout_s=timeout_s)
+        await self._within(timeout_s, f"{sent.method.name} to {sent.route}", publishing)
 
     async def _ask(self, sent: Outgoing, timeout_s: float) -> Reply:
         if self._replies is None:
@@ -185,13 +186,14 @@ class RpcClient:
     async def _publish(self, route: Route, message: Message, *, timeout_s: float) -> None:
         """The caller sets the time limit of the whole; `timeout_s` is that of one try."""
         address = str(route)
-        patience_s = self._clock.monotonic() + ABSENCE_S if address in self._reached else 0.0
+        was_reached, until = address in self._reached, math.inf
         while True:
             self._check_open()
             try:
                 await self._transport.publish(message, timeout_s=timeout_s)
             except Unroutable as exc:
-                if self._clock.monotonic() >= patience_s:
+                until = min(until, self._clock.monotonic() + ABSENCE_S)  # from the first refusal: the try itself may have waited
+                if not was_reached or self._clock.monotonic() >= until:
                     self._reached.pop(address, None)
                     exchange = message.exchange.name if message.exchange else ""
                     raise NobodyListens(address=address, exchange=exchange) from exc
@@ -228,14 +230,14 @@ class RpcClient:
         asked = route.timeout_s or method.timeout_s or self._options.response_timeout_s
         return asked if ctx.deadline is None else min(asked, ctx.deadline - self._clock.monotonic())
 
-    @asynccontextmanager
-    async def _within(self, timeout_s: float, what: str) -> AsyncIterator[None]:
+    async def _within(self, timeout_s: float, what: str, work: Coroutine[Any, Any, T]) -> T:
         if timeout_s <= 0:
+            work.close()
             raise Timeout(what=what, timeout_s=0)
         limit = asyncio.timeout(timeout_s)
         try:
             async with limit:
-                yield
+                return await work
         except TimeoutError as exc:
             if not limit.expired():
                 raise
@@ -259,9 +261,9 @@ class RpcClient:
             self._replies = replies
 
     def _on_reply(self, delivery: Delivery) -> None:
-        self._acks.ack(delivery)
+        delivery.ack_soon()
         try:
-            reply = decode_reply(delivery.body)
+            reply = decode_reply(plain(delivery.body, delivery.headers))
         except NotAMessage as exc:
             _log.warning("reply dropped", reason=str(exc))
             self.counts.add(Event.REFUSED, exc.kind)
@@ -281,7 +283,6 @@ class RpcClient:
 
     async def _leave(self, replies: Consumer) -> None:
         await replies.cancel()
-        await self._acks.close()
         with suppress(Unavailable):  # a bus that is away: the queue expires by itself
             await self._transport.delete_queue(self._reply_queue.name)
 
@@ -292,7 +293,7 @@ class RpcClient:
 
 def _sendable(method: Method, name: str, value: Any) -> Any:
     try:
-        return to_primitive(value)
+        return to_primitive(value, method.parameters.get(name, Any))
     except WrongValue as exc:
         raise InvalidArguments(method=method.name, reason=f"argument {name}: {exc}") from exc
 

@@ -12,8 +12,11 @@ from typing import Any, Self
 from common.base.clock import Clock
 from common.base.errors import Fault, NotFound
 from common.base.limits import DEAD_LETTERS_BYTES_MAX, DEAD_LETTERS_MAX, FAULT_TEXT_MAX, PUBLISH_TIMEOUT_S
+from common.rpc.options import RpcOptions
+from common.rpc.topology import topic_exchange
 from common.transport.port import Delivery, Message, Queue, Transport
 from common.wire.address import dead_letter_queue
+from common.wire.compression import plain
 from common.wire.envelope import NotAMessage
 from common.wire.messages import Request, decode_request
 
@@ -23,6 +26,7 @@ _BROKERS_ATTEMPTS = "x-delivery-count"
 """RabbitMQ's own count, of quorum queues."""
 REQUEUES = "x-lite-requeues"
 """How often a person sent the message back. Each time it is a new piece of work: what came of it before no longer counts."""
+_EXCHANGE = "x-lite-exchange"
 _QUEUE, _REASON, _ERROR, _SERVER, _AT = "x-lite-queue", "x-lite-reason", "x-lite-error", "x-lite-server", "x-lite-died-at"
 
 
@@ -75,20 +79,22 @@ class DeadLetter:
     @classmethod
     def of(cls, delivery: Delivery) -> Self:
         """What a delivery from a dead-letter queue tells."""
+        body = delivery.body
         try:
-            request = decode_request(delivery.body)
+            body = plain(delivery.body, delivery.headers)
+            request = decode_request(body)
         except NotAMessage:
             request = None
         words = {key: str(delivery.headers.get(key, "")) for key in (_QUEUE, _REASON, _ERROR, _SERVER, _AT)}
         return cls(
-            id=(request.unique_id if request else None) or hashlib.sha256(delivery.body).hexdigest()[:32],
+            id=(request.unique_id if request else None) or hashlib.sha256(body).hexdigest()[:32],
             queue=words[_QUEUE],
             reason=words[_REASON],
             error=words[_ERROR],
             server=words[_SERVER],
             died_at=words[_AT],
             attempts=attempts_of(delivery.headers),
-            body=delivery.body,
+            body=body,
             request=request,
         )
 
@@ -96,10 +102,11 @@ class DeadLetter:
 class Morgue:
     """Where a server puts what is dead."""
 
-    def __init__(self, transport: Transport, *, topic: str, server: str, clock: Clock) -> None:
+    def __init__(self, transport: Transport, *, topic: str, server: str, exchange: str, clock: Clock) -> None:
         self._transport = transport
         self._queue = queue_of(topic)
         self._server = server
+        self._exchange = exchange
         self._clock = clock
         self._is_declared = False
 
@@ -112,6 +119,7 @@ class Morgue:
             **delivery.headers,
             ATTEMPTS: attempts,
             _QUEUE: queue,
+            _EXCHANGE: self._exchange,
             _REASON: str(error)[:FAULT_TEXT_MAX],
             _ERROR: type(error).__name__,
             _SERVER: self._server,
@@ -134,8 +142,9 @@ class Taken:
 class DeadLetters:
     """The dead letters of one topic, for those who look after them."""
 
-    def __init__(self, transport: Transport, topic: str) -> None:
+    def __init__(self, transport: Transport, topic: str, options: RpcOptions | None = None) -> None:
         self._transport = transport
+        self._options = options or RpcOptions()
         self.queue = dead_letter_queue(topic)
 
     async def all(self, limit: int) -> list[DeadLetter]:
@@ -203,7 +212,11 @@ class DeadLetters:
     async def _send(self, letter: DeadLetter, delivery: Delivery) -> None:
         content_type = delivery.content_type or "application/json"
         headers = {REQUEUES: requeues_of(delivery.headers) + 1}
-        message = Message(None, letter.queue, letter.body, mandatory=True, headers=headers, content_type=content_type)
+        # By the exchange it came by, not straight to its queue: whoever looks after dead letters need not be let to
+        # write into every queue.
+        origin = delivery.headers.get(_EXCHANGE)
+        exchange = topic_exchange(self._options, origin) if isinstance(origin, str) and origin else None
+        message = Message(exchange, letter.queue, letter.body, mandatory=True, headers=headers, content_type=content_type)
         await self._transport.publish(message, timeout_s=PUBLISH_TIMEOUT_S)
 
     async def _held(self, limit: int, *, keep: Callable[[DeadLetter], bool]) -> list[tuple[DeadLetter, Delivery]]:

@@ -32,12 +32,15 @@ class Replier:
     again in the background for `retry_s` seconds. A queue that was missing for so long is not waited for again.
     """
 
-    def __init__(self, transport: Transport, *, server: str, clock: Clock, counts: Counts, retry_s: float) -> None:
+    def __init__(
+        self, transport: Transport, *, server: str, clock: Clock, counts: Counts, retry_s: float, is_mandatory: bool = True
+    ) -> None:
         self._transport = transport
         self._server = server
         self._clock = clock
         self._counts = counts
         self._retry_s = retry_s
+        self._is_mandatory = is_mandatory
         self._waiting: set[asyncio.Task[None]] = set()
         self._gone: OrderedDict[str, None] = OrderedDict()
 
@@ -69,7 +72,9 @@ class Replier:
 
     async def _publish(self, request: Request, body: bytes) -> None:
         assert request.reply_q is not None
-        await self._transport.publish(Message(None, request.reply_q, body, mandatory=True), timeout_s=PUBLISH_TIMEOUT_S)
+        await self._transport.publish(
+            Message(None, request.reply_q, body, mandatory=self._is_mandatory), timeout_s=PUBLISH_TIMEOUT_S
+        )
         self._gone.pop(request.reply_q, None)
 
     def _wait_for_queue(self, request: Request, body: bytes) -> None:

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import structlog
-from structlog.contextvars import bound_contextvars
+from structlog.contextvars import bind_contextvars
 
 from common.base.clock import Clock
 from common.base.context import Context
@@ -37,6 +37,7 @@ from common.rpc.topology import server_queues
 from common.rpc.work import Outcome, Work, beating
 from common.transport.port import Consumer, Delivery, Message, Transport
 from common.wire.callee import Answers
+from common.wire.compression import plain
 from common.wire.envelope import NotAMessage
 from common.wire.messages import Request, cancelled_call, decode_request
 
@@ -91,8 +92,21 @@ class RpcServer:
         self._grace_s = grace_s
         self._once = None if inbox is None else Once(inbox, server=self._name, clock=clock)
         self.counts = counts or Counts()
-        self._replier = Replier(transport, server=self._name, clock=clock, counts=self.counts, retry_s=options.reply_retry_s)
-        self._morgue = Morgue(transport, topic=self._dispatcher.topic or topic, server=self._name, clock=clock)
+        self._replier = Replier(
+            transport,
+            server=self._name,
+            clock=clock,
+            counts=self.counts,
+            retry_s=options.reply_retry_s,
+            is_mandatory=options.replies_mandatory,
+        )
+        self._morgue = Morgue(
+            transport,
+            topic=self._dispatcher.topic or topic,
+            server=self._name,
+            exchange=exchange or options.control_exchange,
+            clock=clock,
+        )
         self._work = Work(
             server=self._name, clock=clock, counts=self.counts, middleware=middleware, delivery_limit=options.delivery_limit
         )
@@ -135,7 +149,7 @@ class RpcServer:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
         await self._replier.close()
-        if consumers:
+        if consumers and not self._options.names_come_back:
             with suppress(Unavailable):  # a bus that is away: the queue expires by itself
                 await self._transport.delete_queue(self._queues[-1].name)
 
@@ -143,7 +157,7 @@ class RpcServer:
 
     def _on_delivery(self, delivery: Delivery, queue: str = "") -> None:
         try:
-            request = decode_request(delivery.body)
+            request = decode_request(plain(delivery.body, delivery.headers))
         except NotAMessage as exc:
             self._spawn(self._refuse(delivery, queue, exc))
             return
@@ -168,29 +182,23 @@ class RpcServer:
             await settle(delivery)
 
     async def _handle(self, taken: _Taken) -> None:
-        delivery = taken.delivery
+        delivery, key = taken.delivery, taken.id or new_hex()
         try:
-            async with self._alone(taken.id or new_hex()):
+            # A copy that the bus gives while we are at it waits for the end: it is all that is left of the request when the
+            # connection of the first one is gone, and the first one is not done in the end.
+            while (first := self._at_work.get(key)) is not None:
+                await asyncio.wait([first])
+            ended = self._at_work[key] = asyncio.get_running_loop().create_future()
+            try:
                 verdict = await self._serve_once(taken)
+            finally:
+                del self._at_work[key]
+                ended.set_result(None)
         except asyncio.CancelledError:
             await asyncio.shield(settle(delivery, ack=False, requeue=True))
             raise
         if verdict is not None:
             await settle(delivery, ack=verdict is _Verdict.ACK, requeue=verdict is _Verdict.GIVE_BACK)
-
-    @asynccontextmanager
-    async def _alone(self, key: str) -> AsyncIterator[None]:
-        """A copy that the bus gives while we are at it waits for the end: it is all that is left of the request when the
-        connection of the first one is gone, and the first one is not done in the end.
-        """
-        while (first := self._at_work.get(key)) is not None:
-            await asyncio.wait([first])
-        ended = self._at_work[key] = asyncio.get_running_loop().create_future()
-        try:
-            yield
-        finally:
-            del self._at_work[key]
-            ended.set_result(None)
 
     # -- one request --------------------------------------------------------------------------------------------------
 
@@ -245,17 +253,17 @@ class RpcServer:
         request = taken.request
         deadline = None if request.deadline_s is None else self._clock.monotonic() + request.deadline_s
         ctx = Context.from_dict(request.context, deadline=deadline, message_id=taken.id)
-        with bound_contextvars(request_id=ctx.request_id):
-            try:
-                bound = self._dispatcher.bind(request)
-            except Fault as exc:
-                _log.warning("request refused", server=self._name, method=request.method, reason=str(exc))
-                return await self._end(taken, Outcome(failed(request.msg_id or "", exc), exc))
-            is_early = bound.method.ack is Ack.EARLY
-            if is_early:
-                await settle(taken.delivery)
-            verdict = await self._serve_bound(taken, bound, ctx, attempts)
-            return None if is_early else verdict
+        bind_contextvars(request_id=ctx.request_id)  # of this request's task alone
+        try:
+            bound = self._dispatcher.bind(request)
+        except Fault as exc:
+            _log.warning("request refused", server=self._name, method=request.method, reason=str(exc))
+            return await self._end(taken, Outcome(failed(request.msg_id or "", exc), exc))
+        is_early = bound.method.ack is Ack.EARLY
+        if is_early:
+            await settle(taken.delivery)
+        verdict = await self._serve_bound(taken, bound, ctx, attempts)
+        return None if is_early else verdict
 
     async def _serve_bound(self, taken: _Taken, bound: Bound, ctx: Context, attempts: int) -> _Verdict:
         request = taken.request
@@ -272,17 +280,20 @@ class RpcServer:
 
     async def _done(self, request: Request, bound: Bound, ctx: Context, attempts: int, once: Once | None) -> Outcome:
         work = self._work.do(request, bound, ctx, attempts=attempts)
-        if once is None and not request.monitor_timeout_s and not request.is_call:
-            return await work
+        if once is None and not request.monitor_timeout_s:
+            return await self._until_caller_leaves(request, work)
         async with self._signs_of_life(request, once, ctx.message_id):
-            if request.msg_id is None or request.deadline_s is None:  # only our own peers say that they leave
-                return await work
-            try:
-                return await self._callers.run(request.msg_id, work)
-            except CallerLeft:
-                _log.info("call cancelled by its caller", server=self._name, method=request.method)
-                self.counts.add(Event.CANCELLED, "while it ran")
-                return Outcome()
+            return await self._until_caller_leaves(request, work)
+
+    async def _until_caller_leaves(self, request: Request, work: Coroutine[Any, Any, Outcome]) -> Outcome:
+        if request.msg_id is None or request.deadline_s is None:  # only our own peers say that they leave
+            return await work
+        try:
+            return await self._callers.run(request.msg_id, work)
+        except CallerLeft:
+            _log.info("call cancelled by its caller", server=self._name, method=request.method)
+            self.counts.add(Event.CANCELLED, "while it ran")
+            return Outcome()
 
     async def _end(self, taken: _Taken, outcome: Outcome) -> _Verdict:
         """Record what came of it, tell the caller, and keep what failed without one."""
@@ -346,7 +357,7 @@ async def settle(delivery: Delivery, *, ack: bool = True, requeue: bool = False)
     """Ack or reject; a connection that is gone meanwhile is no error, since the bus then gives the message again."""
     try:
         if ack:
-            await delivery.ack()
+            delivery.ack_soon()
         else:
             await delivery.reject(requeue=requeue)
     except Unavailable as exc:

@@ -14,6 +14,7 @@ from common.base.errors import Broken, Fault, Timeout
 from common.base.ids import new_hex
 from common.base.limits import CAST_RETRY_DELAY_S
 from common.base.retry import Retry
+from common.rpc.contract import Method
 from common.rpc.counts import Counts, Event
 from common.rpc.dispatch import Bound
 from common.rpc.middleware import Incoming, ServerMiddleware, chained
@@ -92,7 +93,8 @@ class Work:
         msg_id = request.msg_id or ""
         try:
             result = await self._within(ctx, self._run(request, bound, ctx, attempts))
-            return Outcome(encode_reply(Reply(msg_id, result=_sendable(result, request, self._server), unique_id=new_hex())))
+            sendable = _sendable(result, bound.method, self._server)
+            return Outcome(encode_reply(Reply(msg_id, result=sendable, unique_id=new_hex())))
         except Exception as exc:  # noqa: BLE001  # whatever an endpoint raises, its caller hears of it
             error = self._told(exc, request, bound)
             return Outcome(failed(msg_id, error), error)
@@ -140,11 +142,11 @@ class Work:
         return InternalError(method=request.method, kind=type(exc).__name__, server=self._server)
 
 
-def _sendable(result: Any, request: Request, server: str) -> Any:
+def _sendable(result: Any, method: Method, server: str) -> Any:
     try:
-        return to_primitive(result)
+        return to_primitive(result, method.result)
     except WrongValue as exc:
-        raise UnserialisableResult(method=request.method, server=server, reason=str(exc)) from exc
+        raise UnserialisableResult(method=method.name, server=server, reason=str(exc)) from exc
 
 
 async def beating(interval_s: float, clock: Clock, beat: Callable[[], Awaitable[bool]]) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, Protocol
 
 from common.base.limits import SETTLE_TIMEOUT_S
@@ -19,6 +20,8 @@ class Owner(Protocol):
     def puller(self) -> Puller: ...
     @property
     def is_closed(self) -> bool: ...
+    @property
+    def acks(self) -> set[asyncio.Task[None]]: ...
     async def in_consuming_thread(self, job: Callable[[Any], None], *, timeout_s: float = ...) -> None: ...
 
 
@@ -84,6 +87,16 @@ class KombuDelivery:
 
     async def ack(self) -> None:
         await self._settle(is_done=True, requeue=False)
+
+    def ack_soon(self) -> None:
+        task = self._owner.acks
+        waiting = asyncio.get_running_loop().create_task(self._acked(), name="acks a delivery")
+        task.add(waiting)
+        waiting.add_done_callback(task.discard)
+
+    async def _acked(self) -> None:
+        with suppress(BusUnavailable):
+            await self.ack()
 
     async def reject(self, *, requeue: bool) -> None:
         await self._settle(is_done=False, requeue=requeue)

@@ -7,6 +7,7 @@ import asyncio
 import bisect
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any
@@ -208,6 +209,11 @@ class MemoryDelivery:
     async def ack(self) -> None:
         self._settle()
         self._consumer.release(self._waiting, requeue=False)
+
+    def ack_soon(self) -> None:
+        self._settle()
+        with suppress(BusUnavailable):
+            self._consumer.release(self._waiting, requeue=False)
 
     async def reject(self, *, requeue: bool) -> None:
         self._settle()

@@ -85,7 +85,11 @@ class Binding:
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """A queue as it is declared, with the bindings that it has while it is consumed."""
+    """A queue as it is declared, with the bindings that it has while it is consumed.
+
+    arguments           of the declaration: `x-expires`, `x-queue-type`
+    consume_arguments   of the subscription; for a stream `x-stream-offset`, which after a reconnect is where it was left
+    """
 
     name: str
     bindings: tuple[Binding, ...] = ()
@@ -93,6 +97,7 @@ class Queue:
     auto_delete: bool = False
     exclusive: bool = False
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    consume_arguments: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +147,10 @@ class Delivery(Protocol):
 
     async def ack(self) -> None:
         """Done with it. Raises BusUnavailable when the connection that brought it is gone: it will be redelivered."""
+        ...
+
+    def ack_soon(self) -> None:
+        """Ack it without waiting. A connection that is gone redelivers it, and nobody is told."""
         ...
 
     async def reject(self, *, requeue: bool) -> None:

@@ -1,7 +1,9 @@
 """RabbitMQ as a transport, in the forms of oslo.messaging's rabbit driver."""
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Self
 
 import aiormq
@@ -11,11 +13,16 @@ from common.base.clock import Clock
 from common.base.limits import CONNECT_TIMEOUT_S
 from common.transport.errors import BusRefused, check_prefetch, check_size
 from common.transport.port import BusUnavailable, Closed, Delivery, Lack, Message, Queue, QueueDepth
-from common.transport.rabbit_consume import RabbitConsumer, declare_alone
+from common.transport.rabbit_consume import RabbitConsumer
+from common.transport.rabbit_declare import declare_alone
 from common.transport.rabbit_get import Getter
 from common.transport.rabbit_link import Link, Lost, reason_of, watched
 from common.transport.rabbit_publish import Publisher
+from common.transport.rabbit_settings import RabbitSettings, shuffled
 from common.transport.rabbit_url import RabbitUrl
+from common.wire.compression import HEADER, Compression, compressed
+
+_DEFAULTS = RabbitSettings()
 
 
 class RabbitTransport:
@@ -25,10 +32,11 @@ class RabbitTransport:
     stops to read from connections that publish, and would not see their acks either.
     """
 
-    def __init__(self, outgoing: Link, incoming: Link, *, clock: Clock) -> None:
+    def __init__(self, outgoing: Link, incoming: Link, *, clock: Clock, compression: Compression | None = None) -> None:
         self._outgoing = outgoing
         self._incoming = incoming
         self._clock = clock
+        self._compression = compression
         self._publisher = Publisher(outgoing, clock=clock)
         self._getter = Getter(incoming)
         self._consumers: dict[RabbitConsumer, None] = {}
@@ -37,14 +45,15 @@ class RabbitTransport:
         self._is_closed = False
 
     @classmethod
-    async def connect(cls, where: RabbitUrl, *, clock: Clock, connection_name: str, heartbeat_s: int = 60) -> Self:
-        """A transport with its first connection. Raises BusUnavailable within CONNECT_TIMEOUT_S, BusRefused."""
+    async def connect(cls, where: RabbitUrl, *, clock: Clock, connection_name: str, settings: RabbitSettings = _DEFAULTS) -> Self:
+        """A transport with its first connection. Raises BusUnavailable within CONNECT_TIMEOUT_S, BusRefused, Misconfigured."""
+        where = replace(where, hosts=tuple(shuffled(where.hosts, random.SystemRandom())))
         outgoing, incoming = (
-            Link(where, clock=clock, connection_name=f"{connection_name}:{use}", heartbeat_s=heartbeat_s)
+            Link(where, clock=clock, connection_name=f"{connection_name}:{use}", settings=settings)
             for use in ("publish", "consume")
         )
         await outgoing.open()
-        return cls(outgoing, incoming, clock=clock)
+        return cls(outgoing, incoming, clock=clock, compression=settings.compression)
 
     @property
     def lacks(self) -> frozenset[Lack]:
@@ -57,6 +66,9 @@ class RabbitTransport:
     async def publish(self, message: Message, *, timeout_s: float) -> None:
         self._check_open()
         check_size(message)
+        if self._compression is not None and HEADER not in message.headers:  # a dead letter may be compressed already
+            body, header = compressed(message.body, self._compression)
+            message = replace(message, body=body, headers={**message.headers, **header})
         await self._publisher.publish(message, timeout_s=timeout_s)
 
     async def consume(
@@ -74,7 +86,7 @@ class RabbitTransport:
 
     async def declare(self, queue: Queue) -> None:
         self._check_open()
-        await declare_alone(self._outgoing, queue)
+        await declare_alone(self._outgoing, queue, clock=self._clock)
 
     async def get(self, queue: str) -> Delivery | None:
         self._check_open()

@@ -2,20 +2,23 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from typing import Any, Protocol
 
 import aiormq
-from aio_pika.exceptions import ChannelNotFoundEntity, ChannelPreconditionFailed
+from aio_pika.exceptions import ChannelNotFoundEntity
 
 from common.base.clock import Clock
 from common.base.limits import CONNECT_TIMEOUT_S, SETTLE_TIMEOUT_S
-from common.transport.errors import BusRefused
 from common.transport.port import BusUnavailable, Delivery, Queue
-from common.transport.rabbit_declare import declare_queue, flipped_queue
-from common.transport.rabbit_link import Link, Lost, pause_s, reason_of, watched
+from common.transport.rabbit_declare import agreed, declare_queue
+from common.transport.rabbit_link import Link, Lost, pause_s, watched
+from common.transport.rabbit_outbox import Settlements
 from common.transport.tasks import end, keep
+
+STREAM_OFFSET = "x-stream-offset"
+"""Of a subscription: where a stream is read from; of a delivery: which message it is. Source: rabbitmq.com/docs/streams, "Consuming"."""
 
 _LOG = logging.getLogger(__name__)
 
@@ -38,11 +41,14 @@ class RabbitConsumer:
         self._on_delivery = on_delivery
         self._clock = clock
         self._channel: aiormq.abc.AbstractChannel | None = None
+        self._settlements: Settlements | None = None
         self._tag: str | None = None
         self._unsettled: set[RabbitDelivery] = set()
         self._ended = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
         self._is_cancelled = False
+        self._offset: int | None = None
+        """The first message of a stream that was not seen yet."""
 
     @property
     def is_over(self) -> bool:
@@ -65,20 +71,22 @@ class RabbitConsumer:
         with suppress(Lost, TimeoutError, aiormq.ChannelClosed), watched():
             async with asyncio.timeout(SETTLE_TIMEOUT_S):
                 await channel.basic_cancel(self._tag or "")
-        await self._close_when_over()
+        self._close_when_over()
+        await self._link.channels_ended()
 
     async def stop(self) -> None:
         """Begin no more; the connection is about to be closed."""
         await end(self._keeper)
 
-    async def settled(self, delivery: "RabbitDelivery") -> None:
+    def settled(self, delivery: "RabbitDelivery") -> None:
         """One delivery less to wait for."""
         self._unsettled.discard(delivery)
-        await self._close_when_over()
+        if self._is_cancelled:
+            self._close_when_over()
 
-    async def _close_when_over(self) -> None:
+    def _close_when_over(self) -> None:
         if self.is_over and self._channel is not None:
-            await self._link.end_channel(self._channel)
+            self._link.end_channel_soon(self._channel)
 
     async def _keep(self) -> None:
         while True:
@@ -86,6 +94,8 @@ class RabbitConsumer:
             if self._channel is not None:
                 await self._link.end_channel(self._channel)
             self._unsettled.clear()
+            if self._link.is_up:
+                await self._clock.sleep(self._link.delay_before_again_s())
             await self._begin_again()
 
     async def _begin_again(self) -> None:
@@ -93,7 +103,9 @@ class RabbitConsumer:
         while True:
             await self._link.ready()
             try:
-                is_remade = self._on_remade is not None and await self._is_gone()
+                is_remade = (self._on_remade is not None or self._offset is not None) and await self._is_gone()
+                if is_remade:
+                    self._offset = None
                 await self._begin()
             except BusUnavailable as exc:
                 failures += 1
@@ -119,7 +131,8 @@ class RabbitConsumer:
         return False
 
     async def _begin(self) -> None:
-        await agreed(self._link, self.queue, self._consume)
+        """Declare, bind and consume."""
+        await agreed(self._link, self.queue, self._consume, clock=self._clock)
 
     async def _consume(self, queue: Queue) -> None:
         channel = await self._link.channel(confirms=False)
@@ -128,77 +141,86 @@ class RabbitConsumer:
             with watched():
                 await channel.basic_qos(prefetch_count=self._prefetch)
                 await declare_queue(channel, queue)
-                channel.on_consumer_cancel_callbacks.add(_sets(ended))
-                self._channel = channel
-                answer = await channel.basic_consume(queue.name, self._take)
+                channel.on_consumer_cancel_callbacks.add(self._on_cancelled(ended))
+                run_at_once(channel, self._take)
+                self._channel, self._settlements = channel, Settlements(channel)
+                answer = await channel.basic_consume(queue.name, self._take, arguments=self._consume_arguments())
         except BaseException:
             await self._link.end_channel(channel)
             raise
         self._tag = answer.consumer_tag
         channel.closing.add_done_callback(lambda _: ended.set())
 
+    def _on_cancelled(self, ended: asyncio.Event) -> Callable[[aiormq.spec.Basic.Cancel], None]:
+        def on_cancelled(_: aiormq.spec.Basic.Cancel) -> None:
+            self._offset = None  # the stream was deleted; a new one counts from 0, and would be silent up to this number
+            ended.set()
+
+        return on_cancelled
+
+    def _consume_arguments(self) -> dict[str, Any]:
+        arguments = dict(self.queue.consume_arguments)
+        if STREAM_OFFSET in arguments and self._offset is not None:
+            arguments[STREAM_OFFSET] = self._offset
+        return arguments
+
     async def _take(self, message: aiormq.abc.DeliveredMessage) -> None:
-        """The driver runs one task for each message, in their order; nothing before the callback may yield."""
-        delivery = RabbitDelivery(self, message, url=self._link.url)
+        """Runs in the driver's reader, one message after another: it waits for nothing."""
+        assert self._settlements is not None
+        delivery = RabbitDelivery(self, message, self._settlements, url=self._link.url)
         if self._is_cancelled:
             with suppress(BusUnavailable):
                 await delivery.reject(requeue=True)
             return
         self._unsettled.add(delivery)
+        if isinstance(offset := delivery.headers.get(STREAM_OFFSET), int):
+            self._offset = offset + 1
         self._on_delivery(delivery)
 
 
-async def agreed(link: Link, queue: Queue, work: Callable[[Queue], Awaitable[None]]) -> None:
-    """Do `work` with the queue in the durability that the broker insists on. Raises BusUnavailable, BusRefused."""
-    try:
-        async with asyncio.timeout(CONNECT_TIMEOUT_S):
-            for _ in range(2 + len(queue.bindings)):
-                try:
-                    return await work(queue)
-                except ChannelPreconditionFailed as exc:
-                    queue = flipped_queue(queue, exc)
-    except aiormq.ChannelClosed as exc:
-        raise BusRefused(url=link.url, what=f"queue {queue.name}", reason=reason_of(exc)) from exc
-    except Lost as exc:
-        raise BusUnavailable(url=link.url, reason=str(exc)) from exc
-    except TimeoutError as exc:
-        reason = f"queue {queue.name} could not be declared within {CONNECT_TIMEOUT_S:g} s"
-        raise BusUnavailable(url=link.url, reason=reason) from exc
-    raise BusRefused(url=link.url, what=f"queue {queue.name}", reason="its durability changes all the time")
+def run_at_once(channel: aiormq.abc.AbstractChannel, callback: Callable[..., Coroutine[Any, Any, None]]) -> None:
+    """Let `channel` run that callback, which never waits, without the task that the driver makes for each message.
+
+    The task costs a tenth of a call. Should a later driver wrap the callback in something else, it makes its tasks again.
+    """
+    code, make_task = callback.__code__, channel.create_task
+
+    def create_task(work: Any) -> Any:
+        if getattr(work, "cr_code", None) is not code:
+            return make_task(work)
+        try:
+            work.send(None)
+        except StopIteration:
+            return _Ended()
+        raise RuntimeError("a consumer's callback waited")
+
+    channel.create_task = create_task  # type: ignore[assignment, method-assign]  # of this one channel
 
 
-async def declare_alone(link: Link, queue: Queue) -> None:
-    """Make a queue that nobody here consumes. Raises BusUnavailable, BusRefused."""
+class _Ended:
+    """What the driver sees of a task that is over before it could look; its callback reports errors, of which there is none."""
 
-    async def declare(wanted: Queue) -> None:
-        async with link.short_channel() as channel:
-            with watched():
-                await declare_queue(channel, wanted)
-
-    await agreed(link, queue, declare)
-
-
-def _sets(event: asyncio.Event) -> Callable[[aiormq.spec.Basic.Cancel], None]:
-    def on_cancel(_: aiormq.spec.Basic.Cancel) -> None:
-        event.set()
-
-    return on_cancel
+    def add_done_callback(self, callback: Callable[..., object]) -> None: ...
 
 
 class Holder(Protocol):
     """Who handed a delivery out and wants to know when it is settled."""
 
-    async def settled(self, delivery: "RabbitDelivery") -> None: ...
+    def settled(self, delivery: "RabbitDelivery") -> None: ...
 
 
 class RabbitDelivery:
     """Implements `common.transport.port.Delivery` and `Routed`."""
 
-    def __init__(self, consumer: Holder, message: aiormq.abc.DeliveredMessage, *, url: str) -> None:
-        self._consumer = consumer
+    __slots__ = ("_holder", "_is_settled", "_message", "_settlements", "_url")
+
+    def __init__(self, holder: Holder, message: aiormq.abc.DeliveredMessage, settlements: Settlements, *, url: str) -> None:
+        self._holder = holder
         self._message = message
+        self._settlements = settlements
         self._url = url
         self._is_settled = False
+        settlements.delivered(self._delivery_tag)
 
     @property
     def body(self) -> bytes:
@@ -225,22 +247,34 @@ class RabbitDelivery:
         return self._message.routing_key or ""
 
     async def ack(self) -> None:
-        await self._settle(lambda channel, tag: channel.basic_ack(tag))
+        if not self._settle(ack=True):
+            raise self._gone()
+
+    def ack_soon(self) -> None:
+        self._settle(ack=True)
 
     async def reject(self, *, requeue: bool) -> None:
-        await self._settle(lambda channel, tag: channel.basic_reject(tag, requeue=requeue))
+        if not self._settle(ack=False, requeue=requeue):
+            raise self._gone()
 
-    async def _settle(self, tell: Callable[[aiormq.abc.AbstractChannel, int], Any]) -> None:
+    @property
+    def _delivery_tag(self) -> int:
+        tag = self._message.delivery_tag
+        assert tag is not None
+        return tag
+
+    def _settle(self, *, ack: bool, requeue: bool = False) -> bool:
+        """False when the connection is gone."""
         if self._is_settled:
             raise ValueError("this delivery was settled before")
         self._is_settled = True
-        tag = self._message.delivery_tag
-        assert tag is not None
-        try:
-            with watched():
-                async with asyncio.timeout(SETTLE_TIMEOUT_S):
-                    await tell(self._message.channel, tag)
-        except (Lost, TimeoutError) as exc:
-            raise BusUnavailable(url=self._url, reason="the connection that brought the message is gone") from exc
-        finally:
-            await self._consumer.settled(self)
+        is_there = not self._settlements.is_lost
+        if is_there and ack:
+            self._settlements.ack(self._delivery_tag)
+        elif is_there:
+            self._settlements.reject(self._delivery_tag, requeue=requeue)
+        self._holder.settled(self)
+        return is_there
+
+    def _gone(self) -> BusUnavailable:
+        return BusUnavailable(url=self._url, reason="the connection that brought the message is gone")

@@ -11,6 +11,7 @@ from common.transport.errors import BusRefused
 from common.transport.port import BusUnavailable
 from common.transport.rabbit_consume import RabbitDelivery
 from common.transport.rabbit_link import Link, Lost, reason_of, watched
+from common.transport.rabbit_outbox import Settlements
 
 
 class Getter:
@@ -19,6 +20,7 @@ class Getter:
     def __init__(self, link: Link) -> None:
         self._link = link
         self._channel: aiormq.abc.AbstractChannel | None = None
+        self._settlements: Settlements | None = None
         self._held: set[RabbitDelivery] = set()
         self._turn = asyncio.Lock()
 
@@ -34,10 +36,12 @@ class Getter:
         except (Lost, TimeoutError) as exc:
             raise BusUnavailable(url=self._link.url, reason=str(exc) or f"no answer about queue {queue}") from exc
 
-    async def settled(self, delivery: RabbitDelivery) -> None:
+    def settled(self, delivery: RabbitDelivery) -> None:
         """One less in hand."""
         self._held.discard(delivery)
-        await self._end_when_empty()
+        if not self._held and self._channel is not None:
+            channel, self._channel = self._channel, None
+            self._link.end_channel_soon(channel)
 
     async def _get(self, queue: str) -> RabbitDelivery | None:
         # A queue that is not there costs the channel: it is asked for on another one, while messages are in hand.
@@ -48,6 +52,7 @@ class Getter:
         if self._channel is None or self._channel.is_closed:
             self._held.clear()
             self._channel = await self._link.channel(confirms=False)
+            self._settlements = Settlements(self._channel)
         try:
             with watched():
                 message = await self._channel.basic_get(queue)
@@ -57,7 +62,8 @@ class Getter:
         if message.delivery_tag is None:
             await self._end_when_empty()
             return None
-        delivery = RabbitDelivery(self, message, url=self._link.url)
+        assert self._settlements is not None
+        delivery = RabbitDelivery(self, message, self._settlements, url=self._link.url)
         self._held.add(delivery)
         return delivery
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import random
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 
@@ -15,15 +16,18 @@ from common.base.limits import CONNECT_TIMEOUT_S, SETTLE_TIMEOUT_S
 from common.base.retry import Retry
 from common.transport.errors import BusRefused
 from common.transport.port import BusUnavailable, Closed
+from common.transport.rabbit_settings import RabbitSettings
 from common.transport.rabbit_url import Host, RabbitUrl
 from common.transport.tasks import end, keep
 
 _AGAIN = Retry(first_delay_s=0.1, delay_s_max=2.0)
-"""For ever, while the transport is open: a broker that comes back is found within two seconds."""
+"""What failed on a connection that is there; how often a connection is tried is said by RabbitSettings."""
 _FAILURES_COUNTED_MAX = 10
 """By then the delay no longer grows, and its power of two is still a small number."""
 
 _LOG = logging.getLogger(__name__)
+_DEFAULTS = RabbitSettings()
+_CHANCE = random.SystemRandom()
 
 
 class Lost(Exception):
@@ -76,14 +80,20 @@ def _is_answer(exc: aiormq.ChannelClosed) -> bool:
 class Link:
     """Keeps one connection. `open` comes first; after `close` everything raises Closed.
 
-    Several hosts are tried in the order of the URL, beginning after the one that was lost.
+    Several hosts are tried in the order of `where`, beginning after the one that was lost, or by chance (`settings.failover`).
     """
 
-    def __init__(self, where: RabbitUrl, *, clock: Clock, connection_name: str, heartbeat_s: int) -> None:
+    def __init__(
+        self, where: RabbitUrl, *, clock: Clock, connection_name: str, settings: RabbitSettings = _DEFAULTS,
+        chance: random.Random = _CHANCE,
+    ) -> None:  # fmt: skip
         self._where = where
         self._clock = clock
         self._name = connection_name
-        self._heartbeat_s = heartbeat_s
+        self._settings = settings
+        self._chance = chance
+        tls = where.tls or settings.tls
+        self._tls = tls.context() if tls else None
         self._first = 0
         self._connection: aiormq.abc.AbstractConnection | None = None
         self._outer: aio_pika.Connection | None = None
@@ -112,6 +122,10 @@ class Link:
         except TimeoutError as exc:
             raise BusUnavailable(url=self.url, reason=f"no answer within {timeout_s:g} s") from exc
         self._keeper = keep(self._keep(), name=f"{self._name}: keeps the connection")
+
+    def delay_before_again_s(self) -> float:
+        """Seconds to wait before something that the broker ended is begun again."""
+        return self._settings.delay_before_again_s(self._chance)
 
     async def ready(self) -> aiormq.abc.AbstractConnection:
         """The connection, as soon as there is one; the caller sets the time limit. Raises Closed."""
@@ -154,10 +168,19 @@ class Link:
 
         The driver would answer a cancelled close with a second close, for which the broker ends the whole connection.
         """
+        await asyncio.shield(self.end_channel_soon(channel))
+
+    def end_channel_soon(self, channel: aiormq.abc.AbstractChannel) -> asyncio.Task[None]:
+        """The same, without waiting for it."""
         ending = asyncio.create_task(_close(channel), name=f"{self._name}: closes a channel")
         self._endings.add(ending)
         ending.add_done_callback(self._endings.discard)
-        await asyncio.shield(ending)
+        return ending
+
+    async def channels_ended(self) -> None:
+        """Returns when no channel is being ended."""
+        if self._endings:
+            await asyncio.wait(set(self._endings))
 
     async def close(self) -> None:
         """End it, in good order as long as the broker answers."""
@@ -177,6 +200,7 @@ class Link:
             _LOG.warning("lost the connection to %s; it is made again", self.url)
             await self._drop()
             self._first += 1
+            await self._clock.sleep(self.delay_before_again_s())
             await self._connect_again()
             _LOG.info("connected again to %s", self.url)
 
@@ -189,27 +213,26 @@ class Link:
                 failures += 1
                 _LOG.debug("attempt %d: %s", failures, exc)
                 self.reason = str(exc.fields["reason"])
-                await self._clock.sleep(pause_s(failures))
+                await self._clock.sleep(self._settings.retry.pause_s(failures))
             else:
                 return
 
     async def _connect_somewhere(self, timeout_s: float) -> None:
         """Try each host once, `timeout_s` each. Raises the last one's BusUnavailable."""
-        hosts = self._where.hosts
-        for number in range(len(hosts)):
-            host = hosts[(self._first + number) % len(hosts)]
+        hosts = self._settings.order(self._where.hosts, self._first, self._chance)
+        for number, host in enumerate(hosts, start=1):
             try:
                 await self._connect(host, timeout_s)
             except BusUnavailable:
-                if number == len(hosts) - 1:
+                if number == len(hosts):
                     raise
             else:
-                self._first += number
+                self._first = self._where.hosts.index(host)
                 return
 
     async def _connect(self, host: Host, timeout_s: float) -> None:
         connection = aio_pika.Connection(
-            self._address(host), ssl_context=self._where.tls, client_properties={"connection_name": self._name}
+            self._address(host), ssl_context=self._tls, client_properties={"connection_name": self._name}
         )
         try:
             with watched():
@@ -240,13 +263,16 @@ class Link:
 
     def _address(self, host: Host) -> URL:
         return URL.build(
-            scheme="amqps" if self._where.tls else "amqp",
+            scheme="amqps" if self._tls else "amqp",
             host=host.name,
             port=host.port,
             user=host.user,
             password=host.password,
             path=f"/{self._where.virtual_host}",
-            query={"heartbeat": str(self._heartbeat_s)},
+            query={
+                "heartbeat": str(self._settings.heartbeat_s),
+                "auth": "external" if self._settings.login_method == "EXTERNAL" else "plain",
+            },
         )
 
     async def _drop(self) -> None:

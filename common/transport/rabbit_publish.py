@@ -12,9 +12,14 @@ from common.transport.errors import BusRefused, address
 from common.transport.port import BusUnavailable, Exchange, Message, Unroutable
 from common.transport.rabbit_declare import declare_exchange, flipped
 from common.transport.rabbit_link import Link, Lost, pause_s, reason_of, watched
+from common.transport.rabbit_outbox import Outbox
 
 DECLARATIONS_MAX = 4
 """Tries to publish to an exchange that is gone each time, before it is called a refusal."""
+
+
+NACKS_MAX = 5
+"""Tries to publish what the broker does not take, before it is called away: some three seconds."""
 
 
 class Publisher:
@@ -53,17 +58,21 @@ class Publisher:
 
     async def _publish(self, lane: "_Lane", sending: "_Sending") -> None:
         message = sending.message
-        failures = missing = 0
+        failures = missing = nacks = 0
         while True:
             try:
-                with watched():
-                    await lane.publish(sending)
+                await lane.publish(sending)
             except Lost:
                 failures += 1
                 await self._clock.sleep(pause_s(failures))
             except PublishError as exc:
                 raise Unroutable(address=address(message)) from exc
             except DeliveryError as exc:
+                # basic.nack: no queue has it, so it may be sent again.
+                nacks += 1
+                if nacks < NACKS_MAX:
+                    await self._clock.sleep(pause_s(nacks))
+                    continue
                 raise BusUnavailable(url=self._link.url, reason=f"it did not take a message to {address(message)}") from exc
             except ChannelNotFoundEntity as exc:
                 missing += 1
@@ -91,31 +100,30 @@ class _Lane:
 
     def __init__(self, link: Link) -> None:
         self._link = link
-        self._channel: aiormq.abc.AbstractChannel | None = None
+        self._outbox: Outbox | None = None
         self._declared: set[Exchange] = set()
         self._lock = asyncio.Lock()
 
     async def publish(self, sending: _Sending) -> None:
-        message = sending.message
-        channel = await self._open(message.exchange)
+        """Returns with the confirm. Raises Lost, and what the broker answers."""
+        message, outbox = sending.message, self._outbox
+        exchange = message.exchange
+        if outbox is None or outbox.channel.is_closed or (exchange is not None and exchange not in self._declared):
+            outbox = await self._open(exchange)
         sending.is_begun |= self._link.is_up  # a channel of a connection that is gone writes nothing
-        await channel.basic_publish(
-            message.body,
-            exchange=message.exchange.name if message.exchange else "",
-            routing_key=message.key,
-            properties=_properties(message),
-            mandatory=message.mandatory,
-        )
+        with watched():
+            await outbox.publish(message)
 
-    async def _open(self, exchange: Exchange | None) -> aiormq.abc.AbstractChannel:
+    async def _open(self, exchange: Exchange | None) -> Outbox:
         async with self._lock:
-            if self._channel is None or self._channel.is_closed:
-                self._channel = await self._link.channel(confirms=True)
+            if self._outbox is None or self._outbox.channel.is_closed:
+                self._outbox = Outbox(await self._link.channel(confirms=True))
                 self._declared.clear()
             if exchange is not None and exchange not in self._declared:
-                await self._declare(exchange)
+                with watched():
+                    await self._declare(exchange)
                 self._declared.add(exchange)
-            return self._channel
+            return self._outbox
 
     async def _declare(self, exchange: Exchange) -> None:
         """On a channel of its own: neither a refusal nor a cancelled caller shall close the one where others wait for confirms."""
@@ -126,15 +134,3 @@ class _Lane:
             (exchange,) = flipped((exchange,), exc)
             async with self._link.short_channel() as channel:
                 await declare_exchange(channel, exchange)
-
-
-def _properties(message: Message) -> aiormq.spec.Basic.Properties:
-    """Those of oslo.messaging; the driver adds a message_id, by which it knows a returned message."""
-    return aiormq.spec.Basic.Properties(
-        content_type=message.content_type,
-        content_encoding=message.content_encoding,
-        headers=dict(message.headers),
-        delivery_mode=2,
-        priority=0,
-        expiration=None if message.expiration_ms is None else str(message.expiration_ms),
-    )

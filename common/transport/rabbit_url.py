@@ -4,16 +4,15 @@ Source: oslo_messaging/transport.py, `TransportURL.parse`; kombu's reading of th
 """
 
 import re
-import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from common.base.errors import Misconfigured
+from common.transport.rabbit_settings import Tls, tls_version
 
 _PORT = 5672
-_TLS_OPTIONS = ("ssl_ca_file", "ssl_cert_file", "ssl_key_file")
-_OPTIONS = ("ssl", *_TLS_OPTIONS)
+_OPTIONS = ("ssl", "ssl_version", "ssl_ca_file", "ssl_cert_file", "ssl_key_file")
 _TRUTHS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
 
 
@@ -34,7 +33,7 @@ class RabbitUrl:
     hosts: tuple[Host, ...]
     virtual_host: str
     shown: str
-    tls: ssl.SSLContext | None = None
+    tls: Tls | None = None
 
 
 def parse_rabbit_url(url: str) -> RabbitUrl:
@@ -42,8 +41,8 @@ def parse_rabbit_url(url: str) -> RabbitUrl:
 
     No host: guest at localhost; no port: 5672; no user: guest. An empty path or one slash is the virtual host "/".
     User, password and virtual host are percent-encoded where they hold other than letters and digits.
-    Options: `ssl`, `ssl_ca_file`, `ssl_cert_file`, `ssl_key_file`, as [oslo_messaging_rabbit] names them; with `ssl` the broker's
-    certificate and name are always checked.
+    Options: `ssl` and those that begin with `ssl_`, as [oslo_messaging_rabbit] names them; all others of that section are taken
+    where there is a configuration, by common.app.oslo_options.
     Raises Misconfigured, without the password, for what is not of this form.
     """
     shown = without_password(url)
@@ -54,6 +53,25 @@ def parse_rabbit_url(url: str) -> RabbitUrl:
         # The driver's error would repeat the text it stumbled over, perhaps a password.
         raise Misconfigured(reason=f"transport_url {shown} is not rabbit://user:password@host:port,.../vhost") from None
     return RabbitUrl(hosts, unquote(parts.path[1:]) or "/", shown, _tls(parts.query, shown))
+
+
+def split_options(url: str) -> tuple[str, dict[str, str]]:
+    """The URL without the options in its query part, and these; of an option given twice the last value counts.
+
+    Raises Misconfigured, without a word of it, for a query part that is not of the form option=value&option=value: it may be the
+    rest of a password that holds a bare "?".
+    """
+    place, mark, query = url.partition("?")
+    if not mark:
+        return url, {}
+    pairs = parse_qsl(query, keep_blank_values=True)
+    if "@" in query or len(pairs) != query.count("&") + 1 or not all(_OPTION.fullmatch(name) for name, _ in pairs):
+        reason = f"transport_url {without_password(url)}: what follows its '?' is not option=value&option=value"
+        raise Misconfigured(reason=f"{reason}; a '?' or '@' within a password is written %3F or %40")
+    return place, dict(pairs)
+
+
+_OPTION = re.compile(r"[a-z][a-z_]{0,63}")
 
 
 def without_password(url: str) -> str:
@@ -109,19 +127,12 @@ def _host(text: str) -> Host:
     )
 
 
-def _tls(query: str, shown: str) -> ssl.SSLContext | None:
+def _tls(query: str, shown: str) -> Tls | None:
     options = dict(parse_qsl(query, keep_blank_values=True))
     if unknown := sorted(options.keys() - set(_OPTIONS)):
         raise Misconfigured(reason=f"transport_url {shown}: unknown option {unknown[0]}; known: {', '.join(_OPTIONS)}")
-    wanted = _TRUTHS.get(options.get("ssl", "false").lower())
+    wanted = _TRUTHS.get(options.pop("ssl", "false").lower())
     if wanted is None:
         raise Misconfigured(reason=f"transport_url {shown}: ssl is neither true nor false")
-    if not wanted:
-        return None
-    try:
-        context = ssl.create_default_context(cafile=options.get("ssl_ca_file"))
-        if "ssl_cert_file" in options:
-            context.load_cert_chain(options["ssl_cert_file"], options.get("ssl_key_file"))
-    except OSError as exc:
-        raise Misconfigured(reason=f"transport_url {shown}: its certificate files: {exc.strerror or exc}") from exc
-    return context
+    files = {name.removeprefix("ssl_"): value for name, value in options.items() if name != "ssl_version"}
+    return Tls(tls_version(options.get("ssl_version", "")), **files) if wanted else None

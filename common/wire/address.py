@@ -1,7 +1,5 @@
 """Names on the bus, as oslo.messaging's rabbit driver makes them (oslo-wire 2.1, 2.2)."""
 
-from common.base.ids import new_hex
-
 _NAME_MAX = 255
 """Bytes of a short string of AMQP."""
 
@@ -16,19 +14,34 @@ def fanout_exchange(topic: str) -> str:
     return f"{topic}_fanout"
 
 
-def fanout_queue(topic: str) -> str:
-    """A new name for one server's own fanout queue."""
-    return f"{topic}_fanout_{new_hex()}"
+def fanout_queue(topic: str, own: str) -> str:
+    """One server's own fanout queue. `own` is what no other process has: a hex UUID, or `<host>:<process>:<n>`."""
+    return f"{topic}_fanout_{own}"
 
 
-def reply_queue() -> str:
-    """A new name for one client's replies."""
-    return f"reply_{new_hex()}"
+def fanout_stream(topic: str) -> str:
+    """The stream that all servers of a topic read (`rabbit_stream_fanout`)."""
+    return f"{topic}_fanout"
+
+
+def reply_queue(own: str) -> str:
+    """One client's replies. `own` as in `fanout_queue`."""
+    return f"reply_{own}"
+
+
+def stable_name(hostname: str, processname: str, number: int) -> str:
+    """What `use_queue_manager` puts in the place of a UUID. `number` counts from 1 among the processes of that name on the host."""
+    return f"{hostname}:{processname}:{number}"
 
 
 def cancel_exchange(topic: str) -> str:
     """The fanout exchange by which callers tell the servers of a topic that they left. No other framework's peer is bound to it."""
     return f"{topic}_cancel"
+
+
+def cancel_queue(topic: str, own: str) -> str:
+    """Where a server hears of callers that left, when it has no fanout queue of its own. `own` as in `fanout_queue`."""
+    return f"{topic}_cancel_{own}"
 
 
 def dead_letter_queue(topic: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from common.base.limits import MESSAGE_BYTES_MAX
+from common.base.limits import MESSAGE_BYTES_MAX, NESTING_MAX
 
 VERSION = "2.0"
 _VERSION_KEY = "oslo.version"
@@ -20,7 +20,7 @@ _NOT_JSON = (b"NaN", b"Infinity")
 class NotAMessage(ValueError):
     """The bytes are no message of this protocol. The text says what was found; it never quotes the body.
 
-    kind   one word for counting: "json", "envelope", "size", "key", "reply_q"
+    kind   one word for counting: "json", "envelope", "compression", "size", "key", "reply_q"
     """
 
     def __init__(self, text: str, *, kind: str = "key") -> None:
@@ -36,11 +36,16 @@ def pack(message: Mapping[str, Any]) -> bytes:
 
 def unpack(body: bytes) -> dict[str, Any]:
     """The message in a body. Raises NotAMessage."""
+    return open_envelope(body)[0]
+
+
+def open_envelope(body: bytes) -> tuple[dict[str, Any], bool]:
+    """The message in a body, and whether it had an envelope. Raises NotAMessage."""
     if len(body) > MESSAGE_BYTES_MAX:
         raise NotAMessage(f"body of {len(body)} bytes; the limit is {MESSAGE_BYTES_MAX}", kind="size")
     outer = _object(body, "body")
     if _VERSION_KEY not in outer or _MESSAGE_KEY not in outer:
-        return outer
+        return outer, False
     if outer[_VERSION_KEY] != VERSION:
         found = outer[_VERSION_KEY]
         shown = repr(found[:20]) if isinstance(found, str) else f"of type {type(found).__name__}"
@@ -48,7 +53,7 @@ def unpack(body: bytes) -> dict[str, Any]:
     inner = outer[_MESSAGE_KEY]
     if not isinstance(inner, str):
         raise NotAMessage(f"oslo.message is {type(inner).__name__}; wanted a JSON string", kind="envelope")
-    return _object(inner.encode(), "oslo.message")
+    return _object(inner.encode(), "oslo.message"), True
 
 
 def _decoded(data: bytes) -> Any:
@@ -70,4 +75,21 @@ def _object(data: bytes, what: str) -> dict[str, Any]:
         raise NotAMessage(f"{what} of {len(data)} bytes is not JSON: {exc}", kind="json") from None
     if not isinstance(value, dict):
         raise NotAMessage(f"{what} is {type(value).__name__}; wanted an object", kind="json")
+    if data.count(b"[") + data.count(b"{") > NESTING_MAX and _is_deep(value):
+        raise NotAMessage(f"{what} of {len(data)} bytes is nested deeper than {NESTING_MAX}", kind="json")
     return value
+
+
+def _is_deep(value: Any) -> bool:
+    """Without recursion, which is what the depth would break. Takes time of the number of its containers."""
+    level = [value]
+    for _ in range(NESTING_MAX):
+        level = [
+            child
+            for parent in level
+            for child in (parent.values() if isinstance(parent, dict) else parent)
+            if isinstance(child, dict | list)
+        ]
+        if not level:
+            return False
+    return True

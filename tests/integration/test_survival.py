@@ -28,17 +28,14 @@ def broker(real_parts: RealParts, tmp_path_factory: pytest.TempPathFactory) -> I
         yield server
 
 
-_LOSES = pytest.mark.xfail(strict=True, reason="requests that wait in a queue which the broker loses are not sent again yet")
-
-
 @pytest.mark.parametrize(
     "name",
     [
         "connections-closed",
-        pytest.param("broker-killed", marks=_LOSES),
+        "broker-killed",
         "broker-killed-durable",
-        pytest.param("queue-deleted", marks=_LOSES),
-        pytest.param("consumer-cancelled", marks=_LOSES),
+        "queue-deleted",
+        "consumer-cancelled",
         "stalled",
         "blocked",
     ],
@@ -59,6 +56,18 @@ async def test_what_a_killed_server_had_in_hand_is_done_by_the_next(name: str, b
     counts = await survive("ours", FAULTS[name], broker, job=JOB, folder=tmp_path)
     assert_all_answered(counts)
     assert counts.executed_twice <= JOB.prefetch
+
+
+@pytest.mark.parametrize("name", ["server-killed", "connections-closed"])
+async def test_servers_that_share_an_inbox_execute_nothing_twice_whichever_is_killed(
+    name: str, broker: RabbitServer, tmp_path: Path
+) -> None:
+    counts = await survive("ours_inbox", FAULTS[name], broker, job=JOB, folder=tmp_path)
+    assert counts.executed_twice == 0
+    assert counts.hung == 0
+    assert counts.errors.keys() <= {"OutcomeUnknown"}
+    assert counts.correct + sum(counts.errors.values()) == JOB.calls
+    assert sum(counts.errors.values()) <= JOB.prefetch
 
 
 def assert_all_answered(counts: Counts) -> None:

@@ -5,15 +5,39 @@ from collections.abc import Callable, Mapping, Sequence
 
 from tests.bench.rpc_peers.rounds import Figures, Flood
 
+FOREIGN_MAX = 0.3
+"""More of the machine's time used by others spoils a measurement."""
+
 Rounds = Sequence[Mapping[str, Figures]]
 """Round by round: what was measured of each library in it."""
 
 
 def tables(rounds: Rounds, widths: Sequence[int]) -> str:
     """Ratios first: both sides of a ratio were measured in the same round, minutes apart at most."""
+    rounds, word = quiet(rounds)
     return "\n".join(
-        (_ratios(rounds), _calls(rounds, widths), _latencies(rounds, widths), _costs(rounds), _faults(rounds))
-    ).rstrip()
+        (word, _ratios(rounds), _calls(rounds, widths), _latencies(rounds, widths), _costs(rounds), _faults(rounds))
+    ).strip()
+
+
+def quiet(rounds: Rounds) -> tuple[Rounds, str]:
+    """The rounds without the measurements that a busy machine spoiled, where a library has two better ones, and a word on that.
+
+    A library of many threads gets more of a busy machine than one of a single thread: such a round compares schedulers.
+    """
+    kept: list[dict[str, Figures]] = [dict(measured) for measured in rounds]
+    dropped = []
+    for peer in _peers(rounds):
+        found = _of(rounds, peer)
+        loud = sum(one.foreign > FOREIGN_MAX for one in found)
+        if loud and len(found) - loud >= 2:
+            kept = [
+                {name: one for name, one in measured.items() if name != peer or one.foreign <= FOREIGN_MAX} for measured in kept
+            ]
+            dropped.append(f"{loud} of {len(found)} of {peer}")
+        elif loud:
+            dropped.append(f"none of {peer}, though {loud} of {len(found)} should be: the machine was too busy")
+    return kept, f"left out for more than {FOREIGN_MAX:.0%} foreign CPU: {'; '.join(dropped)}\n" if dropped else ""
 
 
 def spread(values: Sequence[float], digits: int) -> str:

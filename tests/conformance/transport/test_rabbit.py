@@ -16,6 +16,7 @@ from common.transport.errors import BusRefused
 from common.transport.port import Binding, BusUnavailable, Closed, Exchange, Message, Queue, Transport, Unroutable
 from common.transport.rabbit import RabbitTransport
 from common.transport.rabbit_link import Link
+from common.transport.rabbit_settings import RabbitSettings
 from common.transport.rabbit_url import parse_rabbit_url
 from common.transport.url import open_transport
 from tests.conformance.transport.support import WAIT_S, consume, send, to_queue
@@ -29,7 +30,7 @@ COMPUTE = Queue("compute", (Binding(TOPIC, "compute"), Binding(FANOUT, "compute"
 
 @asynccontextmanager
 async def connected(url: str, *, name: str = "suite", heartbeat_s: int = 60) -> AsyncIterator[Transport]:
-    transport = await open_transport(url, clock=SystemClock(), connection_name=name, heartbeat_s=heartbeat_s)
+    transport = await open_transport(url, clock=SystemClock(), connection_name=name, rabbit=RabbitSettings(heartbeat_s=heartbeat_s))
     try:
         yield transport
     finally:
@@ -79,9 +80,7 @@ async def test_14_a_port_where_nobody_listens_is_named_without_the_password(capl
 
 
 async def test_14_a_broker_that_says_nothing_is_given_up_in_time(silent_port: int) -> None:
-    link = Link(
-        parse_rabbit_url(f"rabbit://127.0.0.1:{silent_port}/"), clock=SystemClock(), connection_name="suite", heartbeat_s=60
-    )
+    link = Link(parse_rabbit_url(f"rabbit://127.0.0.1:{silent_port}/"), clock=SystemClock(), connection_name="suite")
     with pytest.raises(BusUnavailable, match=f"127.0.0.1:{silent_port} gave no answer in 0.2 s|no answer within 0.2 s"):
         await link.open(timeout_s=0.2)
     await link.close()

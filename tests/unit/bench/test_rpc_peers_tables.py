@@ -1,7 +1,7 @@
 """How the bench of RPC libraries draws its tables."""
 
 from tests.bench.rpc_peers.rounds import Figures, Spent
-from tests.bench.rpc_peers.tables import ratios, spread, tables
+from tests.bench.rpc_peers.tables import quiet, ratios, spread, tables
 from tests.bench.rpc_peers.work import CALLS, Order, Tally
 
 
@@ -25,6 +25,20 @@ def test_the_tables_name_ours_first_and_leave_empty_what_was_not_measured() -> N
     names = [line.split()[0] for line in drawn.splitlines()[2:4]]
     assert names == ["ours", "faststream_rpc"]
     assert drawn.splitlines()[6].split() == ["ours", "30", "-", "0", "10"]
+
+
+def loud(per_s: float) -> Figures:
+    found = figures(per_s)
+    found.foreign = 0.5
+    return found
+
+
+def test_a_measurement_on_a_busy_machine_is_left_out_where_two_better_ones_are_there() -> None:
+    rounds = [{"ours": loud(1), "oslo": figures(2)}, {"ours": figures(3), "oslo": loud(4)}, {"ours": figures(5), "oslo": loud(6)}]
+    kept, word = quiet(rounds)
+    assert [sorted(measured) for measured in kept] == [["oslo"], ["oslo", "ours"], ["oslo", "ours"]]
+    assert "1 of 3 of ours; none of oslo, though 2 of 3 should be" in word
+    assert word.strip() in tables(rounds, (128,))
 
 
 def test_errors_and_wrong_answers_are_told() -> None:

@@ -21,6 +21,10 @@ class Given:
     async def ack(self) -> None:
         self._settle("acked")
 
+    def ack_soon(self) -> None:
+        if not self.is_lost:
+            self._settle("acked")
+
     async def reject(self, *, requeue: bool) -> None:
         self._settle("given back" if requeue else "dropped")
 

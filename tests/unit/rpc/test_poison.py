@@ -8,6 +8,7 @@ import pytest
 
 from common.base.context import Context
 from common.base.errors import Conflict
+from common.base.limits import MESSAGE_BYTES_MAX
 from common.rpc.contract import Contract, call, cast
 from common.rpc.counts import Event
 from common.rpc.dead_letters import ATTEMPTS, DeadLetters, Morgue, NoSuchDeadLetter, attempts_of
@@ -15,6 +16,7 @@ from common.rpc.options import RpcOptions
 from common.rpc.server import PoisonMessage, RpcServer
 from common.rpc.topology import server_queues
 from common.transport.port import BusUnavailable, Message, Queue, Unroutable
+from common.wire.compression import Compression, compressed
 from common.wire.failure import decode_failure
 from common.wire.messages import Reply, Request, decode_reply, encode_request
 from tests.unit.rpc.given import Given
@@ -99,6 +101,23 @@ async def test_a_call_that_kills_its_servers_ends_in_an_error_at_its_caller() ->
         await until(lambda: bool(seen))
         assert isinstance(decode_failure(seen[0].failure or ""), PoisonMessage)
         assert jobs.started == []
+
+
+@pytest.mark.parametrize("method", ["gzip", "bz2"])
+async def test_a_compressed_request_is_served_and_a_bomb_is_refused(method: Compression) -> None:
+    async with net() as made:
+        jobs = Jobs()
+        server = await made.serve(jobs)
+        body, header = compressed(encode_request(Request("start", {"name": "x"}, "u", version="1.0")), method)
+        given = Given(body, headers=header)
+        server._on_delivery(given, "jobs")
+        await until(lambda: given.settled == "acked")
+        assert len(jobs.started) == 1
+        body, header = compressed(bytes(MESSAGE_BYTES_MAX + 1), method)
+        bomb = Given(body, headers=header)
+        server._on_delivery(bomb, "jobs")
+        await until(lambda: bomb.settled == "dropped")
+        assert (Event.REFUSED, "size", 1) in server.counts
 
 
 async def test_a_redelivered_message_is_counted_by_a_copy_that_carries_the_number() -> None:

@@ -167,6 +167,17 @@ async def test_a_drained_server_leaves_its_topic_queues_but_not_its_fanout_queue
     assert set(bus._queues) == {"echo", "echo.one"}
 
 
+async def test_a_drained_server_leaves_a_fanout_queue_whose_name_comes_back(stack: AsyncExitStack) -> None:
+    bus = MemoryBus(CLOCK)
+    options = RpcOptions(own_name=lambda: "h:p:1")
+    server = RpcServer(
+        connected(stack, bus), [Echo()], topic="echo", server="one", exchange=None, options=options, clock=CLOCK, grace_s=2
+    )
+    await stack.enter_async_context(server)
+    await server.drain()
+    assert set(bus._queues) == {"echo", "echo.one", "echo_fanout_h:p:1"}
+
+
 class SlowTransport(MemoryTransport):
     """A bus that takes its time to open a queue."""
 

@@ -22,7 +22,7 @@ from common.transport.memory import MemoryBus, MemoryTransport
 from common.transport.port import Message, Queue
 from common.wire.failure import NoSuchMethod, RemoteError, UnsupportedVersion
 from common.wire.messages import Reply, Request, decode_reply, decode_request, encode_request
-from tests.compat.exceptions import InstanceNotFound
+from tests.unit.rpc.foreign import InstanceNotFound
 from tests.unit.rpc.given import Given
 from tests.unit.rpc.net import CLOCK, Net, net, until
 
@@ -171,7 +171,7 @@ async def test_exceptions_that_belong_to_the_contract_arrive_in_their_own_words_
     async with net() as made:
         await made.serve(Ways())
         allowing = RpcClient(
-            made.transport(), options=RpcOptions(allowed_remote_exmods=("builtins", "tests.compat.exceptions")), clock=made.clock
+            made.transport(), options=RpcOptions(allowed_remote_exmods=("builtins", "tests.unit.rpc.foreign")), clock=made.clock
         )
         made.stack.push_async_callback(allowing.close)
         ways = WaysAPI.over(allowing)
@@ -188,7 +188,7 @@ async def test_exceptions_that_belong_to_the_contract_arrive_in_their_own_words_
 async def test_an_exception_of_an_allowed_module_is_a_subclass_with_the_peer_s_text() -> None:
     async with net() as made:
         await made.serve(Ways())
-        allowing = made.client(options=RpcOptions(allowed_remote_exmods=("tests.compat.exceptions",)))
+        allowing = made.client(options=RpcOptions(allowed_remote_exmods=("tests.unit.rpc.foreign",)))
         with pytest.raises(InstanceNotFound) as found:
             await WaysAPI.over(allowing).fail(Context(), how="instance")
         assert type(found.value).__name__ == "InstanceNotFound_Remote"

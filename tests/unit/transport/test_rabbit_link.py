@@ -106,7 +106,7 @@ class SlowChannel:
 
 
 async def test_a_channel_goes_on_closing_when_its_caller_is_cancelled() -> None:
-    link = Link(parse_rabbit_url("rabbit://"), clock=SystemClock(), connection_name="test", heartbeat_s=60)
+    link = Link(parse_rabbit_url("rabbit://"), clock=SystemClock(), connection_name="test")
     channel = SlowChannel()
     task = asyncio.create_task(link.end_channel(cast("Any", channel)))
     await asyncio.sleep(0)

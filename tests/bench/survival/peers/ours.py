@@ -10,6 +10,7 @@ from common.host.clock import SystemClock
 from common.rpc.contract import Contract, call
 from common.rpc.options import RpcOptions
 from common.rpc.session import Serving, client, serving
+from common.transport.rabbit_settings import RabbitSettings
 from common.transport.url import open_transport
 from tests.bench.survival.job import READY, REQUEST_QUEUE, Executions, Job, ask_all, die_with_stdin, expected, say
 
@@ -34,7 +35,9 @@ class Worker(WorkAPI):
 
 
 async def serve(job: Job) -> None:
-    transport = await open_transport(job.url, clock=CLOCK, connection_name="survival-server", heartbeat_s=job.heartbeat_s)
+    transport = await open_transport(
+        job.url, clock=CLOCK, connection_name="survival-server", rabbit=RabbitSettings(heartbeat_s=job.heartbeat_s)
+    )
     options = RpcOptions(prefetch=job.prefetch, durable=job.durable)
     async with serving(transport, Serving([Worker(job)], "host1"), clock=CLOCK, options=options, grace_s=1):
         say(READY)
@@ -42,7 +45,9 @@ async def serve(job: Job) -> None:
 
 
 async def ask(job: Job) -> None:
-    transport = await open_transport(job.url, clock=CLOCK, connection_name="survival-client", heartbeat_s=job.heartbeat_s)
+    transport = await open_transport(
+        job.url, clock=CLOCK, connection_name="survival-client", rabbit=RabbitSettings(heartbeat_s=job.heartbeat_s)
+    )
     options = RpcOptions(response_timeout_s=job.timeout_s, durable=job.durable)
     async with client(transport, clock=CLOCK, options=options) as rpc:
         worker = WorkAPI.over(rpc)
