@@ -48,7 +48,7 @@ def inspect(
     async def work(transport: Transport, clock: Clock) -> tuple["Seen", list[str]]:
         services = await _services(whole, clock)
         names = implied(whole.topics, [(row.topic, row.host) for row in services])
-        seen = await _seen(transport, whole.common.transport_url, names, management_url)
+        seen = await _seen(transport, whole.common.bus.url, names, management_url)
         down_s = whole.common.service_down_time
         alive = [(row.topic, row.host) for row in services if is_up(row, now=clock.utcnow(), service_down_time_s=down_s)]
         return seen, implied([], alive)

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 import structlog
 import typer
@@ -14,7 +14,7 @@ from common.app.cli import print_json, print_properties, print_table
 from common.app.commands import AsJson, ConfigFiles, Debug, on_transport, tell
 from common.app.exits import Exit
 from common.app.masking import mask, mask_text
-from common.app.whole import read_whole
+from common.app.whole import Whole, read_whole
 from common.base.clock import Clock
 from common.base.errors import Ambiguous
 from common.base.limits import DEAD_LETTERS_MAX, LIST_ROWS_MAX
@@ -121,7 +121,7 @@ _REQUEUE = _Verb("requeue", "requeued", DeadLetters.requeue, DeadLetters.requeue
 _DROP = _Verb("drop", "dropped", DeadLetters.drop, DeadLetters.drop_all)
 
 
-def _take(verb: _Verb, id_: str | None, topic: str | None, *, is_all: bool, yes: bool, whole: Any) -> int:
+def _take(verb: _Verb, id_: str | None, topic: str | None, *, is_all: bool, yes: bool, whole: Whole) -> int:
     if is_all:
         if topic is not None:
             raise typer.BadParameter("with --all there is no ID: name the topic alone")
@@ -129,15 +129,17 @@ def _take(verb: _Verb, id_: str | None, topic: str | None, *, is_all: bool, yes:
     if id_ is None:
         raise typer.BadParameter("which one? Name its ID, or say --all")
 
+    options = whole.common.bus.rpc
+
     async def work(transport: Transport, clock: Clock) -> None:
         found = await find_one(transport, [topic] if topic else whole.topics, id_)
-        audit(verb.past, Found(found.topic, await verb.one(DeadLetters(transport, found.topic), found.letter.id)))
+        audit(verb.past, Found(found.topic, await verb.one(DeadLetters(transport, found.topic, options), found.letter.id)))
 
     on_transport(whole.common, work)
     return Exit.OK
 
 
-def _take_all(verb: _Verb, topics: Sequence[str], *, yes: bool, whole: Any) -> int:
+def _take_all(verb: _Verb, topics: Sequence[str], *, yes: bool, whole: Whole) -> int:
     async def look(transport: Transport, clock: Clock) -> list[Found]:
         return await find_all(transport, topics, limit=DEAD_LETTERS_MAX)
 
@@ -150,11 +152,13 @@ def _take_all(verb: _Verb, topics: Sequence[str], *, yes: bool, whole: Any) -> i
         tell("Nothing was changed.")
         return Exit.REFUSED
 
+    options = whole.common.bus.rpc
+
     async def work(transport: Transport, clock: Clock) -> int:
         failed = 0
         for topic in places:
             ids = {each.letter.id for each in found if each.topic == topic}
-            for taken in await verb.many(DeadLetters(transport, topic), ids):
+            for taken in await verb.many(DeadLetters(transport, topic, options), ids):
                 if taken.error is None:
                     audit(verb.past, Found(topic, taken.letter))
                 else:

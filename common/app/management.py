@@ -47,10 +47,10 @@ def list_queues(url: str, where: RabbitUrl, *, timeout_s: float = CONNECT_TIMEOU
         try:
             found.extend(row_of(item) for item in answer["items"])
             if page >= int(answer["page_count"]):
-                break
+                return sorted(found, key=lambda row: row.name)
         except (KeyError, TypeError, ValueError, AttributeError) as exc:
             raise ManagementUnavailable(url=url, reason=f"its answer is none of RabbitMQ's: {type(exc).__name__} {exc}") from None
-    return sorted(found, key=lambda row: row.name)
+    raise ManagementUnavailable(url=url, reason=f"it has more than {_PAGE * _PAGES_MAX} queues")
 
 
 def row_of(item: Mapping[str, Any]) -> QueueRow:

@@ -40,8 +40,8 @@ class _Default:
     service_down_time: float
     graceful_shutdown_timeout: float
     enable_data_probe: bool
-    metrics_listen: str = ""
-    tracing_enabled: bool = False
+    metrics_listen: str
+    tracing_enabled: bool
 
 
 @dataclass(frozen=True, slots=True)

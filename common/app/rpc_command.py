@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Annotated, Any
 
@@ -18,7 +18,6 @@ from common.base.clock import Clock
 from common.base.errors import Timeout
 from common.rpc.contract import Kind, Method, Route, Sender, methods_of
 from common.rpc.dispatch import PING
-from common.rpc.options import RpcOptions
 from common.transport.port import Transport
 from common.wire.failure import NoSuchMethod, UnsupportedVersion
 
@@ -110,9 +109,10 @@ def listen(
     """Show messages to a topic as they pass, until Ctrl-C. Servers get theirs all the same; secrets are masked.
 
     As long as you listen, a message that no server takes is taken by you: its sender does not hear that nobody listens.
+    On RabbitMQ the user needs leave to make queues named listen_... and to bind them; deploy's lite-cli has it not.
     """
     whole = read_whole(config_file, debug=debug)
-    options = RpcOptions(control_exchange=exchange or whole.exchange_of(topic))
+    options = replace(whole.common.bus.rpc, control_exchange=exchange or whole.exchange_of(topic))
 
     async def work(transport: Transport, clock: Clock) -> None:
         await listen_until_told(transport, topic, options=options, is_all=all_, as_json=json_, clock=clock, tell=tell)

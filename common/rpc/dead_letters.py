@@ -212,8 +212,8 @@ class DeadLetters:
     async def _send(self, letter: DeadLetter, delivery: Delivery) -> None:
         content_type = delivery.content_type or "application/json"
         headers = {REQUEUES: requeues_of(delivery.headers) + 1}
-        # By the exchange it came by, not straight to its queue: whoever looks after dead letters need not be let to write into
-        # every queue.
+        # By the exchange it came by, not straight to its queue: whoever looks after dead letters need not be let to
+        # write into every queue.
         origin = delivery.headers.get(_EXCHANGE)
         exchange = topic_exchange(self._options, origin) if isinstance(origin, str) and origin else None
         message = Message(exchange, letter.queue, letter.body, mandatory=True, headers=headers, content_type=content_type)

@@ -16,7 +16,7 @@ from common.base.errors import Timeout
 from common.base.limits import CONNECT_TIMEOUT_S, SETTLE_TIMEOUT_S
 from common.transport.errors import address, check_prefetch, check_size
 from common.transport.kombu_consume import KombuConsumer, KombuDelivery
-from common.transport.kombu_message import put, wall_s
+from common.transport.kombu_message import put
 from common.transport.kombu_pull import Puller, declare, delete, exists
 from common.transport.kombu_store import NoSuchQueue
 from common.transport.kombu_thread import ChannelThread
@@ -186,7 +186,7 @@ class KombuTransport:
 
     def _depth(self, channel: Any, queue: str) -> QueueDepth | None:
         if self._is_shared:
-            found: QueueDepth | None = channel.store.depth(queue, now_s=wall_s(self._clock))
+            found: QueueDepth | None = channel.store.depth(queue)
             return found
         return QueueDepth(channel.queue_declare(queue, passive=True).message_count) if exists(channel, queue) else None
 

@@ -15,6 +15,7 @@ from kombu.transport import filesystem
 
 from common.transport.folder import BusFolder, Claim, Member, Presence
 from common.transport.kombu_store import Store, StoreChannel
+from common.transport.port import QueueDepth
 
 _KombuChannel: Any = filesystem.Channel
 _KombuTransport: Any = filesystem.Transport
@@ -40,8 +41,10 @@ class FolderStore:
         self.table = folder.table
         self.put = folder.put
         self.consumers = folder.consumers
-        self.depth = folder.depth
         self.drop_auto_delete = folder.drop_auto_delete
+
+    def depth(self, queue: str) -> QueueDepth | None:
+        return self.folder.depth(queue, now_s=time.time())
 
     def bind(self, exchange: str, key: str, queue: str) -> None:
         """With kombu's pattern: the file keeps kombu's form."""

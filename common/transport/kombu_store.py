@@ -115,8 +115,8 @@ class Store(Protocol):
         """How many living consumers the queue has."""
         ...
 
-    def depth(self, queue: str, *, now_s: float) -> QueueDepth | None:
-        """How full it is; None when there is no such queue. `now_s` is the time of day, seconds since 1970."""
+    def depth(self, queue: str) -> QueueDepth | None:
+        """How full the queue is; None when there is none."""
         ...
 
     def drop_auto_delete(self, queue: str) -> None:

@@ -249,7 +249,7 @@ class RedisStore:
     def consumers(self, queue: str) -> int:
         return int(self._do(_CONSUMERS, queue))
 
-    def depth(self, queue: str, *, now_s: float) -> QueueDepth | None:  # noqa: ARG002 - redis keeps no time of a message
+    def depth(self, queue: str) -> QueueDepth | None:
         found = self._do(_DEPTH, queue)
         return None if found is None else QueueDepth(int(found[0]), int(found[1]), int(found[2]))
 

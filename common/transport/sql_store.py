@@ -210,13 +210,13 @@ class SqlStore:
         with self._reader.connect() as seen:
             return _consumers(seen, queue)
 
-    def depth(self, queue: str, *, now_s: float) -> QueueDepth | None:  # noqa: ARG002 - the rows keep no time
-        held = func.count(MESSAGES.c.holder)
+    def depth(self, queue: str) -> QueueDepth | None:
+        counted = select(func.count(), func.count(MESSAGES.c.holder)).where(MESSAGES.c.queue == queue)
         with self._reader.connect() as seen:
             if seen.execute(select(QUEUES.c.name).where(QUEUES.c.name == queue)).first() is None:
                 return None
-            count_all, count_held = seen.execute(select(func.count(), held).where(MESSAGES.c.queue == queue)).one()
-            return QueueDepth(count_all - count_held, count_held, _consumers(seen, queue))
+            total, held = seen.execute(counted).one()
+            return QueueDepth(total - held, held, _consumers(seen, queue))
 
     def drop_auto_delete(self, queue: str) -> None:
         with self._engine.begin() as made:
