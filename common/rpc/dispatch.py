@@ -17,6 +17,8 @@ from common.wire.values import WrongValue, from_primitive
 class InvalidArguments(Invalid):
     """{method}: {reason}"""
 
+    wire = ("builtins", "TypeError")
+
 
 PING = "oslo_rpc_server_ping"
 """Method that every server answers when rpc_ping_enabled is set (oslo_messaging/rpc/server.py, PingEndpoint)."""

@@ -77,10 +77,10 @@ class Newest(At):
                 raise KeyError("volume-1")
             case "value":
                 raise ValueError("bad", 42)
-            case "instance":
-                raise exceptions.InstanceNotFound(instance_id="i-1", code=404)
-            case "volume":
-                raise exceptions.VolumeNotFound(instance_id="v-1")
+            case "host":
+                raise exceptions.HostNotFound(instance_id="i-1", code=404)
+            case "flavor":
+                raise exceptions.FlavorNotFound(instance_id="v-1", code=404)
 
     @oslo_messaging.expose
     def exposed(self, ctxt):
@@ -136,7 +136,7 @@ def transport(url):
     return oslo_messaging.get_rpc_transport(cfg.CONF, url=url, allowed_remote_exmods=["tests.compat.exceptions"])
 
 
-def serve(topic, server, exchange="nova", url=DEFAULT_URL, policy=None, serializer=None):
+def serve(topic, server, *, exchange="nova", url=DEFAULT_URL, policy=None, serializer=None):
     at = f"{topic}.{server}"
     target = oslo_messaging.Target(exchange=exchange, topic=topic, server=server)
     service = oslo_messaging.get_rpc_server(

@@ -26,7 +26,7 @@ from common.rpc.options import RpcOptions
 from common.rpc.session import Serving, client, serving
 from common.transport.port import Transport
 from common.transport.url import open_transport
-from tests.compat.exceptions import InstanceNotFound as ForeignInstanceNotFound
+from tests.compat.exceptions import FlavorNotFound
 
 ROOT = Path(__file__).parents[2]
 CLOCK = SystemClock()
@@ -163,10 +163,10 @@ class OsloAPI(Contract, Protocol, topic="oslo", version="6.5", exchange="nova"):
 # -- our side -------------------------------------------------------------------------------------------------------------
 
 
-class InstanceNotFound(NotFound):
+class HostNotFound(NotFound):
     """Instance {instance_id} could not be found."""
 
-    wire = ("tests.compat.exceptions", "InstanceNotFound")
+    wire = ("tests.compat.exceptions", "HostNotFound")
 
 
 class NotAllowedThere(NotFound):
@@ -191,7 +191,7 @@ class OursAPI(Contract, Protocol, topic="ours", version="6.5"):
     @call(since="6.0")
     async def last(self, ctx: Context, *, seconds: float) -> str: ...
 
-    @call(since="6.0", raises=(KeyError, ValueError, ForeignInstanceNotFound))
+    @call(since="6.0", raises=(KeyError, ValueError, FlavorNotFound))
     async def fail(self, ctx: Context, *, how: str) -> None: ...
 
     @call(since="6.0")
@@ -251,10 +251,10 @@ class Ours(OursAPI):
                 raise KeyError("volume-1")
             case "value":
                 raise ValueError("bad", 42)
-            case "instance":
-                raise InstanceNotFound(instance_id="i-1")
-            case "foreign":
-                raise ForeignInstanceNotFound(instance_id="i-1", code=404)
+            case "host":
+                raise HostNotFound(instance_id="i-1")
+            case "flavor":
+                raise FlavorNotFound(instance_id="v-1", code=404)
             case "not allowed":
                 raise NotAllowedThere(name="nova.exception")
             case _:
