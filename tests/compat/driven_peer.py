@@ -55,6 +55,9 @@ class Newest(At):
     def echo(self, ctxt, x):
         return {"x": x, "ctxt": ctxt, "at": self.at}
 
+    def nothing(self, ctxt):
+        return None
+
     def note(self, ctxt, word):
         say(seen="note", word=word, at=self.at)
 

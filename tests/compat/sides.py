@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -299,12 +299,12 @@ class Us:
 @asynccontextmanager
 async def serving_ours(
     url: str, *, topic: str = "ours", server: str = "host1", exchange: str | None = None, options: RpcOptions = OPTIONS,
-    transport: Transport | None = None,
+    transport: Transport | None = None, more: Sequence[object] = (),
 ) -> AsyncIterator[Us]:  # fmt: skip
-    """Our service, of four contracts, as `<topic>.<server>`."""
+    """Our service, of four contracts and `more` before them, as `<topic>.<server>`. It closes `transport`."""
     made = transport or await open_transport(url, clock=CLOCK, connection_name="ours")
     service = Ours(f"{topic}.{server}")
-    endpoints = [service, OldOurs(), SpacedOurs(), PlainOurs()]
+    endpoints = [*more, service, OldOurs(), SpacedOurs(), PlainOurs()]
     try:
         async with (
             serving(made, Serving(endpoints, server, topic=topic, exchange=exchange), clock=CLOCK, options=options, grace_s=1),
