@@ -5,6 +5,7 @@ Lines without an id tell what its endpoints saw. Orders run side by side, each i
 """
 
 import json
+import logging
 import sys
 import threading
 import time
@@ -195,6 +196,7 @@ def carry_out(order):
 
 
 def main():
+    logging.basicConfig(level=logging.WARNING)
     conf = cfg.CONF
     conf([], project="peer", default_config_files=[])
     conf.register_opts(dispatcher._dispatcher_opts)

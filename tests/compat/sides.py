@@ -83,6 +83,10 @@ class OsloPeer:
         with self._more:
             return list(self._seen)
 
+    def log(self) -> str:
+        """What it logged so far: warnings and errors."""
+        return Path(self._errors.name).read_text()
+
     def close(self) -> None:
         self._process.kill()
         self._process.communicate()

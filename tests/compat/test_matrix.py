@@ -1,4 +1,42 @@
-"""Requests both ways, with the real oslo.messaging: the rows of its features (table TABLE)."""
+"""Requests both ways, with the real oslo.messaging, and where each of its features (oslo-wire 12) is held against ours.
+
+    row                                      test
+    1   call                                 test_matrix.test_row_01_*
+    2   cast                                 test_matrix.test_row_02_*
+    3   fanout                               test_matrix.test_row_03_*, test_matrix_bus.test_an_oslo_server_and_ours_share_*
+    4   any server, one server               test_matrix.test_row_04_*
+    5   exchange                             test_matrix.test_row_05_*
+    6   namespaces, legacy namespaces        test_matrix.test_row_06_*
+    7   versions                             test_matrix.test_row_07_*
+    8   version_cap, can_send_version        test_matrix.test_row_08_*
+    9   prepare()                            test_matrix.test_row_09_*
+    10  timeouts                             test_matrix.test_row_10_*
+    11  call monitoring                      test_matrix.test_row_11_*, test_matrix_errors.test_4_3_a_monitored_call_*
+    12  retry on connection errors           test_matrix_bus.test_row_12_*
+    13  mandatory sends                      test_matrix.test_row_13_*
+    14  remote exceptions                    test_matrix_errors.test_row_14_*, test_matrix_errors.test_4_3_*
+    15  RemoteError                          test_matrix_errors.test_row_15_*
+    16  expected_exceptions                  test_matrix_errors.test_row_16_*
+    17  access policies, expose              test_matrix_errors.test_row_17_*
+    18  ping                                 test_matrix.test_row_18_*
+    19  serializers                          test_matrix_wire.test_row_19_*, test_real_nova_cinder
+    20  context                              test_matrix_wire.test_row_20_*
+    21  versioned objects                    test_golden_objects, test_real_nova_cinder
+    22  duplicates                           test_matrix.test_row_22_*
+    23  missing reply queue                  test_matrix_bus.test_row_23_*
+    26  several hosts                        test_matrix_bus.test_row_26_*
+    27  TLS, SASL                            test_matrix_bus.test_row_27_*
+    28  AMQP heartbeats, reconnect           test_matrix_bus.test_row_28_*
+    29  durable, quorum, stream, ... queues  test_declarations.test_oslo_and_ours_declare_the_same_*, test_both_serve_one_topic_*
+    30  stable queue names                   test_declarations.test_oslo_and_ours_declare_the_same_* [queue manager]
+    31  compression                          test_matrix_wire.test_row_31_*, test_declarations.test_compressed_*
+    32  options in the URL                   test_matrix_wire.test_row_32_*, test_row_31_and_32_*
+    42  tracing                              test_matrix_wire.test_row_42_*
+    3.2, 3.4, 3.6  forms of messages         test_matrix_wire.test_3_*, test_a_sample_*, test_messages_captured_now_*
+    13.8, 4.3      the library's errors      test_matrix_errors.test_an_unserialisable_*, test_4_3_*
+
+24, 25 and 33 (life cycle, concurrency, several transports) are not on the wire; 34 to 41 are notifications and what goes with them.
+"""
 
 import asyncio
 import json

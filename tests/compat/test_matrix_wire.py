@@ -25,7 +25,7 @@ from tests.compat.sides import CLOCK, CTX, WAIT_S, OsloAPI, OsloPeer, Raw, Us, e
 
 pytestmark = [pytest.mark.real("rabbitmq"), pytest.mark.timeout(90, func_only=True)]
 
-SAMPLES: dict[str, dict[str, Any]] = json.loads(Path(__file__).with_name("golden").joinpath("messages.json").read_text())[
+SAMPLES: dict[str, dict[str, Any]] = json.loads(Path(__file__).with_name("golden").joinpath("oslo", "messages.json").read_text())[
     "messages"
 ]
 REQUESTS, REPLIES, NOTIFICATIONS = ["S1", "S2", "S3", "S4", "S7"], ["S5", "S6", "S8", "S9", "S10"], ["S11", "S12"]
@@ -204,7 +204,8 @@ async def capture_requests(oslo: OsloPeer, raw: Raw) -> dict[str, aiormq.abc.Del
     await raw.declare("golden", "nova", "golden")
     await raw.declare("golden.fanout", "golden_fanout", "golden", kind="fanout")
     found = {}
-    for kind, words in (("call", {}), ("monitored", {"call_monitor_timeout": 5})):
+    monitors: dict[str, dict[str, Any]] = {"call": {}, "monitored": {"call_monitor_timeout": 5}}
+    for kind, words in monitors.items():
         async with asyncio.TaskGroup() as both:
             both.create_task(oslo.call("golden", "echo", a=1, b="é", c=[1, None, 2.5], **words))
             found[kind] = await raw.take("golden")
