@@ -3,14 +3,16 @@
 # make check  format, lint, types, floors, quick tests
 # make lab    a private RabbitMQ, PostgreSQL and tgtd, five services, two compute hosts (as root, on Debian)
 # make compat-openstack  real nova 34 and cinder 29 as our clients (installs them once: 1 to 5 minutes, 700 MB)
-# make bench  how fast our RPC is beside other libraries'; bench-buses, bench-survival: the buses; calls while the broker fails
+# make bench  how fast our RPC is beside other libraries', and the buses; bench-buses: the buses alone; bench-survival: calls while the broker fails
+# make fuzz   hostile bytes for the decoders, MINUTES=1, with atheris where it can be installed
 # make parts  the Debian packages of the real parts (as root)
 
 PYTHON ?= python3
+MINUTES ?= 1
 BIN := .venv/bin
-PARTS := tgt libiscsi-bin qemu-system-x86 qemu-block-extra qemu-utils rabbitmq-server postgresql mariadb-server
+PARTS := tgt libiscsi-bin qemu-system-x86 qemu-block-extra qemu-utils rabbitmq-server postgresql mariadb-server redis-server
 
-.PHONY: demo test check format lab bench bench-buses bench-survival parts clean compat-openstack
+.PHONY: demo test check format lab bench bench-buses bench-survival fuzz parts clean compat-openstack
 
 demo: .venv/installed
 	@$(BIN)/lite demo --embedded
@@ -37,12 +39,18 @@ compat-openstack: .venv/installed-dev .venv-openstack/installed
 
 bench: .venv-bench/installed
 	.venv-bench/bin/python -m tests.bench.rpc_peers
+	@$(MAKE) --no-print-directory bench-buses
 
 bench-buses: .venv/installed-dev
 	$(BIN)/python -m tests.bench.bus_roundtrip
 
 bench-survival: .venv/installed-dev
 	$(BIN)/python -m tests.bench.survival
+
+fuzz: .venv/installed-dev
+	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/pip install --quiet --disable-pip-version-check --editable '.[fuzz]' \
+	|| echo "atheris cannot be installed here; hypothesis does it"
+	@$(BIN)/python -m tests.property.wire.fuzz --minutes $(MINUTES)
 
 parts:
 	@missing=$$(dpkg-query -W -f '$${Status} $${Package}\n' $(PARTS) 2>/dev/null | awk '/^install ok installed/ {print $$4}' | sort > .venv-parts; \

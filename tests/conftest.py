@@ -17,7 +17,7 @@ from cinder_lite.store import tables as cinder_tables
 from common.db import migrate, tables as common_tables
 from common.db.engine import Database, open_database
 from common.host.clock import SystemClock
-from common.testing.servers import MariaDbServer, PostgresServer, RabbitServer, Server
+from common.testing.servers import MariaDbServer, PostgresServer, RabbitServer, RedisServer, Server
 from nova_lite.store import tables as nova_tables
 
 
@@ -28,7 +28,12 @@ def _program_missing(*programs: str) -> Callable[[], str | None]:
     return missing
 
 
-_SERVERS: dict[str, type[Server]] = {"rabbitmq": RabbitServer, "postgresql": PostgresServer, "mariadb": MariaDbServer}
+_SERVERS: dict[str, type[Server]] = {
+    "rabbitmq": RabbitServer,
+    "postgresql": PostgresServer,
+    "mariadb": MariaDbServer,
+    "redis": RedisServer,
+}
 PARTS: dict[str, Callable[[], str | None]] = {
     **{part: server.missing for part, server in _SERVERS.items()},
     "tgt": _program_missing("tgtd", "tgtadm"),
@@ -37,7 +42,7 @@ PARTS: dict[str, Callable[[], str | None]] = {
 """Name of a real part and what asks whether this machine has it."""
 
 _VERSION_COMMANDS = {"tgt": ("tgtadm", "--version"), "qemu": ("qemu-system-x86_64", "--version")}
-_SERVER_FIXTURES = {"rabbit_server", "postgres_server", "mariadb_server", "database_kind"}
+_SERVER_FIXTURES = {"rabbit_server", "postgres_server", "mariadb_server", "redis_server", "database_kind"}
 
 BRANCHES = (nova_tables.BRANCH, cinder_tables.BRANCH)
 _TABLES = [table for found in (common_tables, nova_tables, cinder_tables) for table in found.METADATA.sorted_tables]
@@ -139,6 +144,14 @@ def mariadb_server(real_parts: RealParts, tmp_path_factory: pytest.TempPathFacto
     """One private MariaDB for the run."""
     real_parts.need("mariadb")
     with MariaDbServer(tmp_path_factory.mktemp("maria")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis_server(real_parts: RealParts, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """One private redis for the run. A test that kills one starts its own `RedisServer`."""
+    real_parts.need("redis")
+    with RedisServer(tmp_path_factory.mktemp("redis")) as server:
         yield server
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from common.base.ids import RequestId, new_request_id
+from common.base.limits import WORD_MAX
 from common.base.trace import Trace
 
 
@@ -56,9 +57,9 @@ class Context:
         """The context that a message carries; every key is optional, as in oslo.context."""
         roles = keys.get("roles")
         return cls(
-            request_id=RequestId(str(keys.get("request_id") or new_request_id())),
-            user_id=keys.get("user_id") or keys.get("user"),
-            project_id=keys.get("project_id") or keys.get("project"),
+            request_id=RequestId(_id(keys.get("request_id")) or new_request_id()),
+            user_id=_id(keys.get("user_id")) or _id(keys.get("user")),
+            project_id=_id(keys.get("project_id")) or _id(keys.get("project")),
             is_admin=keys.get("is_admin") is True,  # "false" is no administrator
             roles=tuple(str(role) for role in roles) if isinstance(roles, list | tuple) else (),
             deadline=deadline,
@@ -83,3 +84,8 @@ class Context:
 _KNOWN = {"request_id", "user_id", "user", "project_id", "project", "is_admin", "roles", "traceparent", "tracestate"}
 _NEVER_KEPT = {"auth_token", "service_catalog", "client_timeout"}
 _NOT_OTHERS = _KNOWN | _NEVER_KEPT
+
+
+def _id(value: Any) -> str | None:
+    """None for what is no id: these words stand in every line of the log."""
+    return str(value)[:WORD_MAX] if value and isinstance(value, str | int) and not isinstance(value, bool) else None

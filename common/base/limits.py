@@ -3,6 +3,15 @@
 MESSAGE_BYTES_MAX = 8 * 1024 * 1024
 """A larger body is refused at the sender and dead-lettered at the receiver."""
 
+NESTING_MAX = 200
+"""Depth of a message's JSON. Python's own limit (1000) counts the reader's frames too, so what one reads another could not."""
+
+WORD_MAX = 1000
+"""Characters of a method's name, an id, a version or a namespace in a message: servers remember ids and log the rest."""
+
+FAILURE_TEXT_MAX = 10_000
+"""Characters of a peer's error that its caller gets to see."""
+
 CALLS_IN_FLIGHT_MAX = 10_000
 """Calls of one process that wait for a reply; one more is refused, not queued."""
 

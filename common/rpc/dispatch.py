@@ -1,7 +1,7 @@
 """From a request to the endpoint method that serves it (oslo.messaging `rpc/dispatcher.py`)."""
 
 import inspect
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, cast as typing_cast
 
@@ -17,6 +17,8 @@ from common.wire.values import WrongValue, from_primitive
 class InvalidArguments(Invalid):
     """{method}: {reason}"""
 
+
+_NAMES_SHOWN_MAX, _NAME_SHOWN_MAX = 10, 100
 
 PING = "oslo_rpc_server_ping"
 """Method that every server answers when rpc_ping_enabled is set (oslo_messaging/rpc/server.py, PingEndpoint)."""
@@ -123,7 +125,7 @@ def _bound(endpoint: object, method: Method, args: Mapping[str, Any]) -> Bound:
     missing = method.parameters.keys() - method.optional - args.keys()
     if unknown or missing:
         known = ", ".join(method.parameters) or "none"
-        parts = [f"it has no argument {name}" for name in sorted(unknown)] + [f"{name} is missing" for name in sorted(missing)]
+        parts = [f"it has no argument {name}" for name in _shown(unknown)] + [f"{name} is missing" for name in sorted(missing)]
         raise InvalidArguments(method=method.name, reason=f"{'; '.join(parts)} (its arguments: {known})")
     arguments = {name: _converted(method, name, value) for name, value in args.items()}
     function = getattr(endpoint, method.name)
@@ -133,6 +135,11 @@ def _bound(endpoint: object, method: Method, args: Mapping[str, Any]) -> Bound:
         return function(ctx, **arguments)  # type: ignore[no-any-return]  # checked above
 
     return Bound(method, run)
+
+
+def _shown(names: Collection[str]) -> list[str]:
+    """The first of them, cut: a peer chooses how many and how long."""
+    return [name[:_NAME_SHOWN_MAX] for name in sorted(names)[:_NAMES_SHOWN_MAX]]
 
 
 def _converted(method: Method, name: str, value: Any) -> Any:

@@ -21,7 +21,7 @@ import secrets
 import shutil
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -254,6 +254,14 @@ class Member:
         give_back(claim.path)
         self._listed.pop(queue, None)
         self._folder.wake(queue)
+
+    def give_back_others(self, claims: Collection[Claim]) -> None:
+        """What this member holds, `claims` excepted."""
+        kept = {claim.path for claim in claims}
+        for held in self._folder.messages.glob(f"*/*{_SUFFIX}.{self._lock.name}"):
+            if held not in kept:
+                give_back(held)
+                self._folder.wake(unquote(held.parent.name))
 
     def close(self) -> None:
         """No longer a member; call it with nothing held."""

@@ -1,4 +1,5 @@
-"""Any kombu URL as a transport: `kombu+filesystem:///folder` for a machine without a broker, `kombu+memory://` for tests.
+"""Any kombu URL as a transport: `kombu+filesystem:///folder` for a machine without a broker, `kombu+redis://host:port/db`,
+`kombu+sqla+<database URL>`, `kombu+memory://` for tests.
 
 kombu is used for what it keeps: queues, and a table of bindings for each exchange. Which queues take a message is
 `common.transport.topology`'s matter, because kombu's `#` asks for a dot and its fanout needs support of the transport.
@@ -9,31 +10,24 @@ import logging
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Self
-from urllib.parse import unquote, urlsplit
-
-from kombu.connection import Connection
-from kombu.transport import virtual
 
 from common.base.clock import Clock
-from common.base.errors import Misconfigured, Timeout
+from common.base.errors import Timeout
 from common.base.limits import CONNECT_TIMEOUT_S, SETTLE_TIMEOUT_S
 from common.transport.errors import address, check_prefetch, check_size
 from common.transport.kombu_consume import KombuConsumer, KombuDelivery
-from common.transport.kombu_folder import FOLDER, FolderTransport
 from common.transport.kombu_message import put
 from common.transport.kombu_pull import Puller, declare, delete, exists
+from common.transport.kombu_store import NoSuchQueue
 from common.transport.kombu_thread import ChannelThread
+from common.transport.kombu_url import connector
 from common.transport.port import BusUnavailable, Closed, Delivery, Lack, Message, Queue, Unroutable
 from common.transport.rabbit_url import without_password
 from common.transport.tasks import keep
 from common.transport.topology import Route, destinations
 
-_PREFIX = "kombu+"
 _AGAIN_S = 1.0
 """Pause after the bus could not be read."""
-
-_KombuConnection: Any = Connection
-"""kombu's types say nothing."""
 
 _LOG = logging.getLogger(__name__)
 
@@ -41,18 +35,18 @@ _LOG = logging.getLogger(__name__)
 class KombuTransport:
     """Implements `common.transport.port.Transport` with two threads, one to publish and one to consume.
 
-    Over `filesystem` it keeps all promises but whose turn it is. Over other kombu transports bindings are known to this process
-    alone, nobody counts consumers, and a killed process takes its unsettled deliveries with it.
+    Over `filesystem`, `redis` and `sqla` it keeps all promises but whose turn it is (`kombu_store`). Over other kombu transports
+    bindings are known to this process alone, nobody counts consumers, and a killed process takes its unsettled deliveries with it.
     `exclusive` is taken as `auto_delete`; `durable` means nothing.
     """
 
-    def __init__(self, connect: Callable[[], Any], *, url: str, clock: Clock, name: str, is_folder: bool) -> None:
+    def __init__(self, connect: Callable[[], Any], *, url: str, clock: Clock, name: str, is_shared: bool) -> None:
         self._url = url
         self._clock = clock
-        self._is_folder = is_folder
+        self._is_shared = is_shared
         self._outgoing = ChannelThread(connect, name=f"{name}:publish", url=url)
         self._incoming = ChannelThread(connect, name=f"{name}:consume", url=url)
-        self._puller = Puller(clock, is_folder=is_folder)
+        self._puller = Puller(clock)
         self._pulling: asyncio.Task[None] | None = None
         self._is_closed = False
         self.acks: set[asyncio.Task[None]] = set()
@@ -61,8 +55,8 @@ class KombuTransport:
     @classmethod
     async def connect(cls, url: str, *, clock: Clock, connection_name: str) -> Self:
         """A transport whose bus answered. Raises Misconfigured, BusUnavailable within CONNECT_TIMEOUT_S."""
-        connect, is_folder = _connector(url)
-        transport = cls(connect, url=without_password(url), clock=clock, name=connection_name, is_folder=is_folder)
+        connect, is_shared = connector(url)
+        transport = cls(connect, url=without_password(url), clock=clock, name=connection_name, is_shared=is_shared)
         try:
             await transport._ask(transport._outgoing, lambda _: None)
         except BaseException:
@@ -72,7 +66,7 @@ class KombuTransport:
 
     @property
     def lacks(self) -> frozenset[Lack]:
-        if self._is_folder:
+        if self._is_shared:
             return frozenset({Lack.TURNS})
         return frozenset({Lack.REDELIVERY, Lack.COUNTING, Lack.TURNS, Lack.ONE_PROCESS})
 
@@ -98,8 +92,7 @@ class KombuTransport:
         check_prefetch(prefetch)
         consumer = KombuConsumer(self, queue, prefetch=prefetch, on_delivery=on_delivery, on_remade=on_remade)
         await self.in_consuming_thread(lambda channel: self._puller.subscribe(channel, consumer.subscriber))
-        if self._pulling is None:
-            self._pulling = keep(self._pull(), name=f"pulls from {self._url}")
+        self._start_pulling()
         return consumer
 
     async def declare(self, queue: Queue) -> None:
@@ -109,6 +102,7 @@ class KombuTransport:
     async def get(self, queue: str) -> Delivery | None:
         self._check_open()
         found = await self._ask(self._incoming, lambda channel: self._puller.get(channel, queue))
+        self._start_pulling()
         return None if found is None else KombuDelivery(self, *found)
 
     async def delete_queue(self, name: str) -> None:
@@ -117,9 +111,9 @@ class KombuTransport:
 
     async def consumers(self, queue: str) -> int | None:
         self._check_open()
-        if not self._is_folder:
+        if not self._is_shared:
             return None
-        found: int = await self._ask(self._outgoing, lambda channel: channel.folder.consumers(queue))
+        found: int = await self._ask(self._outgoing, lambda channel: channel.store.consumers(queue))
         return found
 
     async def close(self) -> None:
@@ -151,6 +145,11 @@ class KombuTransport:
         """Run a job there, at once even if the thread waits for messages. Raises BusUnavailable."""
         await self._ask(self._incoming, job, timeout_s=timeout_s)
 
+    def _start_pulling(self) -> None:
+        """Whoever holds a delivery has to say now and then that he lives, even if he consumes nothing."""
+        if self._pulling is None:
+            self._pulling = keep(self._pull(), name=f"pulls from {self._url}")
+
     async def _pull(self) -> None:
         while not self._is_closed:
             try:
@@ -171,9 +170,13 @@ class KombuTransport:
         return sum(self._put(channel, message, queue) for queue in self._route(channel, message)) > 0
 
     def _put(self, channel: Any, message: Message, queue: str) -> bool:
-        if not exists(channel, queue):
+        # kombu's own transports make a queue that is not there; those that share one refuse.
+        if not self._is_shared and not exists(channel, queue):
             return False
-        put(channel, message, queue, self._clock)
+        try:
+            put(channel, message, queue, self._clock)
+        except NoSuchQueue:
+            return False
         return True
 
     @staticmethod
@@ -190,33 +193,3 @@ class KombuTransport:
     def _check_open(self) -> None:
         if self._is_closed:
             raise Closed(url=self._url)
-
-
-def _connector(url: str) -> tuple[Callable[[], Any], bool]:
-    """What makes a kombu connection for that URL, and whether it is a folder. Raises Misconfigured."""
-    inner = url.removeprefix(_PREFIX)
-    scheme = inner.partition("://")[0]
-    if scheme == "filesystem":
-        return _folder_connector(inner), True
-    try:
-        if not issubclass(_KombuConnection(inner).get_transport_cls(), virtual.Transport):
-            reason = f"transport_url {without_password(url)}: kombu's {scheme} speaks AMQP itself; write rabbit:// for RabbitMQ"
-            raise Misconfigured(reason=reason)
-    except (KeyError, ImportError, ValueError) as exc:
-        reason = f"transport_url {without_password(url)}: kombu cannot use {scheme} here: {exc}"
-        raise Misconfigured(reason=reason) from exc
-    return lambda: _KombuConnection(inner), False
-
-
-def _folder_connector(url: str) -> Callable[[], Any]:
-    parts = urlsplit(url)
-    folder = unquote(parts.path)
-    if parts.netloc or not folder.strip("/"):
-        raise Misconfigured(reason=f"transport_url {_PREFIX}{url} names no folder; wanted: {_PREFIX}filesystem:///absolute/folder")
-    options = {
-        FOLDER: folder,
-        "data_folder_in": f"{folder}/messages",
-        "data_folder_out": f"{folder}/messages",
-        "control_folder": f"{folder}/control",
-    }
-    return lambda: _KombuConnection("filesystem://", transport=FolderTransport, transport_options=options)

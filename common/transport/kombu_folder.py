@@ -2,122 +2,94 @@
 
 kombu 5.7's own loses and doubles messages as soon as several processes use a folder: a reader may move a file that is still being
 written; a message is removed when it is read, not when it is acked; two processes that bind at once overwrite each other's
-binding; messages of one millisecond are read in any order; a requeued fanout message goes to all queues again; `#` asks for a dot.
-So this channel replaces how messages and bindings are kept, and leaves the rest to kombu: connection, encoding, channel, acks.
+binding; messages of one millisecond are read in any order.
 """
 
-import json
-import logging
+import time
+from collections.abc import Callable, Collection
 from pathlib import Path
-from queue import Empty
 from typing import Any
+from urllib.parse import unquote
 
-from kombu.exceptions import ChannelError
-from kombu.transport import filesystem, virtual
+from kombu.transport import filesystem
 
-from common.transport.folder import BusFolder, Claim, Member
+from common.transport.folder import BusFolder, Claim, Member, Presence
+from common.transport.kombu_store import Store, StoreChannel
 
-_KombuQoS: Any = virtual.QoS
 _KombuChannel: Any = filesystem.Channel
 _KombuTransport: Any = filesystem.Transport
 """kombu's types say nothing."""
-
-_LOG = logging.getLogger(__name__)
 
 FOLDER = "folder"
 """The transport option that names the root of the bus."""
 
 
-class FolderQoS(_KombuQoS):  # type: ignore[misc]  # as said above
-    """Settles at the folder what is settled at kombu."""
+class FolderStore:
+    """Implements `kombu_store.Store`."""
 
-    def ack(self, delivery_tag: str) -> None:
-        self.channel.settle(delivery_tag, requeue=False)
-        super().ack(delivery_tag)
+    poll_s = (0.25, 0.25)
+    """Consumers of a folder are called; this finds what a publisher left that died before it could call."""
 
-    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
-        self.channel.settle(delivery_tag, requeue=requeue)
-        self._quick_ack(delivery_tag)
-
-
-class FolderChannel(_KombuChannel):  # type: ignore[misc]  # as said above
-    """A kombu channel whose queues are a `BusFolder`'s."""
-
-    QoS = FolderQoS
-    do_restore = False
-
-    def __init__(self, connection: Any, **options: Any) -> None:
-        super().__init__(connection, **options)
-        self.folder = BusFolder(Path(self.transport_options[FOLDER]))
-        self.folder.create()
+    def __init__(self, folder: BusFolder, pattern_of: Callable[[str], str]) -> None:
+        self.folder = folder
+        self._pattern_of = pattern_of
         self._member: Member | None = None
-        self._claims: dict[str, tuple[Claim, str]] = {}
+        self.declare = folder.declare
+        self.has = folder.has
+        self.delete = folder.delete
+        self.table = folder.table
+        self.put = folder.put
+        self.consumers = folder.consumers
+        self.drop_auto_delete = folder.drop_auto_delete
 
-    def exchange_declare(self, **_: Any) -> None:
-        """An exchange is its bindings; what kind it is, the publisher knows."""
+    def bind(self, exchange: str, key: str, queue: str) -> None:
+        """With kombu's pattern: the file keeps kombu's form."""
+        self.folder.bind(exchange, key, self._pattern_of(key), queue)
 
-    def queue_declare(self, queue: str, passive: bool = False, **options: Any) -> None:
-        """Raises ChannelError 404 for a passive one of a queue that is not there."""
-        if not passive:
-            expires_ms = (options.get("arguments") or {}).get("x-expires")
-            self.folder.declare(queue, auto_delete=bool(options.get("auto_delete")), expires_ms=expires_ms)
-        elif not self.folder.has(queue):
-            raise _no_queue(queue)
+    def take(self, queue: str) -> Claim | None:
+        return self._joined().take(queue)
 
-    def queue_bind(self, queue: str, exchange: str, routing_key: str = "", **_: Any) -> None:
-        pattern = self.exchange_types["topic"].key_to_pattern(routing_key)
-        self.folder.bind(exchange, routing_key, pattern, queue)
+    def release(self, claim: Claim) -> bool:
+        """True: nobody takes a living member for dead."""
+        self._joined().release(claim)
+        return True
 
-    def queue_delete(self, queue: str, if_unused: bool = False, if_empty: bool = False, **_: Any) -> None:  # noqa: ARG002 - kombu's
-        self.folder.delete(queue)
+    def give_back(self, claim: Claim) -> None:
+        self._joined().give_back(claim, unquote(claim.path.parent.name))
 
-    def get_table(self, exchange: str) -> list[tuple[str, str, str]]:
-        return self.folder.table(exchange)
+    def give_back_others(self, claims: Collection[Claim]) -> None:
+        self._joined().give_back_others(claims)
 
-    def settle(self, delivery_tag: str, *, requeue: bool) -> None:
-        """Let go of the file that `basic_get` claimed."""
-        claim, queue = self._claims.pop(delivery_tag)
-        assert self._member is not None
-        if requeue:
-            self._member.give_back(claim, queue)
-        else:
-            self._member.release(claim)
+    def join(self, queue: str) -> Presence:
+        return Presence(self.folder.control / "consumers", queue)
 
-    def close(self) -> None:
-        """What is unsettled goes back."""
-        for tag in list(self._claims):
-            self.settle(tag, requeue=True)
+    def sweep(self, queues: Collection[str]) -> None:
+        for queue in queues:
+            self.folder.touch(queue)
+        self.folder.sweep(now_s=time.time())
+
+    def leave(self) -> None:
         if self._member is not None:
+            self._member.give_back_others(())
             self._member.close()
             self._member = None
-        super().close()
 
-    def _put(self, queue: str, payload: dict[str, Any], **_: Any) -> None:
-        if not self.folder.put(queue, json.dumps(payload).encode()):
-            raise _no_queue(queue)
-
-    def _get(self, queue: str, timeout: float | None = None) -> dict[str, Any]:  # noqa: ARG002 - kombu's signature
+    def _joined(self) -> Member:
         if self._member is None:
             self._member = Member(self.folder)
-        while (claim := self._member.take(queue)) is not None:
-            try:
-                message: dict[str, Any] = json.loads(claim.data)
-                message["properties"]["redelivered"] = claim.redelivered
-                self._claims[message["properties"]["delivery_tag"]] = claim, queue
-            except (ValueError, KeyError, TypeError):
-                # A power cut may leave an empty file; nobody could read it at a second try either.
-                _LOG.exception("dropped a file of queue %s that is no message", queue)
-                self._member.release(claim)
-            else:
-                return message
-        raise Empty
+        return self._member
+
+
+class FolderChannel(StoreChannel, _KombuChannel):  # type: ignore[misc]  # as said above
+    """A kombu channel whose queues are a `BusFolder`'s."""
+
+    def open_store(self) -> Store:
+        folder = BusFolder(Path(self.transport_options[FOLDER]))
+        folder.create()
+        return FolderStore(folder, self.exchange_types["topic"].key_to_pattern)
 
 
 class FolderTransport(_KombuTransport):  # type: ignore[misc]  # as said above
     """What `kombu.Connection` is given instead of the name `filesystem`."""
 
     Channel = FolderChannel
-
-
-def _no_queue(queue: str) -> ChannelError:
-    return ChannelError(f"NOT_FOUND - no queue {queue!r}", (50, 10), "Queue.declare", "404")

@@ -13,17 +13,15 @@ from typing import Any
 from kombu.exceptions import ChannelError
 
 from common.base.clock import Clock
-from common.transport.folder import BusFolder, Presence
-from common.transport.kombu_folder import FolderChannel
-from common.transport.kombu_message import Received, is_over, mark_redelivered, received, wall_s
+from common.transport.kombu_message import Received, is_over, mark_redelivered, received
+from common.transport.kombu_store import Presence, StoreChannel
 from common.transport.port import Queue
 
 PULLED_AT_ONCE_MAX = 64
 """Messages taken before the thread looks for other jobs."""
-FOLDER_POLL_S = 0.25
-"""Consumers of a folder are woken; this finds what a publisher left that died before it could call."""
-OTHER_POLL_S = 0.005
-"""kombu's other transports have to be asked."""
+OTHER_POLL_S = (0.005, 0.005)
+"""kombu's own transports have to be asked."""
+_POLL_GROWTH = 1.3
 SWEEP_S = 2.0
 _ALL_QUEUES = "every-queue-by-its-name"
 
@@ -52,9 +50,9 @@ class Puller:
     `wake` may be called from any thread.
     """
 
-    def __init__(self, clock: Clock, *, is_folder: bool) -> None:
+    def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._is_folder = is_folder
+        self._poll_s = 0.0
         self._queues: dict[str, _Queue] = {}
         self._unsettled: dict[int, tuple[Any, Subscriber]] = {}
         self._numbers = count()
@@ -69,8 +67,8 @@ class Puller:
     def subscribe(self, channel: Any, subscriber: Subscriber) -> None:
         """Declare and bind the queue; `pull` then serves the subscriber."""
         declare(channel, subscriber.queue)
-        if self._is_folder:
-            subscriber.presence = Presence(channel.folder.control / "consumers", subscriber.queue.name)
+        if isinstance(channel, StoreChannel):
+            subscriber.presence = channel.store.join(subscriber.queue.name)
         self._queues.setdefault(subscriber.queue.name, _Queue(subscriber.queue)).takers.append(subscriber)
 
     def unsubscribe(self, channel: Any, subscriber: Subscriber) -> None:
@@ -83,8 +81,8 @@ class Puller:
             subscriber.presence.close()
         if not queue.takers:
             del self._queues[subscriber.queue.name]
-            if self._is_folder:
-                channel.folder.drop_auto_delete(subscriber.queue.name)
+            if isinstance(channel, StoreChannel):
+                channel.store.drop_auto_delete(subscriber.queue.name)
             elif queue.declared.auto_delete or queue.declared.exclusive:
                 delete(channel, subscriber.queue.name)
 
@@ -119,8 +117,10 @@ class Puller:
         """
         self._sweep(channel)
         if not sum(self._pull_queue(channel, queue) for queue in list(self._queues.values())):
-            self._wait()
+            self._wait(channel)
             self._drain()
+        else:
+            self._poll_s = 0.0
 
     def end(self, channel: Any) -> None:
         """Unsubscribe everybody and give back what is unsettled, in its order."""
@@ -163,21 +163,21 @@ class Puller:
         self._swept_s = now_s
         for queue in self._queues.values():
             _restore(channel, queue)
-        if self._is_folder:
-            folder: BusFolder = channel.folder
-            for name in self._queues:
-                folder.touch(name)
-            folder.sweep(now_s=wall_s(self._clock))
+        if isinstance(channel, StoreChannel):
+            channel.sweep(self._queues.keys())
 
     def _presences(self) -> list[Presence]:
         takers = [taker for queue in self._queues.values() for taker in queue.takers]
         return [taker.presence for taker in takers if taker.presence is not None]
 
-    def _wait(self) -> None:
+    def _wait(self, channel: Any) -> None:
         poll = select.poll()
         for descriptor in (self._signal, *(presence.pipe for presence in self._presences())):
-            poll.register(descriptor, select.POLLIN)
-        poll.poll((FOLDER_POLL_S if self._is_folder else OTHER_POLL_S) * 1000)
+            if descriptor >= 0:
+                poll.register(descriptor, select.POLLIN)
+        first_s, last_s = channel.store.poll_s if isinstance(channel, StoreChannel) else OTHER_POLL_S
+        self._poll_s = min(max(first_s, self._poll_s * _POLL_GROWTH), last_s)
+        poll.poll(self._poll_s * 1000)
 
     def _drain(self) -> None:
         with suppress(BlockingIOError):
@@ -205,7 +205,7 @@ def declare(channel: Any, queue: Queue) -> None:
     auto_delete = queue.auto_delete or queue.exclusive
     channel.queue_declare(queue.name, durable=queue.durable, auto_delete=auto_delete, arguments=dict(queue.arguments))
     bound = [(binding.exchange.name, binding.key) for binding in queue.bindings]
-    if not isinstance(channel, FolderChannel):
+    if not isinstance(channel, StoreChannel):
         bound.append((_ALL_QUEUES, queue.name))
     for exchange, key in bound:
         channel.exchange_declare(exchange=exchange, type="topic")
@@ -224,5 +224,6 @@ def exists(channel: Any, queue: str) -> bool:
 def delete(channel: Any, queue: str) -> None:
     """Drop a queue and what waits in it, if there is one."""
     if exists(channel, queue):
-        channel.queue_purge(queue)
+        if not isinstance(channel, StoreChannel):
+            channel.queue_purge(queue)
         channel.queue_delete(queue)

@@ -97,5 +97,7 @@ class ChannelThread:
 
 
 def reason_of(exc: BaseException) -> str:
-    """The system's words for an OSError, else the error's own."""
-    return getattr(exc, "strerror", None) or str(exc) or type(exc).__name__
+    """The system's words for an OSError, the driver's for a database's error, else the error's own; one line."""
+    exc = getattr(exc, "orig", None) or exc  # sqlalchemy's own words hold the statement
+    words = getattr(exc, "strerror", None) or str(exc) or type(exc).__name__
+    return str(words).partition("\n")[0]

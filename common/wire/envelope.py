@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from common.base.limits import MESSAGE_BYTES_MAX
+from common.base.limits import MESSAGE_BYTES_MAX, NESTING_MAX
 
 VERSION = "2.0"
 _VERSION_KEY = "oslo.version"
@@ -75,4 +75,21 @@ def _object(data: bytes, what: str) -> dict[str, Any]:
         raise NotAMessage(f"{what} of {len(data)} bytes is not JSON: {exc}", kind="json") from None
     if not isinstance(value, dict):
         raise NotAMessage(f"{what} is {type(value).__name__}; wanted an object", kind="json")
+    if data.count(b"[") + data.count(b"{") > NESTING_MAX and _is_deep(value):
+        raise NotAMessage(f"{what} of {len(data)} bytes is nested deeper than {NESTING_MAX}", kind="json")
     return value
+
+
+def _is_deep(value: Any) -> bool:
+    """Without recursion, which is what the depth would break. Takes time of the number of its containers."""
+    level = [value]
+    for _ in range(NESTING_MAX):
+        level = [
+            child
+            for parent in level
+            for child in (parent.values() if isinstance(parent, dict) else parent)
+            if isinstance(child, dict | list)
+        ]
+        if not level:
+            return False
+    return True

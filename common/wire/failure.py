@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from common.base.errors import Broken, Fault, known_faults
+from common.base.limits import FAILURE_TEXT_MAX
 from common.wire.values import WrongValue, to_primitive
 
 _REMOTE = "_Remote"
@@ -107,7 +108,7 @@ def _said(error: Any) -> str:
 
 def _parse(text: str) -> Failure:
     try:
-        found = json.loads(text)
+        found = _whole_characters(json.loads(text))
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
@@ -126,6 +127,16 @@ def _parse(text: str) -> Failure:
     )
 
 
+def _whole_characters(found: Any) -> Any:
+    """The same; halves of surrogate pairs, which no log and no terminal could write, become question marks."""
+    text = json.dumps(found, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.loads(text.encode("utf-8", "replace"))
+    return found
+
+
 def _word(found: Mapping[str, Any], key: str) -> str:
     value = found.get(key)
     return value if isinstance(value, str) else ""
@@ -133,7 +144,7 @@ def _word(found: Mapping[str, Any], key: str) -> str:
 
 def _first_part(message: str) -> str:
     """Without the traceback that oslo appends when it forwards a remote error (`_Remote.__str__`)."""
-    return message.split("\nTraceback (most recent call last)", maxsplit=1)[0]
+    return message.split("\nTraceback (most recent call last)", maxsplit=1)[0][:FAILURE_TEXT_MAX]
 
 
 def _sendable(value: Any) -> Any:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from common.base.limits import WORD_MAX
 from common.wire.address import is_reply_queue
 from common.wire.envelope import NotAMessage, pack, unpack
 
@@ -88,7 +89,7 @@ def cancelled_call(request: Request) -> str | None:
     if request.namespace != CONTROL_NAMESPACE or request.method != CANCEL:
         return None
     msg_id = request.args.get("msg_id")
-    return msg_id if isinstance(msg_id, str) else None
+    return msg_id if isinstance(msg_id, str) and len(msg_id) <= WORD_MAX else None
 
 
 def decode_request(body: bytes) -> Request:
@@ -151,6 +152,8 @@ def _text(message: Mapping[str, Any], key: str, *, needed: bool = False) -> str 
         return None
     if not isinstance(value, str) or not value:
         raise NotAMessage(f"{key} is {'missing' if value is None else type(value).__name__}; wanted text")
+    if len(value) > WORD_MAX:
+        raise NotAMessage(f"{key} has {len(value)} characters; the limit is {WORD_MAX}")
     return value
 
 

@@ -13,6 +13,8 @@ import msgspec
 from common.wire.objects import Misfit, WrongValue as WrongValue  # noqa: PLC0414  # re-exported on purpose
 from common.wire.plan import plan_of
 
+_TEXT_MAX = 500
+
 _JSON = json.JSONEncoder(allow_nan=False, ensure_ascii=False)
 
 
@@ -42,9 +44,15 @@ def from_primitive(value: Any, wanted: Any) -> Any:
         if plan is not None:
             value = plan.unpack(value)
         return msgspec.convert(value, wanted, str_keys=True)
-    except msgspec.ValidationError as exc:
-        raise WrongValue(str(exc)) from exc
+    except (msgspec.ValidationError, UnicodeError, OverflowError) as exc:
+        # The last two: half of a surrogate pair, a number beyond its type's range.
+        raise WrongValue(_short(str(exc))) from exc
     except Misfit as exc:
-        raise WrongValue(f"{exc} - at `${exc.place}`" if exc.place else str(exc)) from exc
+        raise WrongValue(_short(f"{exc} - at `${exc.place}`" if exc.place else str(exc))) from exc
     except RecursionError as exc:
         raise WrongValue("nested too deep") from exc
+
+
+def _short(text: str) -> str:
+    """Some of these errors quote the value, whose length the peer chose; the place stands at their end."""
+    return text if len(text) <= _TEXT_MAX else f"{text[: _TEXT_MAX // 2]} ... {text[-_TEXT_MAX // 2 :]}"

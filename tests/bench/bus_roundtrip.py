@@ -2,7 +2,8 @@
 
     python -m tests.bench.bus_roundtrip [transport_url ...]
 
-Without URLs: kombu's filesystem, kombu's SQL transport on SQLite, and RabbitMQ at 127.0.0.1:5672 as guest.
+Without URLs: each kind of kombu bus, with private servers of redis and PostgreSQL as far as this machine has them, and RabbitMQ at
+127.0.0.1:5672 as guest.
 """
 
 import asyncio
@@ -11,12 +12,13 @@ import statistics
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from common.base.errors import Fault
 from common.host.clock import SystemClock
+from common.testing.servers import PostgresServer, RedisServer
 from common.transport.port import Message, Queue
 from common.transport.url import open_transport, without_password
 from tests.conformance.transport.support import consume, send
@@ -100,25 +102,34 @@ def _cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+async def usual_urls(folder: str, stack: AsyncExitStack) -> list[str]:
+    """The buses of this machine; their servers end with `stack`."""
+    urls = [f"kombu+filesystem://{folder}/bus", f"kombu+sqla+sqlite:///{folder}/bus.sqlite"]
+    if PostgresServer.missing() is None:
+        postgres = await stack.enter_async_context(PostgresServer())
+        urls.append(f"kombu+sqla+{postgres.url()}")
+    if RedisServer.missing() is None:
+        redis = await stack.enter_async_context(RedisServer())
+        urls.append(redis.url())
+    return [*urls, "rabbit://guest:guest@127.0.0.1:5672/"]
+
+
 async def main() -> None:
-    with tempfile.TemporaryDirectory(prefix="bus-") as folder:
-        urls = sys.argv[1:] or [
-            f"kombu+filesystem://{folder}/bus",
-            f"kombu+sqla+sqlite:///{folder}/bus.sqlite",
-            "rabbit://guest:guest@127.0.0.1:5672/",
-        ]
+    async with AsyncExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="bus-"))
+        urls = sys.argv[1:] or await usual_urls(folder, stack)
         out = sys.stdout
-        out.write(f"{'bus':<44} {'p50 ms':>8} {'p99 ms':>8} {'parallel/s':>10} {'idle CPU %':>10}\n")
+        out.write(f"{'bus':<56} {'p50 ms':>8} {'p99 ms':>8} {'parallel/s':>10} {'idle CPU %':>10}\n")
         for url in urls:
             shown = without_password(url).replace(folder, "...")
             try:
                 async with asyncio.timeout(120):
                     found = await measure(url)
             except (Fault, TimeoutError) as exc:
-                out.write(f"{shown:<44} {type(exc).__name__}: {str(exc).replace(folder, '...')}\n")
+                out.write(f"{shown:<56} {type(exc).__name__}: {str(exc).replace(folder, '...')}\n")
                 continue
             out.write(
-                f"{shown:<44} {found.p50_ms:8.2f} {found.p99_ms:8.2f} {found.parallel_per_s:10.0f} {found.idle_cpu_percent:10.1f}\n"
+                f"{shown:<56} {found.p50_ms:8.2f} {found.p99_ms:8.2f} {found.parallel_per_s:10.0f} {found.idle_cpu_percent:10.1f}\n"
             )
             out.flush()
 

@@ -58,5 +58,17 @@ async def test_what_a_killed_server_had_in_hand_is_done_by_the_next(name: str, b
     assert counts.executed_twice <= JOB.prefetch
 
 
+@pytest.mark.parametrize("name", ["server-killed", "connections-closed"])
+async def test_servers_that_share_an_inbox_execute_nothing_twice_whichever_is_killed(
+    name: str, broker: RabbitServer, tmp_path: Path
+) -> None:
+    counts = await survive("ours_inbox", FAULTS[name], broker, job=JOB, folder=tmp_path)
+    assert counts.executed_twice == 0
+    assert counts.hung == 0
+    assert counts.errors.keys() <= {"OutcomeUnknown"}
+    assert counts.correct + sum(counts.errors.values()) == JOB.calls
+    assert sum(counts.errors.values()) <= JOB.prefetch
+
+
 def assert_all_answered(counts: Counts) -> None:
     assert (counts.correct, counts.wrong, counts.errors, counts.hung) == (JOB.calls, 0, {}, 0)

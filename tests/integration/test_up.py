@@ -108,7 +108,8 @@ async def check_verbs(running: Up) -> None:
 
 
 async def check_rpc(running: Up) -> None:
-    assert json.loads((await running.run("lite", "rpc", "call", "nova-api", "get_all")).out) == []
+    found = json.loads((await running.run("lite", "rpc", "call", "nova-api", "get_all")).out)
+    assert (found["nova_object.name"], found["nova_object.data"]) == ("InstanceList", {"objects": []})
     refused = await running.run("lite", "rpc", "call", "nova-api", "get", "server=nobody")
     assert (refused.code, refused.err) == (1, "error: Instance nobody could not be found.\n")
     assert (await running.run("lite", "rpc", "cast", "cinder-volume", "publish_service_capabilities")).code == 0

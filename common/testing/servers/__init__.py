@@ -13,5 +13,6 @@ from common.testing.servers.mariadb import MariaDbServer
 from common.testing.servers.postgres import PostgresServer
 from common.testing.servers.programs import ServerFailed
 from common.testing.servers.rabbit import RabbitServer
+from common.testing.servers.redis import RedisServer
 
-__all__ = ["MariaDbServer", "PostgresServer", "RabbitServer", "Server", "ServerFailed", "free_port"]
+__all__ = ["MariaDbServer", "PostgresServer", "RabbitServer", "RedisServer", "Server", "ServerFailed", "free_port"]

@@ -18,7 +18,7 @@ from tests.bench.survival.job import OK, READY, TIMEOUT_SLACK_S, Job, Outcome
 from tests.bench.survival.relay import Relay, relay
 
 ROOT = Path(__file__).parents[3]
-PEERS = ("ours", "oslo", "aio_pika_rpc")
+PEERS = ("ours", "ours_inbox", "oslo", "aio_pika_rpc")
 START_S = 30.0
 STRIKE_AFTER = 0.25
 """Share of the calls that are answered before the fault."""

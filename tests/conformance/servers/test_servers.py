@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from common.testing.servers import MariaDbServer, PostgresServer, RabbitServer, Server, ServerFailed, free_port
+from common.testing.servers import MariaDbServer, PostgresServer, RabbitServer, RedisServer, Server, ServerFailed, free_port
 
 SERVERS = [
     pytest.param(PostgresServer, marks=pytest.mark.real("postgresql")),
     pytest.param(MariaDbServer, marks=pytest.mark.real("mariadb")),
+    pytest.param(RedisServer, marks=pytest.mark.real("redis")),
     pytest.param(RabbitServer, marks=[pytest.mark.real("rabbitmq"), pytest.mark.timeout(180)]),
 ]
 

@@ -2,12 +2,16 @@
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from common.base.clock import Clock
 from common.transport.port import Binding, Consumer, Delivery, Exchange, Lack, Message, Queue, Transport
 
+ROOT = Path(__file__).parents[3]
 WAIT_S = 20.0
 """Far more than anything takes; only a broken promise needs it."""
 
@@ -19,6 +23,7 @@ class Bus:
     kind: str
     clock: Clock
     make: Callable[[], Awaitable[Transport]]
+    url: str
     tag: str = field(default_factory=lambda: secrets.token_hex(4))
     opened: list[Transport] = field(default_factory=list)
 
@@ -86,3 +91,31 @@ async def send(transport: Transport, *messages: Message) -> None:
 
 def lacks(transport: Transport, lack: Lack) -> bool:
     return lack in transport.lacks
+
+
+@asynccontextmanager
+async def process(*arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A worker; it ends when its standard input does."""
+    worker = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "tests.conformance.transport.worker",
+        *arguments,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        cwd=ROOT,
+    )
+    try:
+        yield worker
+        if worker.returncode is None:
+            assert worker.stdin is not None
+            worker.stdin.close()
+            async with asyncio.timeout(WAIT_S):
+                await worker.wait()
+    finally:
+        if worker.returncode is None:
+            worker.kill()
+            await worker.wait()
+        # asyncio leaves the pipe's transport to the collector.
+        assert worker.stdout is not None
+        await worker.stdout.read()

@@ -1,9 +1,6 @@
 """What only several processes can show: kombu's filesystem transport as the bus of a machine."""
 
-import asyncio
 import stat
-import sys
-from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from common.host.clock import SystemClock
-from common.transport.port import Binding, BusUnavailable, Exchange, Message, Queue, Transport
+from common.transport.port import BusUnavailable, Queue, Transport
 from common.transport.url import open_transport
-from tests.conformance.transport.support import WAIT_S, Inbox, consume, send, to_queue
+from tests.conformance.transport.support import consume, send, to_queue
 
 ROOT = Path(__file__).parents[3]
 
@@ -30,98 +27,6 @@ async def connected(url: str) -> AsyncIterator[Transport]:
         yield transport
     finally:
         await transport.close()
-
-
-@asynccontextmanager
-async def process(*arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    """A worker; it ends when its standard input does."""
-    worker = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "tests.conformance.transport.worker",
-        *arguments,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        cwd=ROOT,
-    )
-    try:
-        yield worker
-        if worker.returncode is None:
-            assert worker.stdin is not None
-            worker.stdin.close()
-            async with asyncio.timeout(WAIT_S):
-                await worker.wait()
-    finally:
-        if worker.returncode is None:
-            worker.kill()
-            await worker.wait()
-        # asyncio leaves the pipe's transport to the collector.
-        assert worker.stdout is not None
-        await worker.stdout.read()
-
-
-async def test_three_processes_that_publish_and_consume_at_once_lose_and_double_nothing(url: str) -> None:
-    messages = 300
-    async with connected(url) as transport:
-        _, idle = await consume(transport, Queue("work"))
-        await idle.cancel()
-        inbox, _ = await consume(transport, Queue("seen"), prefetch=50)
-        async with (
-            process(url, "mix", "a", str(messages)),
-            process(url, "mix", "b", str(messages)),
-            process(url, "mix", "c", str(messages)),
-        ):
-            found = Counter(await inbox.bodies(3 * messages))
-        assert found == Counter(f"{name}-{number}".encode() for name in "abc" for number in range(messages))
-        await send(transport, to_queue("seen", b"end"))
-        assert await inbox.bodies(1) == [b"end"], "a message was doubled"
-
-
-async def test_what_a_killed_process_held_goes_to_another(url: str) -> None:
-    async with connected(url) as transport:
-        _, idle = await consume(transport, Queue("work"))
-        await idle.cancel()
-        await send(transport, to_queue("work", b"precious"))
-        async with process(url, "hold") as worker:
-            assert worker.stdout is not None
-            assert await worker.stdout.readline() == b"held\n"
-            assert await transport.consumers("work") == 1
-            worker.kill()
-            await worker.wait()
-        assert await transport.consumers("work") == 0
-        inbox, _ = await consume(transport, Queue("work"))
-        delivery = await inbox.next()
-        assert (delivery.body, delivery.redelivered) == (b"precious", True)
-        await delivery.ack()
-
-
-async def test_a_consumer_in_another_process_is_woken(url: str) -> None:
-    async with connected(url) as transport, process(url, "echo", "server") as worker:
-        assert worker.stdout is not None
-        assert await worker.stdout.readline() == b"ready\n"
-        inbox, _ = await consume(transport, Queue("replies"))
-        started_s = asyncio.get_running_loop().time()
-        for number in range(20):
-            await send(transport, Message(None, "server", b"%d" % number, headers={"reply_to": "replies"}, mandatory=True))
-            assert await inbox.bodies(1) == [b"%d" % number]
-        # Polling alone would take a quarter of a second each way.
-        assert asyncio.get_running_loop().time() - started_s < 5
-
-
-async def test_transports_that_bind_at_once_lose_no_binding(url: str) -> None:
-    exchange = Exchange("compute_fanout", "fanout", auto_delete=True)
-    async with connected(url) as publisher:
-        servers = [await open_transport(url, clock=SystemClock(), connection_name=f"s{number}") for number in range(6)]
-        inbox = Inbox()
-        async with asyncio.TaskGroup() as group:
-            for number, server in enumerate(servers):
-                for queue in range(5):
-                    name = f"fan-{number}-{queue}"
-                    group.create_task(server.consume(Queue(name, (Binding(exchange, ""),)), prefetch=5, on_delivery=inbox))
-        await send(publisher, Message(exchange, "", b"all", mandatory=True))
-        assert await inbox.bodies(30) == [b"all"] * 30
-        for server in servers:
-            await server.close()
 
 
 async def test_the_folder_is_for_its_user_alone(url: str, tmp_path: Path) -> None:
@@ -145,12 +50,3 @@ async def test_a_file_that_is_no_message_is_dropped_and_holds_up_nobody(url: str
         await send(transport, to_queue("q", b"good"))
         assert await inbox.bodies(1) == [b"good"]
         assert [path.name for path in (tmp_path / "bus" / "messages" / "q").iterdir()] == [".queue"]
-
-
-async def test_a_queue_of_an_odd_name_is_a_queue_like_others(url: str) -> None:
-    async with connected(url) as transport:
-        for name in ("a/b", "..", ".hidden", "é %41", "x" * 120, "cinder-volume.host@file.host#pool"):
-            inbox, _ = await consume(transport, Queue(name, (Binding(Exchange("a/b", "topic"), name),)))
-            await send(transport, Message(Exchange("a/b", "topic"), name, name.encode(), mandatory=True))
-            assert await inbox.bodies(1) == [name.encode()]
-            assert await transport.consumers(name) == 1

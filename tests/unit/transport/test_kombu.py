@@ -9,10 +9,9 @@ import pytest
 from kombu.connection import Connection
 
 from common.host.clock import SystemClock
-from common.transport import kombu_pull
 from common.transport.kombu import KombuTransport
 from common.transport.kombu_consume import KombuConsumer
-from common.transport.kombu_folder import FOLDER, FolderTransport
+from common.transport.kombu_folder import FOLDER, FolderStore, FolderTransport
 from common.transport.kombu_message import Received
 from common.transport.kombu_pull import Puller
 from common.transport.port import Delivery, Message, Queue
@@ -49,7 +48,7 @@ def put(channel: Any, queue: str, body: bytes) -> None:
 
 
 async def test_a_delivery_on_its_way_when_the_transport_is_closed_is_not_handed_out() -> None:
-    puller = Puller(SystemClock(), is_folder=False)
+    puller = Puller(SystemClock())
     taken: list[Delivery] = []
     consumer = KombuConsumer(ClosedOwner(puller), Queue("q"), prefetch=1, on_delivery=taken.append)
     await asyncio.to_thread(consumer.subscriber.hand, 0, Received(b"late", None, {}, redelivered=False))
@@ -76,9 +75,9 @@ async def test_a_queue_deleted_under_its_consumer_is_back_before_the_next_sweep(
 
 @pytest.mark.timeout(10)
 def test_a_job_that_came_before_the_wait_ends_the_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kombu_pull, "FOLDER_POLL_S", 60.0)
+    monkeypatch.setattr(FolderStore, "poll_s", (60.0, 60.0))
     connection = folder_connection(tmp_path)
-    puller = Puller(SystemClock(), is_folder=True)
+    puller = Puller(SystemClock())
     puller.wake()
     puller.pull(connection.channel())
     puller.close()
@@ -108,7 +107,7 @@ def test_a_sweep_of_a_puller_gives_back_what_the_dead_held_at_its_first_pull(tmp
     put(channel, "q", b"x")
     (waiting,) = [path for path in (tmp_path / "messages" / "q").iterdir() if path.name.endswith(".msg")]
     waiting.rename(waiting.with_name(f"{waiting.name}.1.dead"))
-    puller = Puller(SystemClock(), is_folder=True)
+    puller = Puller(SystemClock())
     puller.wake()
     puller.pull(channel)
     assert channel.basic_get("q").body == b"x"
