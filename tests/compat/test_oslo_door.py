@@ -7,8 +7,7 @@ import pytest
 
 from common.base.context import Context
 from common.base.errors import NotFound
-from common.host.clock import SystemClock
-from common.rpc.options import RpcOptions
+from common.rpc import RpcOptions, connect
 from common.rpc.oslo import (
     NoSuchMethod,
     RemoteError,
@@ -19,12 +18,9 @@ from common.rpc.oslo import (
     expected_exceptions,
     get_rpc_server,
 )
-from common.rpc.session import client
-from common.transport.url import open_transport
 from tests.compat.test_oslo_messaging import line, peer
 
 pytestmark = [pytest.mark.real("rabbitmq"), pytest.mark.timeout(90, func_only=True)]
-CLOCK = SystemClock()
 OPTIONS = RpcOptions(control_exchange="nova")
 
 
@@ -52,10 +48,13 @@ class Ours:
 
 
 async def test_an_oslo_client_cannot_tell_plain_endpoints_from_its_own_kind(rabbit_url: str) -> None:
-    transport = await open_transport(rabbit_url, clock=CLOCK, connection_name="test")
     ours = Ours()
     target = Target(exchange="nova", topic="ours", server="host1")
-    async with get_rpc_server(transport, target, [ours], options=OPTIONS), peer("client", rabbit_url) as process:
+    async with (
+        connect(rabbit_url, options=OPTIONS) as rpc,
+        get_rpc_server(rpc.transport, target, [ours], options=OPTIONS),
+        peer("client", rabbit_url) as process,
+    ):
         assert await line(process) == {"result": "oslo of u1"}
         assert await line(process) == {"result": "one of u1"}
         failed = await line(process)
@@ -66,13 +65,11 @@ async def test_an_oslo_client_cannot_tell_plain_endpoints_from_its_own_kind(rabb
         assert await line(process) == await line(process) == {"result": None}
         async with asyncio.timeout(20):
             assert {await ours.notes.get(), await ours.notes.get()} == {"cast", "fanout"}
-    await transport.close()
 
 
 async def test_a_client_of_oslos_form_asks_an_oslo_server(rabbit_url: str) -> None:
-    transport = await open_transport(rabbit_url, clock=CLOCK, connection_name="test")
     ctxt = {"user_id": "u1"}
-    async with peer("server", rabbit_url) as process, client(transport, clock=CLOCK, options=OPTIONS) as rpc:
+    async with peer("server", rabbit_url) as process, connect(rabbit_url, options=OPTIONS) as rpc:
         assert await line(process) == {"ready": True}
         theirs = RPCClient(rpc, Target(exchange="nova", topic="oslo", version="6.0"), timeout=20, version_cap="6.5")
         value: Any = {"é": [1, None]}
@@ -90,4 +87,3 @@ async def test_a_client_of_oslos_form_asks_an_oslo_server(rabbit_url: str) -> No
         await theirs.prepare(fanout=True).cast(ctxt, "note", word="fanout")
         seen = [await line(process), await line(process)]
         assert sorted(note["note"] for note in seen) == ["cast", "fanout"]
-    await transport.close()

@@ -33,6 +33,8 @@ from common.rpc.oslo import (
     get_rpc_server,
 )
 from common.rpc.server import RpcServer
+from common.rpc.topology import topic_queue
+from common.testing.inbox import MemoryInbox
 from common.transport.memory import MemoryBus, MemoryTransport
 from common.transport.port import Message
 from tests.unit.rpc.net import Net, net, until
@@ -410,10 +412,16 @@ class GreetAPI(Contract, Protocol, topic="t", version="2.0"):
     @call()
     async def greet(self, ctx: Context, *, name: str) -> str: ...
 
+    @call(once=True)
+    async def greet_once(self, ctx: Context, *, name: str) -> str: ...
+
 
 class Greets(GreetAPI):
     async def greet(self, ctx: Context, *, name: str) -> str:
         return f"hello {name}"
+
+    async def greet_once(self, ctx: Context, *, name: str) -> str:
+        return f"once {name}"
 
 
 async def test_both_doors_meet_on_one_server() -> None:
@@ -472,3 +480,32 @@ async def test_a_cast_survives_its_server_unless_it_is_acked_early(ack: Ack, *, 
             await begun.wait()
             await transport.close()
             assert (await at.transport().get("t") is not None) is is_left
+
+
+async def test_an_exchange_of_the_target_is_where_server_and_client_meet() -> None:
+    async with net() as at:
+        await serve(at, Compute(), exchange="nova")
+        client = RPCClient(at.client(), Target(topic="t", version="6.5", exchange="nova"))
+        assert await client.call(CTXT, "echo", x=1) == [1, 0]
+        with pytest.raises(MessageUndeliverable, match=r"exchange openstack"):
+            await client.prepare(exchange=None).call(CTXT, "echo", x=1)
+
+
+async def test_a_monitored_call_to_a_silent_server_is_given_up_before_its_timeout() -> None:
+    async with net() as at:
+        await at.transport().declare(topic_queue(at.options, exchange=None, key="t"))  # it waits there, and nobody is at work
+        client = RPCClient(at.client(), TOPIC, timeout=3600, call_monitor_timeout=0.05)
+        with pytest.raises(MessagingTimeout, match=r"no sign of life"):
+            await client.call(CTXT, "wait")
+
+
+async def test_a_contract_beside_plain_endpoints_shares_the_inbox_that_is_given() -> None:
+    async with net() as at:
+        inbox = MemoryInbox(at.clock)
+        await serve(at, Compute(), Greets(), inbox=inbox)
+        client = RPCClient(at.client(), TOPIC)
+        assert await client.prepare(version="2.0").call(CTXT, "greet_once", name="ann") == "once ann"
+        await client.prepare(version="6.5").call(CTXT, "echo", x=1)
+        (row,) = inbox._rows.values()
+        assert row.owner.startswith("t.h1:")
+        assert row.answer is not None
