@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from common.app import completion, contract_command, db_command, notify_command, rpc_command
+from common.app import bus_command, completion, contract_command, db_command, dlq_command, notify_command, rpc_command
 from common.app.cli import run_cli
 from common.app.commands import ConfigFiles, Debug, UsersSender, on_bus, tell
 from common.app.config_sample import sample
@@ -28,6 +28,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(rpc_command.app, name="rpc")
+app.add_typer(dlq_command.app, name="dlq")
+app.add_typer(bus_command.app, name="bus")
 app.add_typer(db_command.app, name="db")
 app.add_typer(contract_command.app, name="contract")
 app.add_typer(notify_command.app, name="notify")

@@ -2,7 +2,7 @@
 
 import asyncio
 import getpass
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any, Protocol, TypeVar
@@ -115,14 +115,20 @@ class UsersSender:
 
 
 @asynccontextmanager
-async def users_sender(config: CommonConfig, clock: Clock) -> AsyncIterator[UsersSender]:
+async def users_transport(config: CommonConfig, clock: Clock) -> AsyncIterator[Transport]:
     """A connection to the bus for one command."""
     transport = await opener(clock, rabbit=config.bus.rabbit)(config.bus.url, f"cli.{getpass.getuser()}")
     try:
-        async with client(transport, clock=clock, options=config.bus.rpc) as rpc:
-            yield UsersSender(rpc, bus=transport.url)
+        yield transport
     finally:
         await transport.close()
+
+
+@asynccontextmanager
+async def users_sender(config: CommonConfig, clock: Clock) -> AsyncIterator[UsersSender]:
+    """The same with a client on it."""
+    async with users_transport(config, clock) as transport, client(transport, clock=clock, options=config.bus.rpc) as rpc:
+        yield UsersSender(rpc, bus=transport.url)
 
 
 def users_context() -> Context:
@@ -132,14 +138,29 @@ def users_context() -> Context:
 
 def on_bus(config: CommonConfig, work: Callable[[UsersSender, Clock], Awaitable[T]]) -> T:
     """Connect, do `work`, and leave. Logs are warnings on stderr only."""
-    configure_logs(service="cli", host=config.host, debug=config.debug, log_format=config.log_format, quiet=True)
 
     async def connected() -> T:
         clock = SystemClock()
         async with users_sender(config, clock) as sender:
             return await work(sender, clock)
 
-    return asyncio.run(connected())
+    return _quietly(config, connected())
+
+
+def on_transport(config: CommonConfig, work: Callable[[Transport, Clock], Awaitable[T]]) -> T:
+    """The same for those who look at queues and messages themselves."""
+
+    async def connected() -> T:
+        clock = SystemClock()
+        async with users_transport(config, clock) as transport:
+            return await work(transport, clock)
+
+    return _quietly(config, connected())
+
+
+def _quietly(config: CommonConfig, work: Coroutine[Any, Any, T]) -> T:
+    configure_logs(service="cli", host=config.host, debug=config.debug, log_format=config.log_format, quiet=True)
+    return asyncio.run(work)
 
 
 def tell(text: str) -> None:

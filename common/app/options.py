@@ -15,6 +15,9 @@ from common.app.oslo_options import BusOptions, oslo_sections, read_bus
 from common.base.errors import Misconfigured
 from common.base.limits import DRAIN_TIMEOUT_S, RPC_PREFETCH, RPC_RESPONSE_TIMEOUT_S
 
+ADDRESS = r"(?:(?:(?P<host>\[[0-9A-Fa-f:.]+\]|[^\s:\[\]/@]*):)?(?P<first>[0-9]{1,5})(?:-(?P<last>[0-9]{1,5}))?)?"
+"""metrics_listen."""
+
 BUILTIN = """\
 Without any file everything lies in state_path and no other program is needed: the bus is a directory, the database a file.
 """
@@ -37,13 +40,15 @@ class _Default:
     service_down_time: float
     graceful_shutdown_timeout: float
     enable_data_probe: bool
+    metrics_listen: str
+    tracing_enabled: bool
 
 
 @dataclass(frozen=True, slots=True)
 class CommonConfig(_Default):
     """[DEFAULT] as every process has it, times in seconds; and what it and [oslo_messaging_rabbit] mean for the bus."""
 
-    bus: BusOptions
+    bus: BusOptions = field(kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +65,7 @@ def common_sections(
 
     control_exchange   the service's default: "nova", "openstack"
     """
-    process = (*_bus(control_exchange), *_place(environ), *_logs(), *_life())
+    process = (*_bus(control_exchange), *_place(environ), *_logs(), *_life(), *_observability())
     connection = cfg.StrOpt(
         "connection",
         default="sqlite:///$state_path/lite.sqlite",
@@ -175,6 +180,24 @@ def _life() -> tuple[cfg.Opt, ...]:
             default=DRAIN_TIMEOUT_S,
             min=0.0,
             help="Seconds that work in hand may take to end after SIGTERM; what is left then is taken up again after the next start.",
+        ),
+    )
+
+
+def _observability() -> tuple[cfg.Opt, ...]:
+    return (
+        cfg.Opt(
+            "metrics_listen",
+            type=matching(ADDRESS, wanted="PORT, HOST:PORT or HOST:FIRST-LAST"),
+            default="",
+            help="Where Prometheus finds the metrics of RPC, http://HOST:PORT/metrics: HOST:PORT, or HOST:FIRST-LAST for processes "
+            "that share a file; each takes the first port that is free, and logs it. HOST is the loopback unless it is given. "
+            "Empty: nowhere.",
+        ),
+        cfg.BoolOpt(
+            "tracing_enabled",
+            default=False,
+            help="Sends an OpenTelemetry span for every request to where the variables OTEL_... say. Needs the extra otel.",
         ),
     )
 

@@ -8,13 +8,16 @@ from typing import Any
 
 import structlog
 
+from common.app.observing import Observed, observing
 from common.app.options import CommonConfig, DatabaseConfig
 from common.app.service import OpenBus
 from common.base.clock import Clock
 from common.base.errors import Fault
+from common.base.limits import INBOX_SWEEP_S
 from common.db.branch import Branch
 from common.db.engine import Database, open_database
 from common.db.hosts import Hosts
+from common.db.inbox import SqlInbox
 from common.db.journal import Journal
 from common.flow.runner import Runner
 from common.rpc.client import RpcClient
@@ -37,6 +40,8 @@ class Ground:
     database: Database
     hosts: Hosts
     runner: Runner
+    observed: Observed
+    inbox: SqlInbox
 
     @asynccontextmanager
     async def serve(self, *servers: Serving, binary: str, topic: str, host: str) -> AsyncIterator[None]:
@@ -44,9 +49,17 @@ class Ground:
         await self.hosts.register(binary=binary, host=host, topic=topic, availability_zone="nova")
         async with (
             serving(
-                self.transport, *servers, clock=self.clock, options=self.options, grace_s=self.config.graceful_shutdown_timeout
+                self.transport,
+                *servers,
+                clock=self.clock,
+                options=self.options,
+                grace_s=self.config.graceful_shutdown_timeout,
+                middleware=self.observed.servers,
+                counts=self.observed.counts,
+                inbox=self.inbox,
             ),
             alongside(self._report(binary, host)),
+            alongside(_sweep(self.inbox, self.clock)),
         ):
             _log.info("serving", binary=binary, host=host, topic=topic, bus=self.transport.url)
             yield
@@ -80,7 +93,11 @@ async def ground(
         await tables.check()
         transport = await open_bus(config.bus.url, name)
         stack.push_async_callback(transport.close)
-        rpc = await stack.enter_async_context(client(transport, clock=clock, options=options))
+        observed = await stack.enter_async_context(observing(config, name=name, bus=transport.url, clock=clock))
+        rpc = await stack.enter_async_context(
+            client(transport, clock=clock, options=options, middleware=observed.clients, counts=observed.counts)
+        )
+        inbox = SqlInbox(tables, clock)
         runner = await stack.enter_async_context(Runner(Journal(tables, clock), clock=clock, owner=name))
         yield Ground(
             config=config,
@@ -91,7 +108,21 @@ async def ground(
             database=tables,
             hosts=Hosts(tables, clock),
             runner=runner,
+            observed=observed,
+            inbox=inbox,
         )
+
+
+async def _sweep(inbox: SqlInbox, clock: Clock) -> None:
+    """Keeps the inbox small. A database that is away is no reason to stop: the next hour tries again."""
+    while True:
+        await clock.sleep(INBOX_SWEEP_S)
+        try:
+            swept = await inbox.sweep()
+        except Fault as exc:
+            _log.warning("inbox not swept", reason=str(exc))
+        else:
+            _log.debug("inbox swept", rows=swept)
 
 
 @asynccontextmanager

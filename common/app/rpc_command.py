@@ -1,17 +1,25 @@
-"""`lite rpc`: publish any RPC message by hand, as `method key=value ...`."""
+"""`lite rpc`: publish any RPC message by hand, as `method key=value ...`; ask who lives; look at what passes."""
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from statistics import median
 from typing import Annotated, Any
 
 import typer
 
 from common.app import completion
 from common.app.cli import print_json
-from common.app.commands import ConfigFiles, Debug, UsersSender, on_bus, tell, users_context
+from common.app.commands import AsJson, ConfigFiles, Debug, UsersSender, on_bus, on_transport, tell, users_context
+from common.app.exits import Exit
+from common.app.listening import listen_until_told
 from common.app.whole import Whole, read_whole
 from common.base.clock import Clock
-from common.rpc.contract import Kind, Method, Route, methods_of
+from common.base.errors import Timeout
+from common.rpc.contract import Kind, Method, Route, Sender, methods_of
+from common.rpc.dispatch import PING
+from common.transport.port import Transport
+from common.wire.failure import NoSuchMethod, UnsupportedVersion
 
 app = typer.Typer(
     help="Send any message to any server.\n\nExit code 0: done; 1: the server's error; 2: no reply in time; 3: nobody listens.",
@@ -68,6 +76,78 @@ def fanout(
     """Send a request to every server of a topic."""
     whole = read_whole(config_file, debug=debug)
     _cast(whole, _route(whole, topic, method, version, namespace, exchange, timeout, is_fanout=True), method, arguments)
+
+
+@app.command()
+def ping(
+    topic: Topic, count: Annotated[int, typer.Option(min=1, help="How often, once a second.")] = 1, exchange: Exchange = None,
+    timeout: Seconds = None, config_file: ConfigFiles = None, debug: Debug = False,
+) -> int:  # fmt: skip
+    """Ask a server whether it lives. One without rpc_ping_enabled refuses, and so lives too."""
+    whole = read_whole(config_file, debug=debug)
+    route = Route(topic=topic, version="1.0", exchange=exchange or whole.exchange_of(topic), timeout_s=timeout)
+
+    async def work(sender: UsersSender, clock: Clock) -> int:
+        found = Pings()
+        for number in range(count):
+            if number:
+                await clock.sleep(1.0)
+            typer.echo(await found.ping(sender, route, clock))
+        if count > 1:
+            typer.echo(found.summary)
+        return Exit.OK if len(found.round_trips_ms) == count else Exit.NO_REPLY
+
+    return on_bus(whole.common, work)
+
+
+@app.command()
+def listen(
+    topic: Annotated[str, typer.Argument(metavar="TOPIC", help="compute, cinder-volume ...")],
+    all_: Annotated[bool, typer.Option("--all", help="The requests to any server and to single servers too, not only fanout.")] = False,
+    exchange: Exchange = None, json_: AsJson = False, config_file: ConfigFiles = None, debug: Debug = False,
+) -> None:  # fmt: skip
+    """Show messages to a topic as they pass, until Ctrl-C. Servers get theirs all the same; secrets are masked.
+
+    As long as you listen, a message that no server takes is taken by you: its sender does not hear that nobody listens.
+    On RabbitMQ the user needs leave to make queues named listen_... and to bind them; deploy's lite-cli has it not.
+    """
+    whole = read_whole(config_file, debug=debug)
+    options = replace(whole.common.bus.rpc, control_exchange=exchange or whole.exchange_of(topic))
+
+    async def work(transport: Transport, clock: Clock) -> None:
+        await listen_until_told(transport, topic, options=options, is_all=all_, as_json=json_, clock=clock, tell=tell)
+
+    on_transport(whole.common, work)
+
+
+@dataclass
+class Pings:
+    """What became of some pings."""
+
+    sent: int = 0
+    round_trips_ms: list[float] = field(default_factory=list)
+
+    async def ping(self, sender: Sender, route: Route, clock: Clock) -> str:
+        """One more, as a line. Raises NobodyListens, BusUnavailable."""
+        self.sent += 1
+        began_s = clock.monotonic()
+        try:
+            answer = f"answers {await sender.call(route, _method(route, PING, Kind.CALL), users_context(), {})}"
+        except (NoSuchMethod, UnsupportedVersion):
+            answer = "answers; rpc_ping_enabled is off there"
+        except Timeout as exc:
+            if exc.is_remote:
+                raise
+            return f"{route}: no reply within {exc.timeout_s:g} s"
+        self.round_trips_ms.append((clock.monotonic() - began_s) * 1000)
+        return f"{route} {answer}  ({self.round_trips_ms[-1]:.1f} ms)"
+
+    @property
+    def summary(self) -> str:
+        """How many came back, and how fast."""
+        times = self.round_trips_ms
+        shown = f"; {min(times):.1f} / {median(times):.1f} / {max(times):.1f} ms least, median, most" if times else ""
+        return f"{self.sent} sent, {len(times)} answered{shown}"
 
 
 def _cast(whole: Whole, route: Route, method: str, arguments: list[str] | None) -> None:

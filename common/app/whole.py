@@ -26,6 +26,12 @@ class Whole:
         """The migrations of every service that is installed."""
         return [service.migrations for service in self.installed]
 
+    @property
+    def topics(self) -> list[str]:
+        """The topics of all contracts that are installed."""
+        found = {contract.__rpc_route__.topic for service in self.installed for contract in service.contracts}
+        return sorted(found)
+
     def exchange_of(self, topic: str) -> str:
         """The control exchange of a topic that an installed service has; else oslo.messaging's default."""
         for service in self.installed:

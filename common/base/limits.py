@@ -102,6 +102,9 @@ INBOX_LEASE_S = 15.0
 INBOX_KEPT_S = 24 * 3600.0
 """Exactly-once requests are remembered so long in the shared inbox."""
 
+INBOX_SWEEP_S = 3600.0
+"""Time between two sweeps of the shared inbox by one process."""
+
 ABSENCE_S = 5.0
 """Whoever took a message a moment ago and is not there now may be on the way back, with its broker or its queue; not for longer."""
 

@@ -43,5 +43,5 @@ class Counts:
         return sum(number for (found, _), number in self._counts.items() if found is event)
 
     def __iter__(self) -> Iterator[tuple[Event, str, int]]:
-        """(event, reason, number), in a fixed order."""
-        return iter(sorted((event, reason, number) for (event, reason), number in self._counts.items()))
+        """(event, reason, number), in a fixed order. Other threads may ask too: the copy is made in one step."""
+        return iter(sorted((event, reason, number) for (event, reason), number in tuple(self._counts.items())))

@@ -4,12 +4,13 @@ Each topic has one queue for them, `<topic>_dead_letter`, durable and bounded. W
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Self
 
 from common.base.clock import Clock
-from common.base.errors import NotFound
+from common.base.errors import Fault, NotFound
 from common.base.limits import DEAD_LETTERS_BYTES_MAX, DEAD_LETTERS_MAX, FAULT_TEXT_MAX, PUBLISH_TIMEOUT_S
 from common.rpc.options import RpcOptions
 from common.rpc.topology import topic_exchange
@@ -130,6 +131,14 @@ class Morgue:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """One of many that were sent back or dropped. `error`: why it is still there."""
+
+    letter: DeadLetter
+    error: Fault | None = None
+
+
 class DeadLetters:
     """The dead letters of one topic, for those who look after them."""
 
@@ -140,11 +149,11 @@ class DeadLetters:
 
     async def all(self, limit: int) -> list[DeadLetter]:
         """The oldest `limit` of them; they stay."""
-        return [letter for letter, _ in await self._held(limit, keep=None)]
+        return [letter for letter, _ in await self._held(limit, keep=_none)]
 
     async def find(self, name: str) -> DeadLetter:
         """The one of that id, or of the only id that begins so. Raises NoSuchDeadLetter."""
-        return _one(await self._held(DEAD_LETTERS_MAX, keep=None), name, self.queue)[0]
+        return _one(await self._held(DEAD_LETTERS_MAX, keep=_none), name, self.queue)[0]
 
     async def requeue(self, name: str) -> DeadLetter:
         """Send it to the queue that it came from, with its count at nought. Raises NoSuchDeadLetter, Unroutable: it stays."""
@@ -154,19 +163,44 @@ class DeadLetters:
         """Remove it for good. Raises NoSuchDeadLetter."""
         return await self._take(name, is_sent=False)
 
+    async def requeue_all(self, ids: Collection[str]) -> list[Taken]:
+        """Send back those of these ids, the oldest first; one that its queue does not take stays, and tells why."""
+        return await self._take_all(ids, is_sent=True)
+
+    async def drop_all(self, ids: Collection[str]) -> list[Taken]:
+        """Remove those of these ids for good."""
+        return await self._take_all(ids, is_sent=False)
+
+    async def _take_all(self, ids: Collection[str], *, is_sent: bool) -> list[Taken]:
+        held = await self._held(DEAD_LETTERS_MAX, keep=lambda letter: letter.id in ids)
+        wanted = [(letter, delivery) for letter, delivery in held if letter.id in ids]
+        taken: list[Taken] = []
+        try:
+            while wanted:
+                letter, delivery = wanted[0]
+                taken.append(Taken(letter, await self._settle(letter, delivery, is_sent=is_sent)))
+                wanted.pop(0)
+        finally:
+            for _, delivery in wanted:
+                await delivery.reject(requeue=True)
+        return taken
+
+    async def _settle(self, letter: DeadLetter, delivery: Delivery, *, is_sent: bool) -> Fault | None:
+        if is_sent:
+            try:
+                await self._send(letter, delivery)
+            except NotFound as exc:
+                await delivery.reject(requeue=True)
+                return exc
+        await delivery.ack()
+        return None
+
     async def _take(self, name: str, *, is_sent: bool) -> DeadLetter:
-        held = await self._held(DEAD_LETTERS_MAX, keep=name)
+        held = await self._held(DEAD_LETTERS_MAX, keep=partial(_is_named, name=name))
         try:
             letter, delivery = _one(held, name, self.queue)
             if is_sent:
-                content_type = delivery.content_type or "application/json"
-                headers = {REQUEUES: requeues_of(delivery.headers) + 1}
-                # By the exchange it came by, not straight to its queue: whoever looks after dead letters need not be let to
-                # write into every queue.
-                origin = delivery.headers.get(_EXCHANGE)
-                exchange = topic_exchange(self._options, origin) if isinstance(origin, str) and origin else None
-                message = Message(exchange, letter.queue, letter.body, mandatory=True, headers=headers, content_type=content_type)
-                await self._transport.publish(message, timeout_s=PUBLISH_TIMEOUT_S)
+                await self._send(letter, delivery)
             await delivery.ack()
             held = [(other, found) for other, found in held if found is not delivery]
         finally:
@@ -175,17 +209,31 @@ class DeadLetters:
                     await found.reject(requeue=True)
         return letter
 
-    async def _held(self, limit: int, *, keep: str | None) -> list[tuple[DeadLetter, Delivery]]:
-        """The oldest `limit`; those named `keep` stay in hand, the others go back."""
+    async def _send(self, letter: DeadLetter, delivery: Delivery) -> None:
+        content_type = delivery.content_type or "application/json"
+        headers = {REQUEUES: requeues_of(delivery.headers) + 1}
+        # By the exchange it came by, not straight to its queue: whoever looks after dead letters need not be let to
+        # write into every queue.
+        origin = delivery.headers.get(_EXCHANGE)
+        exchange = topic_exchange(self._options, origin) if isinstance(origin, str) and origin else None
+        message = Message(exchange, letter.queue, letter.body, mandatory=True, headers=headers, content_type=content_type)
+        await self._transport.publish(message, timeout_s=PUBLISH_TIMEOUT_S)
+
+    async def _held(self, limit: int, *, keep: Callable[[DeadLetter], bool]) -> list[tuple[DeadLetter, Delivery]]:
+        """The oldest `limit`; those that are to be kept stay in hand, the others go back."""
         found: list[tuple[DeadLetter, Delivery]] = []
         try:
             while len(found) < limit and (delivery := await self._transport.get(self.queue)) is not None:
                 found.append((DeadLetter.of(delivery), delivery))
         finally:
             for letter, delivery in reversed(found):
-                if keep is None or not _is_named(letter, keep):
+                if not keep(letter):
                     await delivery.reject(requeue=True)
         return found
+
+
+def _none(_: DeadLetter) -> bool:
+    return False
 
 
 def _is_named(letter: DeadLetter, name: str) -> bool:

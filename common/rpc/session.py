@@ -13,6 +13,9 @@ from common.base.limits import DRAIN_TIMEOUT_S
 from common.host.clock import SystemClock
 from common.rpc.client import RpcClient
 from common.rpc.contract import contract_of
+from common.rpc.counts import Counts
+from common.rpc.inbox import Inbox
+from common.rpc.middleware import ClientMiddleware, ServerMiddleware
 from common.rpc.options import RpcOptions
 from common.rpc.server import RpcServer
 from common.transport.port import Transport
@@ -38,9 +41,12 @@ class Serving:
 
 
 @asynccontextmanager
-async def client(transport: Transport, *, clock: Clock, options: RpcOptions) -> AsyncIterator[RpcClient]:
+async def client(
+    transport: Transport, *, clock: Clock, options: RpcOptions, middleware: Sequence[ClientMiddleware] = (),
+    counts: Counts | None = None,
+) -> AsyncIterator[RpcClient]:  # fmt: skip
     """A client over `transport`, closed at the end; the transport stays open."""
-    rpc = RpcClient(transport, options=options, clock=clock)
+    rpc = RpcClient(transport, options=options, clock=clock, middleware=middleware, counts=counts)
     try:
         yield rpc
     finally:
@@ -49,9 +55,14 @@ async def client(transport: Transport, *, clock: Clock, options: RpcOptions) -> 
 
 @asynccontextmanager
 async def serving(
-    transport: Transport, *servers: Serving, clock: Clock, options: RpcOptions, grace_s: float
-) -> AsyncIterator[None]:
-    """`servers` run inside the block and are drained at its end, the last one first."""
+    transport: Transport, *servers: Serving, clock: Clock, options: RpcOptions, grace_s: float,
+    middleware: Sequence[ServerMiddleware] = (), counts: Counts | None = None, inbox: Inbox | None = None,
+) -> AsyncIterator[None]:  # fmt: skip
+    """`servers` run inside the block and are drained at its end, the last one first.
+
+    middleware, counts   those of the process: every server has them
+    inbox                what all servers of these topics share, in whatever process, for exactly-once methods
+    """
     async with AsyncExitStack() as stack:
         for server in servers:
             route = contract_of(server.endpoints[0]).__rpc_route__
@@ -65,6 +76,9 @@ async def serving(
                     options=options,
                     clock=clock,
                     grace_s=grace_s,
+                    middleware=middleware,
+                    counts=counts,
+                    inbox=inbox,
                 )
             )
         yield

@@ -27,6 +27,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
+from common.transport.port import QueueDepth
+
 _ODD = re.compile(r"\A\.|[^A-Za-z0-9._@#:+ -]")
 _SUFFIX, _AGAIN = ".msg", ".r.msg"
 _TEMPORARY_S = 60.0
@@ -62,13 +64,15 @@ class BusFolder:
         for folder in (self._root, self.messages, self.control, self.control / "members", self.control / "consumers"):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
-    def declare(self, queue: str, *, auto_delete: bool, expires_ms: int | None) -> None:
-        """Make the queue unless it is there."""
+    def declare(self, queue: str, *, auto_delete: bool, expires_ms: int | None) -> bool:
+        """Make the queue unless it is there; True when it was not."""
         folder = self._queue(queue)
         with self._locked():
             folder.mkdir(mode=0o700, exist_ok=True)
-            if not (folder / ".queue").exists():
-                self._replace(folder / ".queue", json.dumps({"auto_delete": auto_delete, "expires_ms": expires_ms}).encode())
+            if (folder / ".queue").exists():
+                return False
+            self._replace(folder / ".queue", json.dumps({"auto_delete": auto_delete, "expires_ms": expires_ms}).encode())
+            return True
 
     def has(self, queue: str) -> bool:
         """True when it was declared and not deleted."""
@@ -121,6 +125,26 @@ class BusFolder:
     def consumers(self, queue: str) -> int:
         """How many living consumers the queue has."""
         return sum(_is_locked(path) for path in self._presences(queue))
+
+    def queues(self) -> list[str]:
+        """The names of all queues."""
+        try:
+            return sorted(unquote(folder.name) for folder in _plain(self.messages) if (folder / ".queue").exists())
+        except FileNotFoundError:
+            return []
+
+    def depth(self, queue: str, *, now_s: float) -> QueueDepth | None:
+        """None when there is no such queue. `now_s` is the time of day, seconds since 1970."""
+        if not self.has(queue):
+            return None
+        folder = self._queue(queue)
+        names = [name for name in os.listdir(folder) if not name.startswith(".")]  # noqa: PTH208 - names suffice
+        waiting = sorted(name for name in names if name.endswith(_SUFFIX))
+        oldest_s = None
+        if waiting:
+            with suppress(FileNotFoundError):  # taken in this moment
+                oldest_s = max(0.0, now_s - (folder / waiting[0]).stat().st_mtime)
+        return QueueDepth(len(waiting), len(names) - len(waiting), self.consumers(queue), oldest_s)
 
     def wake(self, queue: str) -> None:
         """Tell the queue's consumers to look; those that cannot take the word will look anyway."""

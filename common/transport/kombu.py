@@ -21,7 +21,7 @@ from common.transport.kombu_pull import Puller, declare, delete, exists
 from common.transport.kombu_store import NoSuchQueue
 from common.transport.kombu_thread import ChannelThread
 from common.transport.kombu_url import connector
-from common.transport.port import BusUnavailable, Closed, Delivery, Lack, Message, Queue, Unroutable
+from common.transport.port import BusUnavailable, Closed, Delivery, Lack, Message, Queue, QueueDepth, Unroutable
 from common.transport.rabbit_url import without_password
 from common.transport.tasks import keep
 from common.transport.topology import Route, destinations
@@ -116,6 +116,11 @@ class KombuTransport:
         found: int = await self._ask(self._outgoing, lambda channel: channel.store.consumers(queue))
         return found
 
+    async def depth(self, queue: str) -> QueueDepth | None:
+        self._check_open()
+        found: QueueDepth | None = await self._ask(self._outgoing, lambda channel: self._depth(channel, queue))
+        return found
+
     async def close(self) -> None:
         if self._is_closed:
             return
@@ -178,6 +183,12 @@ class KombuTransport:
         except NoSuchQueue:
             return False
         return True
+
+    def _depth(self, channel: Any, queue: str) -> QueueDepth | None:
+        if self._is_shared:
+            found: QueueDepth | None = channel.store.depth(queue)
+            return found
+        return QueueDepth(channel.queue_declare(queue, passive=True).message_count) if exists(channel, queue) else None
 
     @staticmethod
     def _route(channel: Any, message: Message) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from kombu.transport import filesystem
 
 from common.transport.folder import BusFolder, Claim, Member, Presence
 from common.transport.kombu_store import Store, StoreChannel
+from common.transport.port import QueueDepth
 
 _KombuChannel: Any = filesystem.Channel
 _KombuTransport: Any = filesystem.Transport
@@ -41,6 +42,9 @@ class FolderStore:
         self.put = folder.put
         self.consumers = folder.consumers
         self.drop_auto_delete = folder.drop_auto_delete
+
+    def depth(self, queue: str) -> QueueDepth | None:
+        return self.folder.depth(queue, now_s=time.time())
 
     def bind(self, exchange: str, key: str, queue: str) -> None:
         """With kombu's pattern: the file keeps kombu's form."""

@@ -189,27 +189,28 @@ class Puller:
 def _restore(channel: Any, queue: _Queue) -> None:
     """Declare and bind it again; whoever consumes it hears of it if it was gone."""
     was_there = exists(channel, queue.declared.name)
-    declare(channel, queue.declared)
-    if was_there:
+    # Between the question and the declaration it may go, so the declaration itself says it, where it can.
+    if not declare(channel, queue.declared) and was_there:
         return
     for subscriber in queue.takers:
         if subscriber.remade is not None:
             subscriber.remade()
 
 
-def declare(channel: Any, queue: Queue) -> None:
-    """The queue and its bindings; it is no error when they are there.
+def declare(channel: Any, queue: Queue) -> bool:
+    """The queue and its bindings; it is no error when they are there. True when the queue was made, as far as kombu tells.
 
     kombu deletes no queue that was never bound: it forgets only what its bindings name. So each is bound once more.
     """
     auto_delete = queue.auto_delete or queue.exclusive
-    channel.queue_declare(queue.name, durable=queue.durable, auto_delete=auto_delete, arguments=dict(queue.arguments))
+    made = channel.queue_declare(queue.name, durable=queue.durable, auto_delete=auto_delete, arguments=dict(queue.arguments))
     bound = [(binding.exchange.name, binding.key) for binding in queue.bindings]
     if not isinstance(channel, StoreChannel):
         bound.append((_ALL_QUEUES, queue.name))
     for exchange, key in bound:
         channel.exchange_declare(exchange=exchange, type="topic")
         channel.queue_bind(queue.name, exchange=exchange, routing_key=key)
+    return made is True
 
 
 def exists(channel: Any, queue: str) -> bool:

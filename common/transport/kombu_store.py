@@ -16,6 +16,8 @@ from typing import Any, ClassVar, Protocol
 from kombu.exceptions import ChannelError
 from kombu.transport import virtual
 
+from common.transport.port import QueueDepth
+
 _KombuQoS: Any = virtual.QoS
 _KombuChannel: Any = virtual.Channel
 _ChannelError: Any = ChannelError
@@ -65,8 +67,8 @@ class Store(Protocol):
     poll_s: tuple[float, float]
     """A consumer looks by itself again after this time, and after longer and longer, up to that time, when nothing comes."""
 
-    def declare(self, queue: str, *, auto_delete: bool, expires_ms: int | None) -> None:
-        """Make the queue unless it is there."""
+    def declare(self, queue: str, *, auto_delete: bool, expires_ms: int | None) -> bool:
+        """Make the queue unless it is there; True when it was not."""
         ...
 
     def has(self, queue: str) -> bool:
@@ -111,6 +113,10 @@ class Store(Protocol):
 
     def consumers(self, queue: str) -> int:
         """How many living consumers the queue has."""
+        ...
+
+    def depth(self, queue: str) -> QueueDepth | None:
+        """How full the queue is; None when there is none."""
         ...
 
     def drop_auto_delete(self, queue: str) -> None:
@@ -159,13 +165,14 @@ class StoreChannel(_KombuChannel):  # type: ignore[misc]  # as said above
     def exchange_declare(self, **_: Any) -> None:
         """An exchange is its bindings; what kind it is, the publisher knows."""
 
-    def queue_declare(self, queue: str, passive: bool = False, **options: Any) -> None:
-        """Raises ChannelError 404 for a passive one of a queue that is not there."""
+    def queue_declare(self, queue: str, passive: bool = False, **options: Any) -> bool:
+        """True when the queue was made. Raises ChannelError 404 for a passive one of a queue that is not there."""
         if not passive:
             expires_ms = (options.get("arguments") or {}).get("x-expires")
-            self.store.declare(queue, auto_delete=bool(options.get("auto_delete")), expires_ms=expires_ms)
-        elif not self.store.has(queue):
+            return self.store.declare(queue, auto_delete=bool(options.get("auto_delete")), expires_ms=expires_ms)
+        if not self.store.has(queue):
             raise _no_queue(queue)
+        return False
 
     def queue_bind(self, queue: str, exchange: str, routing_key: str = "", **_: Any) -> None:
         self.store.bind(exchange, routing_key, queue)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -42,11 +43,20 @@ def connector(url: str) -> tuple[Callable[[], Any], bool]:
             return lambda: _KombuConnection(inner), False
 
 
-def _folder(url: str) -> Callable[[], Any]:
-    parts = urlsplit(url)
+def folder_of(url: str) -> Path | None:
+    """The folder that a transport_url names; None for another kind of bus. Raises Misconfigured."""
+    inner = url.removeprefix(_PREFIX)
+    parts = urlsplit(inner)
+    if url == inner or parts.scheme != "filesystem":
+        return None
     folder = unquote(parts.path)
     if parts.netloc or not folder.strip("/"):
-        raise Misconfigured(reason=f"transport_url {_PREFIX}{url} names no folder; wanted: {_PREFIX}filesystem:///absolute/folder")
+        raise Misconfigured(reason=f"transport_url {url} names no folder; wanted: {_PREFIX}filesystem:///absolute/folder")
+    return Path(folder)
+
+
+def _folder(url: str) -> Callable[[], Any]:
+    folder = str(folder_of(f"{_PREFIX}{url}"))
     options = {
         FOLDER: folder,
         "data_folder_in": f"{folder}/messages",

@@ -14,7 +14,7 @@ from typing import Any
 
 from common.base.clock import Clock
 from common.transport.errors import BusRefused, address, check_prefetch, check_size
-from common.transport.port import BusUnavailable, Closed, Delivery, Exchange, Lack, Message, Queue, Unroutable
+from common.transport.port import BusUnavailable, Closed, Delivery, Exchange, Lack, Message, Queue, QueueDepth, Unroutable
 from common.transport.topology import Route, destinations
 
 
@@ -130,6 +130,13 @@ class MemoryBus:
     def consumers(self, name: str) -> int:
         """0 when there is no such queue."""
         return len(self._queues[name].takers) if name in self._queues else 0
+
+    def depth(self, name: str) -> QueueDepth | None:
+        """None when there is no such queue."""
+        if (queue := self._queues.get(name)) is None:
+            return None
+        ready = sum(not self._is_over(waiting) for waiting in queue.ready)
+        return QueueDepth(ready, consumers=len(queue.takers))
 
     def serve(self, name: str) -> None:
         """A consumer of that queue has room again."""
@@ -362,6 +369,10 @@ class MemoryTransport:
     async def consumers(self, queue: str) -> int | None:
         self._check_open()
         return self.bus.consumers(queue)
+
+    async def depth(self, queue: str) -> QueueDepth | None:
+        self._check_open()
+        return self.bus.depth(queue)
 
     async def close(self) -> None:
         if self._is_closed:

@@ -19,12 +19,13 @@
 15. `declare` makes a queue with its bindings and consumes nothing: what is published from then on waits there.
 16. `get` takes the oldest waiting message of a queue, unsettled as a delivery of `consume` is; None when nothing waits there.
 17. `consume` says by `on_remade` when its queue had to be made anew: what waited there, and who was bound, was lost.
+18. `depth` counts what waits in a queue and who consumes it; None when there is no such queue.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from common.base.errors import Invalid, NotFound, Unavailable
 
@@ -117,6 +118,21 @@ class Message:
     content_encoding: str = "utf-8"
 
 
+@dataclass(frozen=True, slots=True)
+class QueueDepth:
+    """How full a queue is; None is what a transport cannot know.
+
+    ready       messages that wait
+    unsettled   messages that consumers hold
+    oldest_s    seconds since the oldest waiting message was published
+    """
+
+    ready: int
+    unsettled: int | None = None
+    consumers: int | None = None
+    oldest_s: float | None = None
+
+
 class Delivery(Protocol):
     """A message that a consumer holds until it settles it."""
 
@@ -140,6 +156,16 @@ class Delivery(Protocol):
     async def reject(self, *, requeue: bool) -> None:
         """Give it back, or drop it."""
         ...
+
+
+@runtime_checkable
+class Routed(Protocol):
+    """A delivery that also knows how it was published; those of RabbitMQ do."""
+
+    @property
+    def exchange(self) -> str: ...
+    @property
+    def routing_key(self) -> str: ...
 
 
 class Consumer(Protocol):
@@ -190,6 +216,10 @@ class Transport(Protocol):
 
     async def consumers(self, queue: str) -> int | None:
         """How many consume the queue of that name now (11)."""
+        ...
+
+    async def depth(self, queue: str) -> QueueDepth | None:
+        """How full the queue of that name is (18)."""
         ...
 
     async def close(self) -> None:

@@ -12,7 +12,7 @@ from aio_pika.exceptions import ChannelNotFoundEntity
 from common.base.clock import Clock
 from common.base.limits import CONNECT_TIMEOUT_S
 from common.transport.errors import BusRefused, check_prefetch, check_size
-from common.transport.port import BusUnavailable, Closed, Delivery, Lack, Message, Queue
+from common.transport.port import BusUnavailable, Closed, Delivery, Lack, Message, Queue, QueueDepth
 from common.transport.rabbit_consume import RabbitConsumer
 from common.transport.rabbit_declare import declare_alone
 from common.transport.rabbit_get import Getter
@@ -107,6 +107,16 @@ class RabbitTransport:
 
         await self._ask(f"a question for queue {queue}", count)
         return found[0] if found else 0
+
+    async def depth(self, queue: str) -> QueueDepth | None:
+        found: list[QueueDepth] = []
+
+        async def count(channel: aiormq.abc.AbstractChannel) -> None:
+            answer = await channel.queue_declare(queue, passive=True)
+            found.append(QueueDepth(answer.message_count or 0, consumers=answer.consumer_count or 0))
+
+        await self._ask(f"a question for queue {queue}", count)
+        return found[0] if found else None
 
     async def close(self) -> None:
         if self._is_closed:

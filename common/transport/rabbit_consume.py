@@ -210,7 +210,7 @@ class Holder(Protocol):
 
 
 class RabbitDelivery:
-    """Implements `common.transport.port.Delivery`."""
+    """Implements `common.transport.port.Delivery` and `Routed`."""
 
     __slots__ = ("_holder", "_is_settled", "_message", "_settlements", "_url")
 
@@ -237,6 +237,14 @@ class RabbitDelivery:
     @property
     def redelivered(self) -> bool:
         return bool(self._message.redelivered)
+
+    @property
+    def exchange(self) -> str:
+        return self._message.exchange or ""
+
+    @property
+    def routing_key(self) -> str:
+        return self._message.routing_key or ""
 
     async def ack(self) -> None:
         if not self._settle(ack=True):

@@ -1,6 +1,7 @@
 """Publishing to RabbitMQ with confirms."""
 
 import asyncio
+from dataclasses import dataclass
 
 import aiormq
 from aio_pika.exceptions import ChannelNotFoundEntity, ChannelPreconditionFailed, DeliveryError, PublishError
@@ -39,25 +40,28 @@ class Publisher:
         """Returns with the broker's confirm.
 
         A message whose confirm was lost with the connection is sent again: its queue may then hold it twice.
-        Raises Unroutable, BusUnavailable, Timeout, Closed.
+        Raises Unroutable, BusUnavailable (its field `is_sent`: the broker may have the message all the same), Timeout, Closed.
         """
+        lane = self._fleeting if message.exchange is not None and message.exchange.auto_delete else self._steady
+        sending = _Sending(message)
         try:
             async with asyncio.timeout(timeout_s):
-                if message.exchange is not None and message.exchange.auto_delete:
+                if lane is self._fleeting:
                     async with self._turn:
-                        await self._publish(self._fleeting, message)
+                        await self._publish(lane, sending)
                 else:
-                    await self._publish(self._steady, message)
+                    await self._publish(lane, sending)
         except TimeoutError as exc:
             if not self._link.is_up:
-                raise BusUnavailable(url=self._link.url, reason=self._link.reason) from exc
+                raise BusUnavailable(url=self._link.url, reason=self._link.reason, is_sent=sending.is_begun) from exc
             raise Timeout(what=f"the message bus's confirm of a message to {address(message)}", timeout_s=timeout_s) from exc
 
-    async def _publish(self, lane: "_Lane", message: Message) -> None:
+    async def _publish(self, lane: "_Lane", sending: "_Sending") -> None:
+        message = sending.message
         failures = missing = nacks = 0
         while True:
             try:
-                await lane.publish(message)
+                await lane.publish(sending)
             except Lost:
                 failures += 1
                 await self._clock.sleep(pause_s(failures))
@@ -83,6 +87,14 @@ class Publisher:
         return BusRefused(url=self._link.url, what=f"a message to {address(message)}", reason=reason_of(exc))
 
 
+@dataclass(slots=True)
+class _Sending:
+    """A message, and whether it was ever given to a connection."""
+
+    message: Message
+    is_begun: bool = False
+
+
 class _Lane:
     """One channel with confirms, opened again after a loss, and the exchanges that were declared since it was opened."""
 
@@ -92,13 +104,16 @@ class _Lane:
         self._declared: set[Exchange] = set()
         self._lock = asyncio.Lock()
 
-    async def publish(self, message: Message) -> None:
+    async def publish(self, sending: "_Sending") -> None:
         """Returns with the confirm. Raises Lost, and what the broker answers."""
+        message = sending.message
         exchange, outbox = message.exchange, self._outbox
         if outbox is None or outbox.channel.is_closed or (exchange is not None and exchange not in self._declared):
             outbox = await self._open(exchange)
+        confirm = outbox.publish(message)
+        sending.is_begun = True
         with watched():
-            await outbox.publish(message)
+            await confirm
 
     async def _open(self, exchange: Exchange | None) -> Outbox:
         async with self._lock:

@@ -30,6 +30,7 @@ from itertools import count
 from typing import Any
 
 from common.transport.kombu_store import LEASE_S
+from common.transport.port import QueueDepth
 
 _BURIED_AT_ONCE = 100
 
@@ -84,12 +85,13 @@ end
 
 _DECLARE = """
 local queue, auto_delete, expires_ms = ARGV[3], ARGV[4], tonumber(ARGV[5])
-if redis.call('EXISTS', p..'queue:'..queue) == 1 then return end
+if redis.call('EXISTS', p..'queue:'..queue) == 1 then return 0 end
 redis.call('HSET', p..'queue:'..queue, 'auto_delete', auto_delete, 'expires_ms', expires_ms)
 if expires_ms > 0 then
   redis.call('PEXPIRE', p..'queue:'..queue, expires_ms)
   redis.call('SADD', p..'expiring', queue)
 end
+return 1
 """
 _DELETE = "delete(ARGV[3])"
 _BIND = """
@@ -122,6 +124,16 @@ if not queue then return 0 end
 redis.call('HDEL', p..'held:'..me, id)
 redis.call('HDEL', p..'messages:'..queue, id, id..':r')
 return 1
+"""
+_DEPTH = """
+local queue = ARGV[3]
+if redis.call('EXISTS', p..'queue:'..queue) == 0 then return false end
+local all = 0
+for _, field in ipairs(redis.call('HKEYS', p..'messages:'..queue)) do
+  if string.sub(field, -2) ~= ':r' then all = all + 1 end
+end
+local waiting = redis.call('ZCARD', p..'waiting:'..queue)
+return {waiting, all - waiting, living(queue)}
 """
 _GIVE_BACK = "give_back(me, ARGV[3])"
 _GIVE_BACK_OTHERS = """
@@ -186,8 +198,8 @@ class RedisStore:
         self._calls: Any = client.pubsub(ignore_subscribe_messages=True)
         self._present: dict[str, str] = {}
 
-    def declare(self, queue: str, *, auto_delete: bool, expires_ms: int | None) -> None:
-        self._do(_DECLARE, queue, int(auto_delete), expires_ms or 0)
+    def declare(self, queue: str, *, auto_delete: bool, expires_ms: int | None) -> bool:
+        return bool(self._do(_DECLARE, queue, int(auto_delete), expires_ms or 0))
 
     def has(self, queue: str) -> bool:
         return bool(self._client.exists(f"{self._prefix}queue:{queue}"))
@@ -236,6 +248,10 @@ class RedisStore:
 
     def consumers(self, queue: str) -> int:
         return int(self._do(_CONSUMERS, queue))
+
+    def depth(self, queue: str) -> QueueDepth | None:
+        found = self._do(_DEPTH, queue)
+        return None if found is None else QueueDepth(int(found[0]), int(found[1]), int(found[2]))
 
     def drop_auto_delete(self, queue: str) -> None:
         self._do(_DROP_AUTO_DELETE, queue)

@@ -41,6 +41,7 @@ from sqlalchemy.dialects import mysql
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from common.transport.kombu_store import LEASE_S
+from common.transport.port import QueueDepth
 
 _NAME = String(255).with_variant(mysql.VARCHAR(255, collation="utf8mb4_bin"), "mysql", "mariadb")
 _ID = BigInteger().with_variant(Integer, "sqlite")
@@ -119,14 +120,15 @@ class SqlStore:
         except DBAPIError:
             METADATA.create_all(self._engine)
 
-    def declare(self, queue: str, *, auto_delete: bool, expires_ms: int | None) -> None:
+    def declare(self, queue: str, *, auto_delete: bool, expires_ms: int | None) -> bool:
         if self.has(queue):
-            return
+            return False
         try:
             with self._engine.begin() as made:
                 made.execute(insert(QUEUES).values(name=queue, auto_delete=auto_delete, expires_ms=expires_ms, used_s=time.time()))
         except IntegrityError:
-            pass  # somebody else was quicker
+            return False  # somebody else was quicker
+        return True
 
     def has(self, queue: str) -> bool:
         with self._reader.connect() as seen:
@@ -207,6 +209,14 @@ class SqlStore:
     def consumers(self, queue: str) -> int:
         with self._reader.connect() as seen:
             return _consumers(seen, queue)
+
+    def depth(self, queue: str) -> QueueDepth | None:
+        counted = select(func.count(), func.count(MESSAGES.c.holder)).where(MESSAGES.c.queue == queue)
+        with self._reader.connect() as seen:
+            if seen.execute(select(QUEUES.c.name).where(QUEUES.c.name == queue)).first() is None:
+                return None
+            total, held = seen.execute(counted).one()
+            return QueueDepth(total - held, held, _consumers(seen, queue))
 
     def drop_auto_delete(self, queue: str) -> None:
         with self._engine.begin() as made:

@@ -109,3 +109,19 @@ def test_a_portal_that_cannot_be_bound_is_found_out(tmp_path) -> None:
         assert command("lite", "db", "upgrade", files=[path]).code == 0
         ran = command("cinder-lite", "run", "volume", files=[path])
     check(ran, 69, f"127.0.0.1:{port}")
+
+
+def test_what_an_operator_mistypes_is_told_in_a_sentence(tmp_path) -> None:
+    check(command("lite", "dlq", "show", "nope", state=tmp_path), 1, "No dead letter nope", "lite dlq list")
+    check(command("lite", "dlq", "drop", state=tmp_path), 64, "--all")
+    check(command("lite", "dlq", "drop", "--all", "compute", "twice", state=tmp_path), 64, "with --all there is no ID")
+    check(command("lite", "rpc", "ping", "compute", "--count", "0", state=tmp_path), 64, "count")
+    bad = conf(tmp_path, "[DEFAULT]\nstate_path = {tmp}\nmetrics_listen = there\n")
+    check(command("nova-lite", "run", "api", files=[bad]), 78, "lite.conf:3", "metrics_listen", "HOST:PORT")
+    down = conf(tmp_path, "[DEFAULT]\nstate_path = {tmp}\ntransport_url = rabbit://u:hunter2@127.0.0.1:1/v\n")
+    for words in (("dlq", "list"), ("bus", "inspect"), ("rpc", "ping", "compute"), ("rpc", "listen", "compute")):
+        ran = command("lite", *words, files=[down])
+        check(ran, 69, "127.0.0.1:1")
+        assert "hunter2" not in ran.err
+    up = conf(tmp_path, "[DEFAULT]\nstate_path = {tmp}\n")
+    check(command("lite", "bus", "inspect", "--strict", files=[up]), 0)

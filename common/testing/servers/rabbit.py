@@ -16,13 +16,17 @@ _RABBIT_PATH = os.pathsep.join(("/usr/lib/rabbitmq/bin", ADMIN_PATH))
 
 
 class RabbitServer(Server):
-    """A RabbitMQ node with a name, ports, an epmd and a home of its own; user guest, password guest."""
+    """A RabbitMQ node with a name, ports, an epmd and a home of its own; user guest, password guest.
+
+    has_management   with the plugin that serves `management_url`
+    """
 
     _VHOSTS_AT_ONCE = 20
     """One command line call costs 0.4 s, another virtual host in it 15 ms."""
 
-    def __init__(self, folder: Path | None = None) -> None:
+    def __init__(self, folder: Path | None = None, *, has_management: bool = False) -> None:
         super().__init__(folder)
+        self._management_port = free_port() if has_management else None
         self._dist_port, self._epmd_port = free_port(), free_port()
         self.node = f"test-{secrets.token_hex(4)}@localhost"
         self._epmd: subprocess.Popen[bytes] | None = None
@@ -43,6 +47,11 @@ class RabbitServer(Server):
     def url(self) -> str:
         """The node's default virtual host."""
         return self._url("%2F")
+
+    @property
+    def management_url(self) -> str:
+        """The management API."""
+        return f"http://127.0.0.1:{self._management_port}"
 
     def vhost_url(self, name: str) -> str:
         """The URL of a new, empty virtual host of that name (letters, digits, dashes)."""
@@ -79,8 +88,12 @@ class RabbitServer(Server):
         self.ctl("eval", f"[begin {add}, {permit} end || V <- [{listed}]].")
 
     def _prepare(self) -> None:
-        (self.folder / "rabbit.conf").write_text(f"listeners.tcp.1 = 127.0.0.1:{self.port}\n")
-        (self.folder / "plugins").write_text("[].\n")
+        settings, plugins = f"listeners.tcp.1 = 127.0.0.1:{self.port}\n", ""
+        if self._management_port is not None:
+            settings += f"management.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {self._management_port}\n"
+            plugins = "rabbitmq_management"
+        (self.folder / "rabbit.conf").write_text(settings)
+        (self.folder / "plugins").write_text(f"[{plugins}].\n")
 
     def _environment(self) -> dict[str, str]:
         return {
@@ -111,7 +124,7 @@ class RabbitServer(Server):
         return [_rabbit_program("rabbitmq-server")], self._environment()
 
     def _is_ready(self) -> bool:
-        return answers(self.port)
+        return answers(self.port) and (self._management_port is None or answers(self._management_port))
 
 
 def _rabbit_program(name: str) -> str:

@@ -424,6 +424,7 @@ async def test_12_a_closed_transport_is_closed_for_everything(bus: Bus) -> None:
         consume(server, Queue(bus.name("q"))),
         server.delete_queue(bus.name("q")),
         server.consumers(bus.name("q")),
+        server.depth(bus.name("q")),
     ):
         with pytest.raises(Closed):
             await use
@@ -541,6 +542,49 @@ async def test_a_delivery_is_never_handed_out_inside_publish(bus: Bus) -> None:
     async with asyncio.timeout(WAIT_S):
         found = await seen.get()
     assert not found or bus.kind != "memory"
+
+
+# 18 ----------------------------------------------------------------------------------------------------------------------
+
+
+async def test_18_what_waits_in_a_queue_is_counted(bus: Bus) -> None:
+    transport, server = await bus.transport(), await bus.transport()
+    queue = Queue(bus.name("q"))
+    assert await transport.depth(queue.name) is None
+    await transport.declare(queue)
+    empty = await transport.depth(queue.name)
+    assert empty is not None
+    assert (empty.ready, empty.unsettled or 0, empty.consumers or 0, empty.oldest_s) == (0, 0, 0, None)
+    await send(transport, *(to_queue(queue.name, b"%d" % number) for number in range(3)))
+    full = await transport.depth(queue.name)
+    assert full is not None
+    assert (full.ready, full.oldest_s is None or 0 <= full.oldest_s < WAIT_S) == (3, True)
+    inbox, _ = await consume(server, queue, prefetch=2)
+    held = [await inbox.next(), await inbox.next()]
+    depth = await transport.depth(queue.name)
+    assert depth is not None
+    assert (depth.ready, depth.unsettled in (None, 2)) == (1, True)
+    assert depth.consumers == (None if lacks(transport, Lack.COUNTING) else 1)
+    for delivery in held:
+        await delivery.ack()
+    await (await inbox.next()).ack()
+    drained = await transport.depth(queue.name)
+    assert drained is not None
+    assert (drained.ready, drained.unsettled or 0) == (0, 0)
+    await transport.delete_queue(queue.name)
+
+
+async def test_18_to_look_at_a_queue_takes_nothing_from_it(bus: Bus) -> None:
+    transport = await bus.transport()
+    queue = Queue(bus.name("q"))
+    await transport.declare(queue)
+    await send(transport, to_queue(queue.name, b"1"))
+    for _ in range(3):
+        await transport.depth(queue.name)
+    inbox, _ = await consume(transport, queue)
+    delivery = await inbox.next()
+    assert (delivery.body, delivery.redelivered) == (b"1", False)
+    await delivery.ack()
 
 
 async def test_a_transport_declares_what_it_lacks(bus: Bus) -> None:

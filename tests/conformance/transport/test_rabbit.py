@@ -14,6 +14,7 @@ from common.host.clock import SystemClock
 from common.testing.servers import RabbitServer, free_port
 from common.transport.errors import BusRefused
 from common.transport.port import Binding, BusUnavailable, Closed, Exchange, Message, Queue, Transport, Unroutable
+from common.transport.rabbit import RabbitTransport
 from common.transport.rabbit_link import Link
 from common.transport.rabbit_settings import RabbitSettings
 from common.transport.rabbit_url import parse_rabbit_url
@@ -323,6 +324,32 @@ async def test_01_a_message_whose_confirm_was_lost_is_sent_again(rabbit_url: str
         relay.resume()
         await waiting
         assert await inbox.bodies(1) == [b"2"]
+
+
+async def test_14_a_bus_that_was_away_all_the_time_says_that_it_has_not_got_the_message(rabbit_url: str, relay: "Relay") -> None:
+    async with connected(relay.before(rabbit_url)) as publisher:
+        await send(publisher, to_queue("nobody", mandatory=False))
+        relay.cut()
+        assert isinstance(publisher, RabbitTransport)
+        async with asyncio.timeout(WAIT_S):
+            while publisher._outgoing.is_up:
+                await SystemClock().sleep(0.01)
+        with pytest.raises(BusUnavailable) as caught:
+            await publisher.publish(to_queue("nobody", mandatory=False), timeout_s=0.1)
+    assert caught.value.fields["is_sent"] is False
+
+
+async def test_14_a_bus_that_was_lost_with_an_unconfirmed_message_may_have_it(rabbit_url: str, relay: "Relay") -> None:
+    async with connected(rabbit_url) as server, connected(relay.before(rabbit_url)) as publisher:
+        inbox, _ = await consume(server, COMPUTE)
+        await send(publisher, to_queue("compute", b"1"))
+        relay.stop_answers()
+        waiting = asyncio.create_task(publisher.publish(to_queue("compute", b"2"), timeout_s=2))
+        assert await inbox.bodies(2) == [b"1", b"2"]
+        relay.cut()
+        with pytest.raises(BusUnavailable) as caught:
+            await waiting
+    assert caught.value.fields["is_sent"] is True
 
 
 class Relay:

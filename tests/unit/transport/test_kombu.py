@@ -13,7 +13,8 @@ from common.transport.kombu import KombuTransport
 from common.transport.kombu_consume import KombuConsumer
 from common.transport.kombu_folder import FOLDER, FolderStore, FolderTransport
 from common.transport.kombu_message import Received
-from common.transport.kombu_pull import Puller
+from common.transport.kombu_pull import Puller, Subscriber
+from common.transport.kombu_url import connector
 from common.transport.port import Delivery, Message, Queue
 
 
@@ -111,5 +112,29 @@ def test_a_sweep_of_a_puller_gives_back_what_the_dead_held_at_its_first_pull(tmp
     puller.wake()
     puller.pull(channel)
     assert channel.basic_get("q").body == b"x"
+    puller.close()
+    connection.close()
+
+
+@pytest.mark.parametrize("kind", ["filesystem", "sqla+sqlite"])
+def test_a_consumer_hears_of_a_queue_that_goes_between_the_look_and_the_declaration(kind: str, tmp_path: Path) -> None:
+    connect, _ = connector(f"kombu+{kind}://{'/' if 'sql' in kind else ''}{tmp_path}/bus")
+    connection = connect()
+    channel = connection.channel()
+    heard: list[str] = []
+    puller = Puller(SystemClock())
+    puller.subscribe(channel, Subscriber(Queue("q"), 1, lambda *_: None, lambda: heard.append("made anew")))
+    has = channel.store.has
+
+    def has_and_goes(queue: str) -> bool:
+        found: bool = has(queue)
+        channel.store.delete(queue)
+        return found
+
+    channel.store.has = has_and_goes
+    puller.wake()
+    puller.pull(channel)
+    assert heard
+    puller.end(channel)
     puller.close()
     connection.close()
