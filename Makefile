@@ -1,6 +1,6 @@
 # make demo   the main job on this machine, with nothing else installed
 # make test   every test; installs what Python needs, uses the real parts that are there and names those that are not
-# make check  format, lint, types, floors, quick tests
+# make check  format, lint, types, floors (make lint), quick tests
 # make lab    a private RabbitMQ, PostgreSQL and tgtd, five services, two compute hosts (as root, on Debian)
 # make compat-openstack  real nova 34 and cinder 29 as our clients (installs them once: 1 to 5 minutes, 700 MB)
 # make bench  how fast our RPC is beside other libraries', and the buses; bench-buses: the buses alone; bench-survival: calls while the broker fails
@@ -12,7 +12,7 @@ MINUTES ?= 1
 BIN := .venv/bin
 PARTS := tgt libiscsi-bin qemu-system-x86 qemu-block-extra qemu-utils rabbitmq-server postgresql mariadb-server redis-server
 
-.PHONY: demo test check format lab bench bench-buses bench-survival fuzz parts clean compat-openstack
+.PHONY: demo test lint check format lab bench bench-buses bench-survival fuzz parts clean compat-openstack
 
 demo: .venv/installed
 	@$(BIN)/lite demo --embedded
@@ -20,11 +20,13 @@ demo: .venv/installed
 test: .venv/installed-dev
 	$(BIN)/pytest
 
-check: .venv/installed-dev
+lint: .venv/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+check: lint
 	$(BIN)/pytest -q tests/unit tests/property tests/architecture tests/typing
 
 format: .venv/installed-dev

@@ -74,6 +74,11 @@ class RpcClient:
         self._leaving: set[asyncio.Task[None]] = set()
         self._closed = False
 
+    @property
+    def transport(self) -> Transport:
+        """What requests go out over; whoever opened it closes it."""
+        return self._transport
+
     async def call(self, route: Route, method: Method, ctx: Context, arguments: Mapping[str, Any]) -> Any:
         """The result, as the type that the contract declares."""
         if route.fanout:
@@ -187,6 +192,7 @@ class RpcClient:
         """The caller sets the time limit of the whole; `timeout_s` is that of one try."""
         exchange = message.exchange.name if message.exchange else ""
         place = (exchange, str(route))
+        timeout_s = timeout_s if route.publish_s is None else min(timeout_s, route.publish_s)
         was_reached, until = place in self._reached, math.inf
         while True:
             self._check_open()

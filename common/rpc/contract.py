@@ -92,6 +92,7 @@ class Route:
     fanout     all servers of the topic; wins over `server`
     version_cap         the newest version that may be sent; None: any
     legacy_namespaces   further namespaces under which a server still takes the contract's messages
+    publish_s           how long publishing waits for a bus that is away; None: as long as the request may take
     """
 
     topic: str
@@ -104,6 +105,7 @@ class Route:
     monitor_s: float | None = None
     version_cap: str | None = None
     legacy_namespaces: tuple[str, ...] = ()
+    publish_s: float | None = None
 
     def __str__(self) -> str:
         return f"{self.topic}.*" if self.fanout else f"{self.topic}.{self.server}" if self.server else self.topic

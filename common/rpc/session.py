@@ -1,10 +1,16 @@
 """A process's connection to the bus: `async with connect(url, serving=[...], host="cmp1") as rpc`."""
 
+import asyncio
+import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 from common.base.clock import Clock
+from common.base.limits import DRAIN_TIMEOUT_S
+from common.host.clock import SystemClock
 from common.rpc.client import RpcClient
 from common.rpc.contract import contract_of
 from common.rpc.counts import Counts
@@ -13,6 +19,15 @@ from common.rpc.middleware import ClientMiddleware, ServerMiddleware
 from common.rpc.options import RpcOptions
 from common.rpc.server import RpcServer
 from common.transport.port import Transport
+
+if TYPE_CHECKING:
+    from common.transport.memory import MemoryBuses
+    from common.transport.rabbit_settings import RabbitSettings
+
+_DEFAULTS = RpcOptions()
+_CLOCK = SystemClock()
+_BUSES: "WeakKeyDictionary[asyncio.AbstractEventLoop, MemoryBuses]" = WeakKeyDictionary()
+"""What `memory://` means to all connects of one event loop, and for as long as it lives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,3 +82,71 @@ async def serving(
                 )
             )
         yield
+
+
+@asynccontextmanager
+async def connect(
+    url: str, *, serving: Sequence[object] = (), host: str | None = None, options: RpcOptions = _DEFAULTS,
+    rabbit: "RabbitSettings | None" = None, buses: "MemoryBuses | None" = None, clock: Clock = _CLOCK,
+    grace_s: float = DRAIN_TIMEOUT_S, connection_name: str | None = None,
+) -> AsyncIterator[RpcClient]:  # fmt: skip
+    """A client on a bus of its own connection, with servers that run inside the block; at its end they drain and all is closed.
+
+    url               one of common.transport.url.SCHEMES; `memory://name` is one bus for all connects of this event loop
+    serving           servers of contracts, those of one topic together; or `Serving` for another topic, exchange or server name
+    host              the server name of them; None: this machine's name
+    rabbit            how `rabbit://` is connected to
+    buses             other buses for `memory://`
+    grace_s           how long requests in hand may take to end
+    connection_name   how the broker's lists call this process; None: the first topic and the host, or "client.<host>"
+    Raises Misconfigured for a URL of no known form, BusUnavailable when nobody answers there, TypeError for what serves nothing.
+    """
+    from common.transport.url import open_transport  # noqa: PLC0415  # adapters are imported when they are asked for
+
+    name = host or socket.gethostname()
+    servers = _grouped(serving, name)
+    topic = _topic(servers[0]) if servers else "client"
+    async with AsyncExitStack() as stack:
+        transport = await open_transport(
+            url,
+            clock=clock,
+            connection_name=connection_name or f"{topic}.{name}",
+            buses=buses or _buses(clock),
+            **({} if rabbit is None else {"rabbit": rabbit}),
+        )
+        stack.push_async_callback(transport.close)
+        rpc = await stack.enter_async_context(client(transport, clock=clock, options=options))
+        await stack.enter_async_context(_all_served(transport, *servers, clock=clock, options=options, grace_s=grace_s))
+        yield rpc
+
+
+_all_served = serving  # connect has a parameter of that name
+
+
+def _grouped(endpoints: Sequence[object], server: str) -> list[Serving]:
+    """Contracts of one topic and exchange on one server, in the order in which they were given."""
+    found: list[Serving] = []
+    together: dict[tuple[str, str | None], list[object]] = {}
+    for each in endpoints:
+        if isinstance(each, Serving):
+            found.append(each)
+            continue
+        route = contract_of(each).__rpc_route__
+        if (route.topic, route.exchange) not in together:
+            together[route.topic, route.exchange] = []
+            found.append(Serving(together[route.topic, route.exchange], server))
+        together[route.topic, route.exchange].append(each)
+    return found
+
+
+def _topic(serving: Serving) -> str:
+    return serving.topic or contract_of(serving.endpoints[0]).__rpc_route__.topic
+
+
+def _buses(clock: Clock) -> "MemoryBuses":
+    from common.transport.memory import MemoryBuses  # noqa: PLC0415
+
+    loop = asyncio.get_running_loop()
+    if loop not in _BUSES:
+        _BUSES[loop] = MemoryBuses(clock)
+    return _BUSES[loop]

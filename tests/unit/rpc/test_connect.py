@@ -1,0 +1,144 @@
+"""The public face: `common.rpc`, and `connect`, which opens a bus, serves and calls."""
+
+import asyncio
+import subprocess
+import sys
+from typing import Protocol
+
+import pytest
+
+import common.rpc
+from common.base.errors import Misconfigured
+from common.rpc import Context, Contract, NobodyListens, RpcOptions, Serving, call, cast, connect
+from common.rpc.oslo import RPCClient, Target
+from common.testing.clock import JumpingClock
+from common.transport.memory import MemoryBuses
+
+BUS = "memory://connect"
+
+
+class GreetAPI(Contract, Protocol, topic="greet", version="1.0"):
+    @call()
+    async def greet(self, ctx: Context, *, name: str) -> str: ...
+
+    @cast()
+    async def note(self, ctx: Context, *, word: str) -> None: ...
+
+
+class ByeAPI(Contract, Protocol, topic="greet", version="1.0", namespace="bye"):
+    @call()
+    async def bye(self, ctx: Context) -> str: ...
+
+
+class Greets(GreetAPI):
+    def __init__(self, word: str = "hello") -> None:
+        self.word = word
+        self.begun = asyncio.Event()
+        self.gate = asyncio.Event()
+        self.notes: list[str] = []
+
+    async def greet(self, ctx: Context, *, name: str) -> str:
+        return f"{self.word} {name}"
+
+    async def note(self, ctx: Context, *, word: str) -> None:
+        self.begun.set()
+        await self.gate.wait()
+        self.notes.append(word)
+
+
+class Byes(ByeAPI):
+    async def bye(self, ctx: Context) -> str:
+        return "bye"
+
+
+async def test_connects_of_one_process_meet_on_a_bus_in_memory() -> None:
+    async with connect(BUS, serving=[Greets(), Byes()], host="h1"), connect(BUS) as rpc:
+        assert await GreetAPI.over(rpc).on("h1").greet(Context(), name="ann") == "hello ann"
+        assert await ByeAPI.over(rpc).on("h1").bye(Context()) == "bye"
+        async with connect("memory://another") as elsewhere:
+            with pytest.raises(NobodyListens):
+                await GreetAPI.over(elsewhere).greet(Context(), name="ann")
+
+
+async def test_contracts_of_one_topic_share_one_server() -> None:
+    async with connect(BUS, serving=[Greets(), Byes()], host="h1") as rpc:
+        assert await rpc.transport.consumers("greet") == 1
+        assert await rpc.transport.consumers("greet.h1") == 1
+
+
+async def test_a_server_may_have_another_topic_and_name() -> None:
+    async with connect(BUS, serving=[Greets(), Serving([Greets("hi")], "h9", topic="greet.more")], host="h1") as rpc:
+        greet = GreetAPI.over(rpc)
+        assert await greet.greet(Context(), name="ann") == "hello ann"
+        assert await greet.on("h9", topic="greet.more").greet(Context(), name="ann") == "hi ann"
+
+
+async def test_the_end_of_the_block_drains_and_leaves_nobody_listening() -> None:
+    greets = Greets()
+    async with connect(BUS) as rpc:
+        async with connect(BUS, serving=[greets], host="h1"):
+            await GreetAPI.over(rpc).note(Context(), word="drained")
+            await greets.begun.wait()
+            asyncio.get_running_loop().call_soon(greets.gate.set)
+        assert greets.notes == ["drained"]
+        assert await rpc.transport.consumers("greet") == 0
+
+
+async def test_options_and_own_buses_are_used() -> None:
+    clock = JumpingClock()
+    options = RpcOptions(ping_enabled=True)
+    mine = connect(BUS, serving=[Greets()], host="h1", options=options, buses=MemoryBuses(clock), clock=clock)
+    async with mine as rpc, connect(BUS) as other:
+        assert await RPCClient(rpc, Target(topic="greet")).call({}, "oslo_rpc_server_ping") == "pong"
+        with pytest.raises(NobodyListens):
+            await GreetAPI.over(other).greet(Context(), name="ann")
+
+
+@pytest.mark.parametrize("url", ["rabbit", "amqp://user:secret@h/", "memory:/x"])
+async def test_a_url_of_no_known_form_is_said_to_be_so(url: str) -> None:
+    with pytest.raises(Misconfigured, match="is of no known form; known: memory://name") as wrong:
+        async with connect(url):
+            raise AssertionError("not reached")
+    assert "secret" not in str(wrong.value)
+
+
+async def test_what_implements_no_contract_is_refused_before_the_bus_is_asked() -> None:
+    with pytest.raises(TypeError, match="object implements no contract"):
+        async with connect("rabbit://127.0.0.1:1/", serving=[object()]):
+            raise AssertionError("not reached")
+
+
+def loaded(code: str) -> set[str]:
+    """Which heavy libraries a fresh interpreter has imported after `code`."""
+    heavy = "{'aiormq', 'aio_pika', 'asyncio', 'kombu', 'msgspec', 'sqlalchemy', 'ssl', 'structlog'}"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}\nimport sys; print(*({heavy} & set(sys.modules)))"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return set(done.stdout.split())
+
+
+def test_reading_contracts_imports_nothing_heavy() -> None:
+    assert loaded("from common.rpc import Ack, Context, Contract, Fault, Timeout, call, cast") == set()
+
+
+def test_a_bus_in_memory_imports_no_adapter() -> None:
+    run = """
+import asyncio
+from common.rpc import connect
+async def main():
+    async with connect("memory://"):
+        pass
+asyncio.run(main())
+"""
+    assert not loaded(run) & {"aiormq", "aio_pika", "kombu", "sqlalchemy"}
+
+
+def test_every_public_name_is_there() -> None:
+    for name in common.rpc.__all__:
+        assert name in dir(common.rpc)
+        assert getattr(common.rpc, name).__name__ == name
+    with pytest.raises(AttributeError, match=r"module 'common\.rpc' has no attribute 'conect'"):
+        _ = common.rpc.conect  # type: ignore[attr-defined]  # mypy knows as well
