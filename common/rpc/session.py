@@ -88,7 +88,8 @@ async def serving(
 async def connect(
     url: str, *, serving: Sequence[object] = (), host: str | None = None, options: RpcOptions = _DEFAULTS,
     rabbit: "RabbitSettings | None" = None, buses: "MemoryBuses | None" = None, clock: Clock = _CLOCK,
-    grace_s: float = DRAIN_TIMEOUT_S, connection_name: str | None = None,
+    grace_s: float = DRAIN_TIMEOUT_S, connection_name: str | None = None, client_middleware: Sequence[ClientMiddleware] = (),
+    server_middleware: Sequence[ServerMiddleware] = (), counts: Counts | None = None, inbox: Inbox | None = None,
 ) -> AsyncIterator[RpcClient]:  # fmt: skip
     """A client on a bus of its own connection, with servers that run inside the block; at its end they drain and all is closed.
 
@@ -99,6 +100,7 @@ async def connect(
     buses             other buses for `memory://`
     grace_s           how long requests in hand may take to end
     connection_name   how the broker's lists call this process; None: the first topic and the host, or "client.<host>"
+    counts, inbox     as for `serving`; the client has the counts too
     Raises Misconfigured for a URL of no known form, BusUnavailable when nobody answers there, TypeError for what serves nothing.
     """
     from common.transport.url import open_transport  # noqa: PLC0415  # adapters are imported when they are asked for
@@ -115,8 +117,21 @@ async def connect(
             **({} if rabbit is None else {"rabbit": rabbit}),
         )
         stack.push_async_callback(transport.close)
-        rpc = await stack.enter_async_context(client(transport, clock=clock, options=options))
-        await stack.enter_async_context(_all_served(transport, *servers, clock=clock, options=options, grace_s=grace_s))
+        rpc = await stack.enter_async_context(
+            client(transport, clock=clock, options=options, middleware=client_middleware, counts=counts)
+        )
+        await stack.enter_async_context(
+            _all_served(
+                transport,
+                *servers,
+                clock=clock,
+                options=options,
+                grace_s=grace_s,
+                middleware=server_middleware,
+                counts=counts,
+                inbox=inbox,
+            )
+        )
         yield rpc
 
 

@@ -3,16 +3,23 @@
 import asyncio
 import subprocess
 import sys
-from typing import Protocol
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
 
 import pytest
 
 import common.rpc
 from common.base.errors import Misconfigured
-from common.rpc import Context, Contract, NobodyListens, RpcOptions, Serving, call, cast, connect
+from common.host.clock import SystemClock
+from common.rpc import Context, Contract, Fault, NobodyListens, RpcOptions, Serving, call, cast, connect
+from common.rpc.counts import Counts, Event
+from common.rpc.middleware import Incoming, Outgoing
 from common.rpc.oslo import RPCClient, Target
 from common.testing.clock import JumpingClock
+from common.testing.inbox import MemoryInbox
 from common.transport.memory import MemoryBuses
+from common.transport.port import Message
+from tests.unit.rpc.net import until
 
 BUS = "memory://connect"
 
@@ -28,6 +35,9 @@ class GreetAPI(Contract, Protocol, topic="greet", version="1.0"):
 class ByeAPI(Contract, Protocol, topic="greet", version="1.0", namespace="bye"):
     @call()
     async def bye(self, ctx: Context) -> str: ...
+
+    @call(once=True)
+    async def bye_once(self, ctx: Context) -> str: ...
 
 
 class Greets(GreetAPI):
@@ -48,6 +58,9 @@ class Greets(GreetAPI):
 
 class Byes(ByeAPI):
     async def bye(self, ctx: Context) -> str:
+        return "bye"
+
+    async def bye_once(self, ctx: Context) -> str:
         return "bye"
 
 
@@ -92,6 +105,32 @@ async def test_options_and_own_buses_are_used() -> None:
         assert await RPCClient(rpc, Target(topic="greet")).call({}, "oslo_rpc_server_ping") == "pong"
         with pytest.raises(NobodyListens):
             await GreetAPI.over(other).greet(Context(), name="ann")
+
+
+async def test_middleware_counts_and_inbox_reach_client_and_servers() -> None:
+    seen: list[str] = []
+
+    async def around_client(request: Outgoing, proceed: Callable[[Outgoing], Awaitable[Any]]) -> Any:
+        seen.append(f"out {request.method.name}")
+        return await proceed(request)
+
+    async def around_server(request: Incoming, proceed: Callable[[Incoming], Awaitable[Any]]) -> Any:
+        seen.append(f"in {request.method.name}")
+        return await proceed(request)
+
+    counts, inbox = Counts(), MemoryInbox(SystemClock())
+    async with connect(
+        BUS, serving=[Byes()], host="h1", counts=counts, inbox=inbox,
+        client_middleware=[around_client], server_middleware=[around_server],
+    ) as rpc:  # fmt: skip
+        assert await ByeAPI.over(rpc).bye_once(Context()) == "bye"
+        with pytest.raises(Fault):
+            await RPCClient(rpc, Target(topic="greet")).call({}, "nope")
+        await rpc.transport.publish(Message(None, "greet", b"garbage"), timeout_s=1)
+        await until(lambda: counts.of(Event.REFUSED) == 1)
+        assert rpc.counts is counts
+    assert seen == ["out bye_once", "in bye_once", "out nope"]
+    assert len(inbox._rows) == 1
 
 
 @pytest.mark.parametrize("url", ["rabbit", "amqp://user:secret@h/", "memory:/x"])
