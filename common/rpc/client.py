@@ -69,7 +69,7 @@ class RpcClient:
         self._in_flight: InFlight[Waiting] = InFlight(CALLS_IN_FLIGHT_MAX)
         self._reply_queue = new_reply_queue(options)
         self._replies: Consumer | None = None
-        self._reached: dict[str, None] = {}
+        self._reached: dict[tuple[str, str], None] = {}
         self._opening = asyncio.Lock()
         self._leaving: set[asyncio.Task[None]] = set()
         self._closed = False
@@ -185,8 +185,9 @@ class RpcClient:
 
     async def _publish(self, route: Route, message: Message, *, timeout_s: float) -> None:
         """The caller sets the time limit of the whole; `timeout_s` is that of one try."""
-        address = str(route)
-        was_reached, until = address in self._reached, math.inf
+        exchange = message.exchange.name if message.exchange else ""
+        place = (exchange, str(route))
+        was_reached, until = place in self._reached, math.inf
         while True:
             self._check_open()
             try:
@@ -194,17 +195,16 @@ class RpcClient:
             except Unroutable as exc:
                 until = min(until, self._clock.monotonic() + ABSENCE_S)  # from the first refusal: the try itself may have waited
                 if not was_reached or self._clock.monotonic() >= until:
-                    self._reached.pop(address, None)
-                    exchange = message.exchange.name if message.exchange else ""
-                    raise NobodyListens(address=address, exchange=exchange) from exc
+                    self._reached.pop(place, None)
+                    raise NobodyListens(address=str(route), exchange=exchange) from exc
             else:
-                self._note_reached(address)
+                self._note_reached(place)
                 return
             await self._clock.sleep(_LOOK_AGAIN_S)
 
-    def _note_reached(self, address: str) -> None:
-        if address not in self._reached:
-            self._reached[address] = None
+    def _note_reached(self, place: tuple[str, str]) -> None:
+        if place not in self._reached:
+            self._reached[place] = None
             if len(self._reached) > ADDRESSES_REMEMBERED:
                 del self._reached[next(iter(self._reached))]
 

@@ -17,6 +17,8 @@ from common.wire.values import WrongValue, from_primitive
 class InvalidArguments(Invalid):
     """{method}: {reason}"""
 
+    wire = ("builtins", "TypeError")
+
 
 _NAMES_SHOWN_MAX, _NAME_SHOWN_MAX = 10, 100
 

@@ -6,7 +6,7 @@ oslo.messaging's allowed_remote_exmods; everything else is a `RemoteError`. No n
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from types import ModuleType
@@ -17,6 +17,8 @@ from common.base.limits import FAILURE_TEXT_MAX
 from common.wire.values import WrongValue, to_primitive
 
 _REMOTE = "_Remote"
+_BUILTINS = "builtins"
+_FAULT, _FIELDS = "fault", "fields"
 
 
 class RemoteError(Broken):
@@ -41,25 +43,44 @@ class UnsupportedVersion(Fault):
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """The parts of an error as the wire has them."""
+    """The parts of an error as the wire has them. `fault` and `fields`: of ours that goes under the name of a builtin."""
 
     cls: str
     module: str
     message: str
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict)
+    fault: str = ""
+    fields: Mapping[str, Any] = field(default_factory=dict)
 
 
 def encode_failure(error: BaseException) -> str:
     """The JSON string for `error`. Fields that have no JSON form are sent as text."""
-    if isinstance(error, Fault):
-        module, cls = error.identity()
-        kwargs = {name: _sendable(value) for name, value in error.fields.items()}
-        kwargs.setdefault("code", error.code)
-    else:
-        module, cls, kwargs = type(error).__module__, type(error).__name__, {}
     message = str(error)
-    return json.dumps({"class": cls, "module": module, "message": message, "tb": [], "args": [message], "kwargs": kwargs})
+    if not isinstance(error, Fault):
+        cls, module = _without_remote(type(error).__name__, type(error).__module__)
+        args = [_sendable(value) for value in error.args]
+        return json.dumps(_keys(cls, module, message, args, _kwargs(error)))
+    module, cls = error.identity()
+    fields = {"code": error.code} | {name: _sendable(value) for name, value in error.fields.items()}
+    if module != _BUILTINS:
+        return json.dumps(_keys(cls, module, message, [message], fields))
+    # A builtin takes no keywords. Our own kind reads two further keys, which oslo.messaging does not look at.
+    return json.dumps(_keys(cls, module, message, [message], {}) | {_FAULT: _own_name(type(error)), _FIELDS: fields})
+
+
+def _keys(cls: str, module: str, message: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    return {"class": cls, "module": module, "message": message, "tb": [], "args": args, "kwargs": kwargs}
+
+
+def _own_name(fault: type[Fault]) -> str:
+    return f"{fault.__module__}.{fault.__name__}"
+
+
+def _kwargs(error: BaseException) -> dict[str, Any]:
+    """What nova's and cinder's exceptions keep of their making."""
+    found = getattr(error, "kwargs", None)
+    return {str(name): _sendable(value) for name, value in found.items()} if isinstance(found, Mapping) else {}
 
 
 def decode_failure(text: str, allowed: Mapping[str, ModuleType] | None = None) -> Exception:
@@ -69,8 +90,8 @@ def decode_failure(text: str, allowed: Mapping[str, ModuleType] | None = None) -
     """
     failure = _parse(text)
     for fault in known_faults():
-        if fault.identity() == (failure.module, failure.cls):
-            return fault.rebuilt(failure.message, failure.kwargs)
+        if _is_it(fault, failure):
+            return fault.rebuilt(failure.message, failure.fields or failure.kwargs)
     foreign = _foreign((allowed or {}).get(failure.module), failure)
     if foreign is not None:
         return foreign
@@ -80,6 +101,13 @@ def decode_failure(text: str, allowed: Mapping[str, ModuleType] | None = None) -
     )
 
 
+def _is_it(fault: type[Fault], failure: Failure) -> bool:
+    """A builtin that a foreign peer raised is none of ours: there it may be a bug as well."""
+    if failure.module == _BUILTINS:
+        return failure.fault == _own_name(fault)
+    return fault.identity() == (failure.module, failure.cls)
+
+
 def _foreign(module: ModuleType | None, failure: Failure) -> Exception | None:
     """An exception of an allowed module as oslo.messaging rebuilds it, without a traceback in its text. None: it cannot be built."""
     cls = getattr(module, failure.cls, None) if module is not None else None
@@ -87,7 +115,7 @@ def _foreign(module: ModuleType | None, failure: Failure) -> Exception | None:
         return None
     try:
         error = cls(*failure.args, **failure.kwargs)
-        if cls.__module__ != "builtins":
+        if cls.__module__ != _BUILTINS:
             remote: Any = error
             remote.__class__ = _remote_class(cls)  # type: ignore[arg-type]  # classes are hashable; mypy asks their instances
             remote.remote_message = failure.message
@@ -113,10 +141,8 @@ def _parse(text: str) -> Failure:
         found = None
     if not isinstance(found, dict):
         return Failure(cls="Unreadable", module="", message="the peer's error could not be read")
-    cls, module = _word(found, "class"), _word(found, "module")
-    if cls.endswith(_REMOTE) and module.endswith(_REMOTE):
-        cls, module = cls.removesuffix(_REMOTE), module.removesuffix(_REMOTE)
-    kwargs = found.get("kwargs")
+    cls, module = _without_remote(_word(found, "class"), _word(found, "module"))
+    kwargs, fields = found.get("kwargs"), found.get(_FIELDS)
     args = found.get("args")
     return Failure(
         cls=cls,
@@ -124,6 +150,8 @@ def _parse(text: str) -> Failure:
         message=_first_part(_word(found, "message")),
         args=tuple(args) if isinstance(args, list) else (),
         kwargs=kwargs if isinstance(kwargs, dict) else {},
+        fault=_word(found, _FAULT),
+        fields=fields if isinstance(fields, dict) else {},
     )
 
 
@@ -135,6 +163,13 @@ def _whole_characters(found: Any) -> Any:
     except UnicodeEncodeError:
         return json.loads(text.encode("utf-8", "replace"))
     return found
+
+
+def _without_remote(cls: str, module: str) -> tuple[str, str]:
+    """The names of an error that is passed on are those that it began with."""
+    if cls.endswith(_REMOTE) and module.endswith(_REMOTE):
+        return cls.removesuffix(_REMOTE), module.removesuffix(_REMOTE)
+    return cls, module
 
 
 def _word(found: Mapping[str, Any], key: str) -> str:

@@ -122,7 +122,8 @@ async def test_an_oslo_client_calls_casts_and_catches_ours(rabbit_url: str) -> N
         assert (await line(process))["remote"] == "NoSuchMethod"
         assert (await line(process))["remote"] == "UnsupportedVersion"
         wrong = await line(process)
-        assert "it has no argument nam; name is missing" in wrong["value"]
+        assert wrong["raised"][0] == "TypeError"
+        assert "it has no argument nam; name is missing" in wrong["said"]
         assert await line(process) == await line(process) == {"result": None}
         async with asyncio.timeout(20):
             assert {await ours.notes.get(), await ours.notes.get()} == {"cast", "fanout"}
