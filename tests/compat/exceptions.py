@@ -11,3 +11,11 @@ class InstanceNotFound(Exception):
 
 class VolumeNotFound(InstanceNotFound):
     """Another one, so that no two of our faults stand for the same."""
+
+
+class HostNotFound(InstanceNotFound):
+    """One for the matrix, which a fault of ours stands for."""
+
+
+class FlavorNotFound(InstanceNotFound):
+    """One that no fault of ours stands for."""
