@@ -129,12 +129,13 @@ class RpcClient:
         await self._within(timeout_s, f"{sent.method.name} to {sent.route}", publishing)
 
     async def _ask(self, sent: Outgoing, timeout_s: float) -> Reply:
+        deadline = self._clock.monotonic() + timeout_s
         if self._replies is None:
             await self._listen_for_replies()
+            timeout_s = max(0.0, deadline - self._clock.monotonic())  # what is left: nothing shall outlive its caller
         method, route = sent.method, sent.route
         monitor_s = route.monitor_s or method.monitor_s
         msg_id = new_hex()
-        deadline = self._clock.monotonic() + timeout_s
         request = self._request(sent, msg_id=msg_id, deadline_s=timeout_s, monitor_s=monitor_s)
         waiting = Waiting(self._clock)
         with self._in_flight.waiting(msg_id, waiting):

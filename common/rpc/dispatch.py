@@ -8,7 +8,7 @@ from typing import Any, Protocol, cast as typing_cast
 from common.base.context import Context
 from common.base.errors import Invalid
 from common.base.version import serves
-from common.rpc.contract import Contract, Method, call, contract_of, methods_of
+from common.rpc.contract import Contract, Kind, Method, contract_of, methods_of
 from common.wire.failure import NoSuchMethod, UnsupportedVersion
 from common.wire.messages import Request
 from common.wire.values import WrongValue, from_primitive
@@ -57,7 +57,7 @@ class Dispatcher:
             typing_cast(Served, endpoint) if is_served(endpoint) else ContractEndpoint(endpoint) for endpoint in endpoints
         ]
         if ping:
-            self._endpoints.append(ContractEndpoint(_Pong()))
+            self._endpoints.append(_Pong())
         contracts = (each.contract for each in self._endpoints if isinstance(each, ContractEndpoint))
         self.topic = next((contract.__rpc_route__.topic for contract in contracts), "")
         """The topic of the first contract: that of the dead letters, whatever further topics it is served on."""
@@ -99,13 +99,18 @@ class ContractEndpoint:
         return None if found is None else _bound(self._endpoint, found, args)
 
 
-class _Ping(Contract, Protocol, topic="", version="1.0"):
-    @call()
-    async def oslo_rpc_server_ping(self, ctx: Context) -> str: ...
+class _Pong:
+    """Implements `Served`: the ping, which takes whatever arguments it is given, as oslo.messaging's does."""
 
+    _METHOD = Method(name=PING, kind=Kind.CALL, version="1.0", parameters={}, optional=frozenset(), result=str)
 
-class _Pong(_Ping):
-    async def oslo_rpc_server_ping(self, ctx: Context) -> str:  # noqa: ARG002 - anybody may ask
+    def serves(self, namespace: str | None, version: str) -> bool:
+        return namespace is None and _serves(self._METHOD.version, version)
+
+    def bound(self, method: str, args: Mapping[str, Any]) -> Bound | None:  # noqa: ARG002 - any will do
+        return Bound(self._METHOD, self._pong) if method == PING else None
+
+    async def _pong(self, _: Context) -> str:
         return "pong"
 
 

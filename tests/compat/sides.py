@@ -227,6 +227,7 @@ class Ours(OursAPI):
     at: str
     notes: asyncio.Queue[str] = field(default_factory=asyncio.Queue)
     began: asyncio.Queue[str] = field(default_factory=asyncio.Queue)
+    ended: asyncio.Queue[str] = field(default_factory=asyncio.Queue)
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     contexts: list[Context] = field(default_factory=list)
 
@@ -242,7 +243,10 @@ class Ours(OursAPI):
 
     async def hold(self, ctx: Context, *, key: str) -> str:
         self.began.put_nowait(key)
-        await self.gate.wait()
+        try:
+            await self.gate.wait()
+        finally:
+            self.ended.put_nowait(key)
         return key
 
     async def last(self, ctx: Context, *, seconds: float) -> str:
@@ -361,6 +365,12 @@ class Raw:
             while isinstance((found := await self.channel.basic_get(queue, no_ack=True)).delivery, aiormq.spec.Basic.GetEmpty):
                 await CLOCK.sleep(0.02)
         return found
+
+    async def until_empty(self, queue: str) -> None:
+        """Returns when nothing waits in the queue any more."""
+        async with asyncio.timeout(WAIT_S):
+            while (await self.channel.queue_declare(queue, passive=True)).message_count:
+                await CLOCK.sleep(0.02)
 
     async def publish(self, exchange: str, key: str, body: bytes, **properties: Any) -> None:
         found = aiormq.spec.Basic.Properties(content_type="application/json", content_encoding="utf-8", **properties)

@@ -265,6 +265,7 @@ async def test_row_10_a_request_that_expired_in_its_queue_is_not_executed(oslo: 
     await raw.declare("late.host1", "nova", "late.host1")
     with pytest.raises(Timeout):
         await us.oslo.on("host1", topic="late").within(0.3).hold(CTX, key="10 late")
+    await raw.until_empty("late.host1")
     await us.oslo.on("host1", topic="late").note(CTX, word="10 in time")
     await oslo.ask("serve", topic="late", server="host1")
     await oslo.seen("10 in time")
@@ -274,6 +275,7 @@ async def test_row_10_a_request_that_expired_in_its_queue_is_not_executed(oslo: 
     await raw.declare("late.ours", "nova", "late.ours")
     gone = await oslo.call("late", "hold", target={"server": "ours"}, timeout=0.3, key="10 late")
     assert "oslo_messaging.exceptions.MessagingTimeout" in gone["raised"]
+    await raw.until_empty("late.ours")
     await oslo.cast("late", "note", target={"server": "ours"}, word="10 in time")
     async with serving_ours(oslo.url, topic="late", server="ours") as late:
         assert await first(late.service.notes) == "10 in time"

@@ -16,7 +16,20 @@ from common.rpc.dead_letters import DeadLetters
 from common.testing.servers import RabbitServer, free_port
 from common.transport.url import open_transport
 from nova_lite.config import load_nova
-from tests.compat.sides import CLOCK, CTX, OPTIONS, WAIT_S, OsloAPI, OsloPeer, OursAPI, Raw, Us, client_of_ours, serving_ours
+from tests.compat.sides import (
+    CLOCK,
+    CTX,
+    OPTIONS,
+    WAIT_S,
+    OsloAPI,
+    OsloPeer,
+    OursAPI,
+    Raw,
+    Us,
+    client_of_ours,
+    opened,
+    serving_ours,
+)
 from tests.conformance.transport.test_rabbit import Relay
 from tests.conformance.transport.test_rabbit_tls import TlsRabbit
 
@@ -63,7 +76,7 @@ async def test_row_28_calls_in_flight_survive_that_the_broker_closes_every_conne
 ) -> None:
     listed = await asyncio.to_thread(rabbit_server.ctl, "list_connections", "vhost", "timeout")
     rows = [line.split("\t") for line in listed.splitlines()]
-    beats = {timeout for name, timeout in rows if name == vhost(oslo.url)}
+    beats = {timeout for name, timeout in rows if name == vhost(oslo.url) and timeout}
     assert beats == {"60"}, "both want a sign of life from the broker every 60 s"
     async with calls_in_flight(oslo, us, "28"):
         await asyncio.to_thread(rabbit_server.ctl, "close_all_connections", "-p", vhost(oslo.url), "test")
@@ -98,7 +111,7 @@ async def test_row_12_a_cast_made_while_the_broker_is_away_is_sent_when_it_is_ba
             await theirs.within(0.3).note(CTX, word="12 never")
         sending = asyncio.create_task(theirs.note(CTX, word="12"))
         asking = asyncio.create_task(theirs.which(CTX))
-        await asyncio.wait([sending, asking], timeout=0.3)
+        await asyncio.sleep(0)
         assert not sending.done()
         relay.resume()
         assert await asking == "6.5"
@@ -164,8 +177,9 @@ async def test_an_oslo_server_and_ours_share_a_topic_its_calls_and_its_fanouts(o
     assert await spread([oslo.call("shared", "echo", x=n) for n in range(4)]) == {"shared.oslo1"}, "ours left in order"
 
 
-async def test_a_caller_of_ours_that_leaves_disturbs_no_oslo_server_and_ends_its_own_kind(oslo: OsloPeer) -> None:
+async def test_a_caller_of_ours_that_leaves_disturbs_no_oslo_server_and_ends_its_own_kind(oslo: OsloPeer, raw: Raw) -> None:
     await oslo.ask("serve", topic="left", server="oslo2")
+    await raw.declare("spies.left", "left_cancel", kind="fanout")
     async with serving_ours(oslo.url, topic="left", server="ours2") as us:
         left = SharedAPI.over(us.rpc)
         at_oslo = asyncio.create_task(left.on("oslo2", topic="left").hold(CTX, key="left oslo"))
@@ -178,6 +192,9 @@ async def test_a_caller_of_ours_that_leaves_disturbs_no_oslo_server_and_ends_its
         await asyncio.wait([at_oslo, at_ours])
         assert at_oslo.cancelled()
         assert at_ours.cancelled()
+        assert [opened((await raw.take("spies.left")).body)["method"] for _ in range(2)] == ["cancel", "cancel"]
+        async with asyncio.timeout(WAIT_S):
+            assert await us.service.ended.get() == "left ours"
         await oslo.ask("release", key="left oslo")
         # A late reply to a call that nobody waits for any more harms nobody; and oslo's server was told nothing.
         assert (await left.on("oslo2", topic="left").echo(CTX, x=1))["at"] == "left.oslo2"
