@@ -243,10 +243,11 @@ async def test_row_10_a_call_carries_its_timeout_as_expiration_and_a_cast_none(o
 
     await raw.declare("waiting", "nova", "waiting")
     waiting = Waiting.over(us.rpc)
-    async with asyncio.TaskGroup() as both:
-        both.create_task(waiting.within(12.5).ask(CTX))
-        ours = await raw.take("waiting")
-        message = await answered(raw, ours)
+    for _ in range(2):  # the first call also makes the reply queue, and has so much less time
+        async with asyncio.TaskGroup() as both:
+            both.create_task(waiting.within(12.5).ask(CTX))
+            ours = await raw.take("waiting")
+            message = await answered(raw, ours)
     assert ours.header.properties.expiration == "12500"
     assert (message["_deadline"], message["_timeout"]) == (12.5, None)
     async with asyncio.TaskGroup() as both:
