@@ -18,7 +18,7 @@ demo: .venv/installed
 	@$(BIN)/lite demo --embedded
 
 test: .venv/installed-dev
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 lint: .venv/installed-dev
 	$(BIN)/ruff format --check .

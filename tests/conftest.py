@@ -100,6 +100,24 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             item.config.stash[_PARTS_KEY].need(part)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object | None) -> None:
+    """What one of several test processes used and went without."""
+    told: dict[str, dict[str, Any]] = getattr(node, "workeroutput", {}).get("real_parts", {})
+    parts = node.config.stash[_PARTS_KEY]
+    parts.used.update(told.get("used", {}))
+    parts.lacking.update(told.get("lacking", {}))
+    for part, number in told.get("tests_skipped", {}).items():
+        parts.tests_skipped[part] = parts.tests_skipped.get(part, 0) + number
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        parts = session.config.stash[_PARTS_KEY]
+        output["real_parts"] = {"used": parts.used, "lacking": parts.lacking, "tests_skipped": parts.tests_skipped}
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     parts = config.stash[_PARTS_KEY]
     if not parts.used and not parts.lacking:
