@@ -68,7 +68,8 @@ def test_a_foreign_exception_is_named_without_its_traceback() -> None:
 
 
 def test_no_two_faults_share_a_name_on_the_wire() -> None:
-    names = [fault.identity() for fault in known_faults()]
+    ours = ("common.", "nova_lite.", "cinder_lite.")  # not those of other tests in this process
+    names = [fault.identity() for fault in known_faults() if fault.__module__.startswith(ours)]
     assert len(names) == len(set(names)), sorted({str(name) for name in names if names.count(name) > 1})
 
 
