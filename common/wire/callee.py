@@ -1,6 +1,6 @@
 """The callee's half: which requests were served before, and what was answered."""
 
-from collections import OrderedDict
+from collections import deque
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -22,31 +22,39 @@ class Answers:
     def __init__(self, count: int, bytes_max: int) -> None:
         self._count = count
         self._bytes_max = bytes_max
-        self._answers: OrderedDict[str, Answer] = OrderedDict()
-        self._bodies: OrderedDict[str, int] = OrderedDict()
+        # One dictionary and two queues of the same strings: half the memory of ordered dictionaries.
+        self._answers: dict[str, bytes | None] = {}
+        self._order: deque[str] = deque()
+        self._with_body: deque[str] = deque()
         self._bytes = 0
 
     def recall(self, unique_id: str | None) -> Answer | None:
         """What the request of this id came to; None: it was never served here, or too long ago. One without an id is always new."""
-        return None if unique_id is None else self._answers.get(unique_id)
+        if unique_id is None or unique_id not in self._answers:
+            return None
+        return Answer(self._answers[unique_id])
 
     def record(self, unique_id: str | None, body: bytes | None) -> None:
         """The request was served."""
         if unique_id is None or unique_id in self._answers:
             return
-        self._answers[unique_id] = Answer(body)
+        self._answers[unique_id] = body
+        self._order.append(unique_id)
         if body is not None:
-            self._bodies[unique_id] = len(body)
+            self._with_body.append(unique_id)
             self._bytes += len(body)
-        while len(self._answers) > self._count:
-            self._drop_body(self._answers.popitem(last=False)[0])
         while self._bytes > self._bytes_max:
-            oldest = next(iter(self._bodies))
-            self._drop_body(oldest)
-            self._answers[oldest] = Answer()
+            self._drop_oldest_body()
+        while len(self._order) > self._count:
+            oldest = self._order.popleft()
+            if self._with_body and self._with_body[0] == oldest:
+                self._drop_oldest_body()
+            del self._answers[oldest]
 
-    def _drop_body(self, unique_id: str) -> None:
-        self._bytes -= self._bodies.pop(unique_id, 0)
+    def _drop_oldest_body(self) -> None:
+        oldest = self._with_body.popleft()
+        self._bytes -= len(self._answers[oldest] or b"")
+        self._answers[oldest] = None
 
 
 class Standing(Enum):
