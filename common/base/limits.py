@@ -15,7 +15,7 @@ FAILURE_TEXT_MAX = 10_000
 CALLS_IN_FLIGHT_MAX = 10_000
 """Calls of one process that wait for a reply; one more is refused, not queued."""
 
-DUPLICATES_REMEMBERED = 10_000
+DUPLICATES_REMEMBERED = 8_000
 """`_unique_id`s that a server remembers (oslo.messaging: 16), 100 bytes each."""
 
 ANSWERS_BYTES_MAX = 16 * 1024 * 1024
