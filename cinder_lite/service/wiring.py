@@ -24,7 +24,7 @@ from cinder_lite.targets.tgt import TgtOptions, TgtTarget
 from cinder_lite.targets.tgtd import TgtDaemon
 from common.app.config import Overrides, Section
 from common.app.process import Ground, alongside, ground
-from common.app.service import OpenBus, Process, Service
+from common.app.service import Outside, Process, Service
 from common.base.clock import Clock
 from common.base.context import Context
 from common.base.errors import Misconfigured
@@ -36,15 +36,13 @@ CAPABILITIES_INTERVAL_S = 60.0
 
 
 @asynccontextmanager
-async def api(config: CinderConfig, clock: Clock, open_bus: OpenBus) -> AsyncIterator[None]:
+async def api(config: CinderConfig, outside: Outside) -> AsyncIterator[None]:
     """cinder-api."""
     host = config.common.host
-    async with ground(
-        config.common, config.database, name=f"cinder-api.{host}", migrations=BRANCH, clock=clock, open_bus=open_bus
-    ) as base:
+    async with ground(config.common, config.database, name=f"cinder-api.{host}", migrations=BRANCH, outside=outside) as base:
         parts = ApiParts(
-            volumes=Volumes(base.database, clock),
-            attachments=VolumeAttachments(base.database, clock),
+            volumes=Volumes(base.database, base.clock),
+            attachments=VolumeAttachments(base.database, base.clock),
             hosts=base.hosts,
             scheduler=SchedulerAPI.over(base.rpc, exchange=config.common.control_exchange),
             manager=_manager_client(config, base),
@@ -55,14 +53,14 @@ async def api(config: CinderConfig, clock: Clock, open_bus: OpenBus) -> AsyncIte
 
 
 @asynccontextmanager
-async def scheduler(config: CinderConfig, clock: Clock, open_bus: OpenBus) -> AsyncIterator[None]:
+async def scheduler(config: CinderConfig, outside: Outside) -> AsyncIterator[None]:
     """cinder-scheduler. It asks every backend for a report as soon as it listens."""
     host = config.common.host
     name = f"cinder-scheduler.{host}"
-    async with ground(config.common, config.database, name=name, migrations=BRANCH, clock=clock, open_bus=open_bus) as base:
+    async with ground(config.common, config.database, name=name, migrations=BRANCH, outside=outside) as base:
         backends = _manager_client(config, base)
         manager = SchedulerManager(
-            Volumes(base.database, clock), base.hosts, backends, service_down_time_s=config.common.service_down_time
+            Volumes(base.database, base.clock), base.hosts, backends, service_down_time_s=config.common.service_down_time
         )
         async with base.serve(_serving(config, host, manager), binary="cinder-scheduler", topic="cinder-scheduler", host=host):
             await manager.ask_for_reports(Context(is_admin=True))
@@ -70,10 +68,10 @@ async def scheduler(config: CinderConfig, clock: Clock, open_bus: OpenBus) -> As
 
 
 @asynccontextmanager
-async def volume(config: CinderConfig, clock: Clock, open_bus: OpenBus) -> AsyncIterator[None]:
+async def volume(config: CinderConfig, outside: Outside) -> AsyncIterator[None]:
     """cinder-volume: every enabled backend of this host, each with a row of services and topics of its own."""
     async with volume_with(
-        config, clock, open_bus, {backend.name: _adapters(config, backend, clock) for backend in config.backends}
+        config, outside, {backend.name: _adapters(config, backend, outside.clock) for backend in config.backends}
     ):
         yield
 
@@ -82,13 +80,11 @@ Adapters = tuple[VolumeDriver, Target]
 
 
 @asynccontextmanager
-async def volume_with(
-    config: CinderConfig, clock: Clock, open_bus: OpenBus, adapters: Mapping[str, Adapters]
-) -> AsyncIterator[None]:
+async def volume_with(config: CinderConfig, outside: Outside, adapters: Mapping[str, Adapters]) -> AsyncIterator[None]:
     """cinder-volume on given drivers and targets, by the backend's name."""
     name = f"cinder-volume.{config.common.host}"
     async with (
-        ground(config.common, config.database, name=name, migrations=BRANCH, clock=clock, open_bus=open_bus) as base,
+        ground(config.common, config.database, name=name, migrations=BRANCH, outside=outside) as base,
         AsyncExitStack() as stack,
     ):
         for backend in config.backends:

@@ -13,7 +13,7 @@ import typer
 from common.app.config import Overrides, Section
 from common.app.logs import configure_logs
 from common.app.options import CommonConfig
-from common.app.service import OpenBus, Service, neighbours, services
+from common.app.service import OpenBus, Outside, Service, neighbours, services
 from common.app.supervisor import Lifetime, run_service
 from common.base.clock import Clock
 from common.base.context import Context
@@ -87,7 +87,7 @@ def run(service: Service, process: str, files: Sequence[Path] | None, *, debug: 
     clock = SystemClock()
 
     async def body(life: Lifetime) -> None:
-        async with kind.run(config, clock, opener(clock, rabbit=config.common.bus.rabbit)):
+        async with kind.run(config, Outside(clock, opener(clock, rabbit=config.common.bus.rabbit))):
             life.ready(f"serving as {kind.binary} on {config.common.host}")
             await life.stopped()
 

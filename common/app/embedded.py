@@ -8,7 +8,7 @@ from pathlib import Path
 
 from common.app.commands import UsersSender, opener
 from common.app.config import Overrides
-from common.app.service import services
+from common.app.service import Outside, services
 from common.app.whole import read_whole
 from common.base.clock import Clock
 from common.db.migrate import upgrade
@@ -24,7 +24,7 @@ PORTAL_PORT = 3260
 @asynccontextmanager
 async def embedded(clock: Clock) -> AsyncIterator[UsersSender]:
     """A sender to services that run inside the block. Raises what their start raises."""
-    open_bus = opener(clock, MemoryBuses(clock))
+    outside = Outside(clock, opener(clock, MemoryBuses(clock)))
     with tempfile.TemporaryDirectory(prefix="lite-") as folder:
         overrides = embedded_overrides(Path(folder))
         whole = read_whole(None, overrides={"DEFAULT": overrides["DEFAULT"]})
@@ -33,8 +33,8 @@ async def embedded(clock: Clock) -> AsyncIterator[UsersSender]:
             for service in services().values():
                 config = service.load((), {section: overrides[section] for section in ("DEFAULT", *_stanzas(service.name))}, ())
                 for process in service.processes:
-                    await stack.enter_async_context(process.run(config, clock, open_bus))
-            transport = await open_bus(BUS, "demo")
+                    await stack.enter_async_context(process.run(config, outside))
+            transport = await outside.open_bus(BUS, "demo")
             stack.push_async_callback(transport.close)
             rpc = await stack.enter_async_context(client(transport, clock=clock, options=RpcOptions()))
             yield UsersSender(rpc, bus=BUS)

@@ -10,12 +10,12 @@ import structlog
 
 from common.app.observing import Observed, observing
 from common.app.options import CommonConfig, DatabaseConfig
-from common.app.service import OpenBus
+from common.app.service import Outside
 from common.base.clock import Clock
 from common.base.errors import Fault
 from common.base.limits import INBOX_SWEEP_S
 from common.db.branch import Branch
-from common.db.engine import Database, open_database
+from common.db.engine import Database
 from common.db.hosts import Hosts
 from common.db.inbox import SqlInbox
 from common.db.journal import Journal
@@ -80,18 +80,18 @@ class Ground:
 
 @asynccontextmanager
 async def ground(
-    config: CommonConfig, database: DatabaseConfig, *, name: str, migrations: Branch, clock: Clock, open_bus: OpenBus
+    config: CommonConfig, database: DatabaseConfig, *, name: str, migrations: Branch, outside: Outside
 ) -> AsyncIterator[Ground]:
     """Open bus and database for the process `name` ("nova-compute.cmp1").
 
     Raises DatabaseUnavailable, DatabaseNotUpgraded, BusUnavailable, Misconfigured.
     """
-    options = config.bus.rpc
+    options, clock = config.bus.rpc, outside.clock
     async with AsyncExitStack() as stack:
-        tables = open_database(database.connection, clock=clock, branches=(migrations,))
+        tables = outside.open_database(database.connection, clock=clock, branches=(migrations,))
         stack.push_async_callback(tables.close)
         await tables.check()
-        transport = await open_bus(config.bus.url, name)
+        transport = await outside.open_bus(config.bus.url, name)
         stack.push_async_callback(transport.close)
         observed = await stack.enter_async_context(observing(config, name=name, bus=transport.url, clock=clock))
         rpc = await stack.enter_async_context(

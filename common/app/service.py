@@ -13,7 +13,9 @@ from typing import Any, Protocol, cast
 from common.app.config import Overrides, Section
 from common.app.options import CommonConfig, DatabaseConfig
 from common.base.clock import Clock
+from common.base.failpoints import OFF, Failpoints
 from common.db.branch import Branch
+from common.db.engine import Database, open_database
 from common.rpc.contract import Contract
 from common.transport.port import Transport
 
@@ -21,6 +23,22 @@ GROUP = "lite.services"
 
 OpenBus = Callable[[str, str], Awaitable[Transport]]
 """(transport_url, connection name) -> an open transport; the embedded demo gives every process the same bus in memory."""
+
+
+class OpenDatabase(Protocol):
+    """`common.db.engine.open_database`, or what a simulation has in its place."""
+
+    def __call__(self, connection: str, *, clock: Clock, branches: Sequence[Branch] = ()) -> Database: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """What a process does not make itself: time, its bus, its database, and where a test makes it fail."""
+
+    clock: Clock
+    open_bus: OpenBus
+    open_database: OpenDatabase = open_database
+    failpoints: Failpoints = OFF
 
 
 class ServiceConfig(Protocol):
@@ -40,7 +58,7 @@ class Process:
 
     name: str
     binary: str
-    run: Callable[[Any, Clock, OpenBus], AbstractAsyncContextManager[None]]
+    run: Callable[[Any, Outside], AbstractAsyncContextManager[None]]
 
 
 @dataclass(frozen=True, slots=True)

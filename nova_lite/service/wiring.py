@@ -7,7 +7,7 @@ from typing import assert_never
 
 from common.app.config import Overrides, Section
 from common.app.process import ground
-from common.app.service import OpenBus, Process, Service
+from common.app.service import Outside, Process, Service
 from common.base.clock import Clock
 from common.base.errors import Misconfigured
 from common.host.locks import KeyedLocks
@@ -32,15 +32,13 @@ from nova_lite.virt.simulated import SimulatedHypervisor
 
 
 @asynccontextmanager
-async def api(config: NovaConfig, clock: Clock, open_bus: OpenBus) -> AsyncIterator[None]:
+async def api(config: NovaConfig, outside: Outside) -> AsyncIterator[None]:
     """nova-api."""
     host = config.common.host
-    async with ground(
-        config.common, config.database, name=f"nova-api.{host}", migrations=BRANCH, clock=clock, open_bus=open_bus
-    ) as base:
+    async with ground(config.common, config.database, name=f"nova-api.{host}", migrations=BRANCH, outside=outside) as base:
         parts = ApiParts(
-            instances=Instances(base.database, clock),
-            mappings=BlockDeviceMappings(base.database, clock),
+            instances=Instances(base.database, base.clock),
+            mappings=BlockDeviceMappings(base.database, base.clock),
             volumes=volumes(base.rpc, exchange=config.cinder_control_exchange),
             compute=ComputeManagerAPI.over(base.rpc, exchange=config.common.control_exchange),
         )
@@ -50,9 +48,9 @@ async def api(config: NovaConfig, clock: Clock, open_bus: OpenBus) -> AsyncItera
 
 
 @asynccontextmanager
-async def compute(config: NovaConfig, clock: Clock, open_bus: OpenBus) -> AsyncIterator[None]:
+async def compute(config: NovaConfig, outside: Outside) -> AsyncIterator[None]:
     """nova-compute, one for each host."""
-    hypervisor = _hypervisor(config, clock)
+    hypervisor = _hypervisor(config, outside.clock)
     if config.initiatorname_file.is_relative_to(config.common.state_path):
         ensure_initiator_name(config.initiatorname_file)
     connector = HostConnector(
@@ -61,28 +59,26 @@ async def compute(config: NovaConfig, clock: Clock, open_bus: OpenBus) -> AsyncI
         initiator_file=config.initiatorname_file,
         userspace_iscsi=hypervisor.kind == "qemu",
     )
-    async with compute_with(config, clock, open_bus, hypervisor=hypervisor, connector=connector):
+    async with compute_with(config, outside, hypervisor=hypervisor, connector=connector):
         yield
 
 
 @asynccontextmanager
 async def compute_with(
-    config: NovaConfig, clock: Clock, open_bus: OpenBus, *, hypervisor: Hypervisor, connector: Connector
+    config: NovaConfig, outside: Outside, *, hypervisor: Hypervisor, connector: Connector
 ) -> AsyncIterator[None]:
     """nova-compute on a given hypervisor and connector, which are closed at the end."""
     host = config.common.host
-    async with ground(
-        config.common, config.database, name=f"{BINARY}.{host}", migrations=BRANCH, clock=clock, open_bus=open_bus
-    ) as base:
+    async with ground(config.common, config.database, name=f"{BINARY}.{host}", migrations=BRANCH, outside=outside) as base:
         parts = ComputeParts(
             host=host,
-            instances=Instances(base.database, clock),
-            mappings=BlockDeviceMappings(base.database, clock),
+            instances=Instances(base.database, base.clock),
+            mappings=BlockDeviceMappings(base.database, base.clock),
             volumes=volumes(base.rpc, exchange=config.cinder_control_exchange),
             hypervisor=hypervisor,
             connector=connector,
             runner=base.runner,
-            clock=clock,
+            clock=base.clock,
         )
         limit, held = config.max_disk_devices_to_attach, hypervisor.disks_max
         manager = ComputeManager(parts, KeyedLocks(), disks_max=held if limit < 0 else min(limit, held))

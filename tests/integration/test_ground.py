@@ -15,6 +15,7 @@ from common.app.commands import opener
 from common.app.config import load
 from common.app.options import common_sections, read_common
 from common.app.process import Ground, _sweep, ground
+from common.app.service import Outside
 from common.base.context import Context
 from common.base.errors import Unavailable
 from common.db.inbox import SqlInbox
@@ -50,7 +51,7 @@ async def process(folder: Path, buses: MemoryBuses, name: str) -> AsyncIterator[
     overrides = {"DEFAULT": {"state_path": str(folder), "transport_url": "memory://one", "metrics_listen": "0"}}
     config, database = read_common(load([], common_sections(control_exchange="openstack"), overrides=overrides, foreign=()))
     await upgrade(database.connection, [BRANCH], clock=CLOCK)
-    async with ground(config, database, name=name, migrations=BRANCH, clock=CLOCK, open_bus=opener(CLOCK, buses)) as made:
+    async with ground(config, database, name=name, migrations=BRANCH, outside=Outside(CLOCK, opener(CLOCK, buses))) as made:
         yield made
 
 

@@ -12,6 +12,7 @@ from cinder_lite.service import wiring as cinder
 from cinder_lite.targets.fake import FakeTarget
 from common.app.commands import opener
 from common.app.following import follow
+from common.app.service import Outside
 from common.base.clock import Clock
 from common.base.context import Context
 from common.base.errors import NotFound
@@ -146,7 +147,7 @@ class World:
 async def running_world(folder: Path, **fakes: object) -> AsyncIterator[World]:
     """A world inside the block; `fakes` replace the parts of the same name."""
     clock = SystemClock()
-    open_bus = opener(clock, MemoryBuses(clock))
+    outside = Outside(clock, opener(clock, MemoryBuses(clock)))
     overrides = {
         "DEFAULT": {"transport_url": "memory://world", "state_path": str(folder), "my_ip": "127.0.0.1", "host": HOST},
     }
@@ -160,16 +161,16 @@ async def running_world(folder: Path, **fakes: object) -> AsyncIterator[World]:
     async with AsyncExitStack() as stack:
         database = open_database(connection, clock=clock)
         stack.push_async_callback(database.close)
-        transport = await open_bus("memory://world", "test")
+        transport = await outside.open_bus("memory://world", "test")
         stack.push_async_callback(transport.close)
         rpc = await stack.enter_async_context(client(transport, clock=clock, options=RpcOptions()))
         world = World(clock=clock, rpc=rpc, database=database, **fakes)  # type: ignore[arg-type]  # by their names
         for process in (
-            cinder.api(cinder_config, clock, open_bus),
-            cinder.scheduler(cinder_config, clock, open_bus),
-            cinder.volume_with(cinder_config, clock, open_bus, {BACKEND: (world.driver, world.target)}),
-            nova.api(nova_config, clock, open_bus),
-            nova.compute_with(nova_config, clock, open_bus, hypervisor=world.hypervisor, connector=world.connector),
+            cinder.api(cinder_config, outside),
+            cinder.scheduler(cinder_config, outside),
+            cinder.volume_with(cinder_config, outside, {BACKEND: (world.driver, world.target)}),
+            nova.api(nova_config, outside),
+            nova.compute_with(nova_config, outside, hypervisor=world.hypervisor, connector=world.connector),
         ):
             await stack.enter_async_context(process)
         yield world
