@@ -1,5 +1,7 @@
 """Create a volume on the backend that the scheduler chose (attach-flow 8.1)."""
 
+from typing import Self
+
 import msgspec
 
 from cinder_lite.contract import Volume
@@ -26,17 +28,20 @@ class VolumeArguments(msgspec.Struct, frozen=True, kw_only=True):
     volume: Volume
 
 
-class CreateVolume(Flow[VolumeArguments]):
+class CreateVolume(Flow[VolumeArguments, BackendParts]):
     """Completed: the backend keeps the volume, and it is available."""
 
     saga = CREATE_VOLUME
 
-    def __init__(self, ctx: Context, parts: BackendParts, *, volume: Volume) -> None:
-        super().__init__(
-            ctx, id=f"create_volume:{volume.id}", subject=f"volume:{volume.id}", arguments=VolumeArguments(volume=volume)
+    @classmethod
+    def of(cls, ctx: Context, parts: BackendParts, *, volume: Volume) -> Self:
+        return cls(
+            ctx, parts, id=f"create_volume:{volume.id}", subject=f"volume:{volume.id}", arguments=VolumeArguments(volume=volume)
         )
-        self.parts = parts
-        self.volume = volume
+
+    @property
+    def volume(self) -> Volume:
+        return self.arguments.volume
 
     async def adopt_volume(self, ctx: Context) -> None:
         """The row says that from here on the volume's status is this saga's to settle."""

@@ -1,5 +1,7 @@
 """Delete a volume: its export, its bytes, its row."""
 
+from typing import Self
+
 from cinder_lite.contract import Volume
 from cinder_lite.domain.volume import Event
 from cinder_lite.errors import VolumeIsBusy
@@ -23,21 +25,24 @@ DELETE_VOLUME = Saga(
 )
 
 
-class DeleteVolume(Flow[VolumeArguments]):
+class DeleteVolume(Flow[VolumeArguments, BackendParts]):
     """Completed: nothing of the volume is left but a soft-deleted row."""
 
     saga = DELETE_VOLUME
 
-    def __init__(self, ctx: Context, parts: BackendParts, *, volume: Volume) -> None:
-        super().__init__(
+    @classmethod
+    def of(cls, ctx: Context, parts: BackendParts, *, volume: Volume) -> Self:
+        return cls(
             ctx,
+            parts,
             id=f"delete_volume:{volume.id}:{ctx.message_id or new_uuid()}",
             subject=f"volume:{volume.id}",
             arguments=VolumeArguments(volume=volume),
         )
-        self.parts = parts
-        self.volume = volume
-        self.is_busy = False
+
+    @property
+    def volume(self) -> Volume:
+        return self.arguments.volume
 
     async def adopt_deletion(self, ctx: Context) -> None:
         """The row says that from here on the volume's status is this saga's to settle."""
@@ -53,10 +58,11 @@ class DeleteVolume(Flow[VolumeArguments]):
 
     async def fail_delete(self, ctx: Context) -> None:
         """A busy volume becomes available again, as in cinder; any other failure shows in its status."""
-        await advance_once(self.parts.volumes, self.volume.id, Event.DELETE_BUSY if self.is_busy else Event.DELETE_FAILED)
+        await advance_once(
+            self.parts.volumes, self.volume.id, Event.DELETE_BUSY if isinstance(self.fault, VolumeIsBusy) else Event.DELETE_FAILED
+        )
 
     async def turned_back(self, fault: Fault) -> None:
-        self.is_busy = isinstance(fault, VolumeIsBusy)
         await self.parts.volumes.add_message(
             self.volume.id,
             event_id="VOLUME_DELETE_FAILED",

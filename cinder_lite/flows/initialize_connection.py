@@ -5,7 +5,7 @@ attachment's id is the fence: once that attachment is over, nothing is exported 
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 
@@ -39,24 +39,41 @@ class ConnectionArguments(msgspec.Struct, frozen=True, kw_only=True):
     attachment_id: str | None
 
 
-class InitializeConnection(Flow[ConnectionArguments]):
-    """Completed: `connection_info` is set; the export is there and lets exactly this initiator in."""
+class InitializeConnection(Flow[ConnectionArguments, BackendParts]):
+    """Completed: the export is there and lets exactly this initiator in; `connection_info` tells how to reach it.
+
+    The same request again, such as a message that came twice, is the same flow.
+    """
 
     saga = INITIALIZE_CONNECTION
+    _info: dict[str, Any] | None = None
 
-    def __init__(
-        self, ctx: Context, parts: BackendParts, *, volume: Volume, connector: Mapping[str, Any], attachment_id: str | None
-    ) -> None:
-        super().__init__(
+    @classmethod
+    def of(
+        cls, ctx: Context, parts: BackendParts, *, volume: Volume, connector: Mapping[str, Any], attachment_id: str | None
+    ) -> Self:
+        return cls(
             ctx,
-            id=f"initialize_connection:{attachment_id or volume.id}:{new_uuid()}",
+            parts,
+            id=f"initialize_connection:{attachment_id or volume.id}:{ctx.message_id or new_uuid()}",
             subject=f"volume:{volume.id}",
             arguments=ConnectionArguments(volume=volume, connector=dict(connector), attachment_id=attachment_id),
         )
-        self.parts = parts
-        self.volume = volume
-        self.connector = connector
-        self.connection_info: dict[str, Any] = {}
+
+    @property
+    def volume(self) -> Volume:
+        return self.arguments.volume
+
+    @property
+    def connector(self) -> Mapping[str, Any]:
+        return self.arguments.connector or {}
+
+    async def connection_info(self) -> dict[str, Any]:
+        """Of this object's own step, or asked of the target anew: secrets do not go through the journal."""
+        if self._info is None:
+            export = await self.parts.export_of(self.volume)
+            self._info = await self.parts.target.initialize_connection(export, self.connector)
+        return self._info
 
     async def validate_connector(self, ctx: Context) -> None:
         self.parts.target.validate_connector(self.connector)
@@ -70,22 +87,29 @@ class InitializeConnection(Flow[ConnectionArguments]):
             await self.parts.volumes.save_auth(self.volume.id, new_chap().provider_auth)
 
     async def create_export(self, ctx: Context) -> dict[str, str]:
+        await self.parts.require(self.arguments.attachment_id)
         return {"provider_location": await self.parts.target.create_export(await self.parts.export_of(self.volume))}
 
     async def remove_export(self, ctx: Context) -> None:
+        if await self.parts.is_over(self.arguments.attachment_id):
+            return
         await self.parts.target.remove_export(await self.parts.export_of(self.volume))
 
     async def save_export(self, ctx: Context) -> None:
         await self.parts.volumes.save_export(self.volume.id, self.outputs["create_export"]["provider_location"])
 
     async def clear_export(self, ctx: Context) -> None:
+        if await self.parts.is_over(self.arguments.attachment_id):
+            return
         await self.parts.volumes.clear_export(self.volume.id)
 
     async def initialize_connection(self, ctx: Context) -> None:
-        export = await self.parts.export_of(self.volume)
-        self.connection_info = await self.parts.target.initialize_connection(export, self.connector)
+        await self.parts.require(self.arguments.attachment_id)
+        await self.connection_info()
 
     async def terminate_connection(self, ctx: Context) -> None:
+        if await self.parts.is_over(self.arguments.attachment_id):
+            return
         await self.parts.target.terminate_connection(await self.parts.export_of(self.volume), self.connector)
 
     async def turned_back(self, fault: Fault) -> None:

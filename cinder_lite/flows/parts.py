@@ -23,6 +23,15 @@ class BackendParts:
     driver: VolumeDriver
     target: Target
 
+    async def require(self, attachment_id: str | None) -> None:
+        """Returns while something may be exported for the attachment. Raises VolumeAttachmentNotFound once it is over."""
+        if attachment_id is not None:
+            await self.attachments.get(attachment_id)
+
+    async def is_over(self, attachment_id: str | None) -> bool:
+        """True once the attachment is over: what is exported now is another's."""
+        return attachment_id is not None and not await self.attachments.is_live(attachment_id)
+
     async def export_of(self, volume: Volume) -> Export:
         """The volume as it is, or is to be, exported: its path and the credentials of its row."""
         chap = parse_provider_auth(await self.volumes.provider_auth(volume.id))

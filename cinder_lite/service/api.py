@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import structlog
+import msgspec
 
 from cinder_lite.contract import (
     AttachStatus,
@@ -21,9 +21,10 @@ from cinder_lite.errors import InvalidInput, InvalidVolume, VolumeInUse
 from cinder_lite.flows.parts import manager_of
 from cinder_lite.store.volume_attachment import VolumeAttachments
 from cinder_lite.store.volumes import Volumes
+from common.app.post import Post
 from common.base.context import Context
-from common.base.errors import Conflict, Fault
-from common.base.ids import new_uuid
+from common.base.errors import Conflict
+from common.base.ids import same_uuid
 from common.db.hosts import Hosts
 
 NAME_LENGTH_MAX = 255
@@ -31,18 +32,18 @@ NAME_LENGTH_MAX = 255
 SIZE_GIB_MAX = 1 << 20
 """One PiB: beyond it a size is a mistake."""
 
-_log = structlog.get_logger(__name__)
-
 
 @dataclass(frozen=True, slots=True)
 class ApiParts:
-    """What cinder-api acts on."""
+    """What cinder-api acts on. `scheduler` and `orders` send by `post`."""
 
     volumes: Volumes
     attachments: VolumeAttachments
     hosts: Hosts
     scheduler: SchedulerAPI
     manager: VolumeManagerAPI
+    orders: VolumeManagerAPI
+    post: Post
     service_down_time_s: float
 
 
@@ -58,31 +59,20 @@ class VolumeApi(VolumeAPI):
     ) -> Volume:  # fmt: skip
         _check_size(size)
         _check_name(name)
-        volume = await self._parts.volumes.create(
-            Volume(
-                id=new_uuid(),
-                size=size,
-                status=VolumeStatus.CREATING,
-                display_name=name,
-                display_description=description,
-                volume_type=volume_type,
-                availability_zone=availability_zone,
-                user_id=ctx.user_id,
-                project_id=ctx.project_id,
-            )
+        volume = Volume(
+            id=same_uuid(ctx.message_id),
+            size=size,
+            status=VolumeStatus.CREATING,
+            display_name=name,
+            display_description=description,
+            volume_type=volume_type,
+            availability_zone=availability_zone,
+            user_id=ctx.user_id,
+            project_id=ctx.project_id,
         )
-        try:
+        with self._parts.post.letters() as letters:
             await self._parts.scheduler.create_volume(ctx, volume=volume, request_spec={"volume_id": volume.id})
-        except Fault as exc:
-            await self._fail_create(ctx, volume, exc)
-            raise
-        return volume
-
-    async def _fail_create(self, ctx: Context, volume: Volume, fault: Fault) -> None:
-        await self._parts.volumes.advance(volume.id, Event.CREATE_FAILED)
-        await self._parts.volumes.add_message(
-            volume.id, event_id="VOLUME_CREATE_FAILED", user_message=f"Creating failed: {fault}", request_id=ctx.request_id
-        )
+        return await self._parts.volumes.create(volume, also=self._parts.post.entering(letters))
 
     async def get(self, ctx: Context, *, volume_id: str) -> Volume:
         return await self._parts.volumes.find(volume_id)
@@ -92,9 +82,15 @@ class VolumeApi(VolumeAPI):
 
     async def delete(self, ctx: Context, *, volume_id: str) -> None:
         volume = await self._parts.volumes.find(volume_id)
+        if volume.status is VolumeStatus.DELETING:
+            return
         _check_detached(volume)
+        with self._parts.post.letters() as letters:
+            if volume.host is not None:
+                deleting = msgspec.structs.replace(volume, status=VolumeStatus.DELETING)
+                await manager_of(self._parts.orders, volume).delete_volume(ctx, volume=deleting)
         try:
-            deleting = await self._parts.volumes.advance(volume.id, Event.DELETE)
+            await self._parts.volumes.advance(volume.id, Event.DELETE, also=self._parts.post.entering(letters))
         except Conflict as exc:
             raise InvalidVolume(
                 reason=f"Volume {volume.label} status must be available, error or error_deleting to delete, "
@@ -102,12 +98,6 @@ class VolumeApi(VolumeAPI):
             ) from exc
         if volume.host is None:
             await self._parts.volumes.advance(volume.id, Event.DESTROYED)
-            return
-        try:
-            await manager_of(self._parts.manager, volume).delete_volume(ctx, volume=deleting)
-        except Fault:
-            await self._parts.volumes.advance(volume.id, Event.DELETE_FAILED)
-            raise
 
     async def services(self, ctx: Context) -> list[ServiceInfo]:
         rows = await self._parts.hosts.list()

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
 import structlog
 
 from cinder_lite.contract import SchedulerAPI, Volume, VolumeManagerAPI
@@ -12,6 +13,7 @@ from cinder_lite.errors import NoValidBackend
 from cinder_lite.flows.parts import advance_once, manager_of
 from cinder_lite.ports.driver import VolumeStats
 from cinder_lite.store.volumes import Volumes
+from common.app.post import Post
 from common.base.context import Context
 from common.base.errors import Fault
 from common.db.hosts import Hosts
@@ -23,10 +25,15 @@ _log = structlog.get_logger(__name__)
 class SchedulerManager(SchedulerAPI):
     """Implements the contract. `consumed` is what was placed on a backend since its last report."""
 
-    def __init__(self, volumes: Volumes, hosts: Hosts, manager: VolumeManagerAPI, *, service_down_time_s: float) -> None:
+    def __init__(
+        self, volumes: Volumes, hosts: Hosts, manager: VolumeManagerAPI, *, orders: VolumeManagerAPI, post: Post,
+        service_down_time_s: float,
+    ) -> None:  # fmt: skip
         self._volumes = volumes
         self._hosts = hosts
         self._manager = manager
+        self._orders = orders
+        self._post = post
         self._service_down_time_s = service_down_time_s
         self._stats: dict[str, VolumeStats] = {}
         self._consumed: dict[str, float] = {}
@@ -37,6 +44,8 @@ class SchedulerManager(SchedulerAPI):
         backup_id: str | None = None,
     ) -> None:  # fmt: skip
         try:
+            if (await self._volumes.get(volume.id)).host is not None:
+                return
             placement = place(volume, await self._backends())
             if placement.host is None:
                 raise NoValidBackend(reason=placement.reason)
@@ -65,11 +74,13 @@ class SchedulerManager(SchedulerAPI):
             _log.debug("no backend to ask for capabilities", reason=str(exc))
 
     async def _hand_over(self, ctx: Context, volume: Volume, host: str) -> None:
-        await self._volumes.set_host(volume.id, host)
-        placed = await self._volumes.get(volume.id)
-        backend = host.split("#", maxsplit=1)[0]
-        self._consumed[backend] = self._consumed.get(backend, 0.0) + volume.size
-        await manager_of(self._manager, placed).create_volume(ctx, volume=placed)
+        """Its place and the order to make it there are one write: a request that comes again finds it placed."""
+        placed = msgspec.structs.replace(await self._volumes.get(volume.id), host=host)
+        with self._post.letters() as letters:
+            await manager_of(self._orders, placed).create_volume(ctx, volume=placed)
+        if await self._volumes.set_host(volume.id, host, also=self._post.entering(letters)):
+            backend = host.split("#", maxsplit=1)[0]
+            self._consumed[backend] = self._consumed.get(backend, 0.0) + volume.size
 
     async def _backends(self) -> list[Backend]:
         """Every backend that has a row in services; one that never reported has no statistics."""

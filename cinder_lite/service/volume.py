@@ -8,7 +8,7 @@ from typing import Any
 import structlog
 
 from cinder_lite.contract import BackingStoreProbe, SchedulerAPI, Volume, VolumeAttachment, VolumeManagerAPI
-from cinder_lite.errors import InvalidInput, VolumeAttachmentNotFound
+from cinder_lite.errors import InvalidInput
 from cinder_lite.flows.create_volume import CreateVolume
 from cinder_lite.flows.delete_volume import DeleteVolume
 from cinder_lite.flows.initialize_connection import InitializeConnection
@@ -17,7 +17,6 @@ from cinder_lite.flows.terminate_connection import Detach, TerminateConnection
 from common.base.context import Context
 from common.base.errors import Fault
 from common.flow.runner import Runner
-from common.host.locks import KeyedLocks
 from common.wire.values import to_primitive
 
 PROBE_BYTES_MAX = 64 * 1024
@@ -26,13 +25,12 @@ _log = structlog.get_logger(__name__)
 
 
 class VolumeManager(VolumeManagerAPI):
-    """Implements the contract. One volume's connection flows run one after another; they make no RPC under the lock."""
+    """Implements the contract. One volume's flows run one after another; they make no RPC."""
 
-    def __init__(self, parts: BackendParts, runner: Runner, scheduler: SchedulerAPI, locks: KeyedLocks) -> None:
+    def __init__(self, parts: BackendParts, runner: Runner, scheduler: SchedulerAPI) -> None:
         self._parts = parts
         self._runner = runner
         self._scheduler = scheduler
-        self._locks = locks
 
     async def init_host(self) -> None:
         """Driver and target are ready, and what the rows say is exported is exported: a tgtd that was restarted kept nothing.
@@ -61,33 +59,31 @@ class VolumeManager(VolumeManagerAPI):
         self, ctx: Context, *, volume: Volume, request_spec: Mapping[str, Any] | None = None,
         filter_properties: Mapping[str, Any] | None = None, allow_reschedule: bool = True,
     ) -> None:  # fmt: skip
-        await self._runner.start(CreateVolume(ctx, self._parts, volume=volume))
+        await self._runner.start(CreateVolume.of(ctx, self._parts, volume=volume))
 
     async def delete_volume(self, ctx: Context, *, volume: Volume, unmanage_only: bool = False, cascade: bool = False) -> None:
-        await self._runner.start(DeleteVolume(ctx, self._parts, volume=volume))
+        await self._runner.start(DeleteVolume.of(ctx, self._parts, volume=volume))
 
     async def initialize_connection(
         self, ctx: Context, *, volume: Volume, connector: Mapping[str, Any], attachment_id: str | None = None
     ) -> dict[str, Any]:
-        async with self._locks.hold(volume.id):
-            attachment = attachment_id or await self._only_attachment(volume.id)
-            flow = InitializeConnection(ctx, self._parts, volume=volume, connector=connector, attachment_id=attachment)
-            await self._runner.run(flow)
-            return flow.connection_info
+        attachment = attachment_id or await self._only_attachment(volume.id)
+        flow = InitializeConnection.of(ctx, self._parts, volume=volume, connector=connector, attachment_id=attachment)
+        await self._runner.run(flow)
+        return await flow.connection_info()
 
     async def terminate_connection(
         self, ctx: Context, *, volume_id: str, connector: Mapping[str, Any] | None, force: bool = False,
         volume: Volume | None = None, attachment_id: str | None = None,
     ) -> None:  # fmt: skip
-        async with self._locks.hold(volume_id):
-            if attachment_id is not None and not await self._is_live(attachment_id):
-                _log.info("connection of an attachment that is over", volume_id=volume_id, attachment_id=attachment_id)
-                return
-            current = await self._parts.volumes.get(volume_id)
-            flow = TerminateConnection(
-                ctx, self._parts, volume=current, connector=None if force else connector, attachment_id=attachment_id
-            )
-            await self._runner.run(flow)
+        if await self._parts.is_over(attachment_id):
+            _log.info("connection of an attachment that is over", volume_id=volume_id, attachment_id=attachment_id)
+            return
+        current = await self._parts.volumes.get(volume_id)
+        flow = TerminateConnection.of(
+            ctx, self._parts, volume=current, connector=None if force else connector, attachment_id=attachment_id
+        )
+        await self._runner.run(flow)
 
     async def attach_volume(
         self, ctx: Context, *, volume_id: str, instance_uuid: str | None, host_name: str | None, mountpoint: str, mode: str,
@@ -103,13 +99,12 @@ class VolumeManager(VolumeManagerAPI):
     async def detach_volume(
         self, ctx: Context, *, volume_id: str, attachment_id: str | None = None, volume: Volume | None = None
     ) -> None:
-        async with self._locks.hold(volume_id):
-            current = await self._parts.volumes.get(volume_id)
-            live = attachment_id or next((row.id for row in current.volume_attachment), None)
-            if live is None or not await self._is_live(live):
-                _log.info("volume detach called, but volume not attached", volume_id=volume_id, attachment_id=attachment_id)
-                return
-            await self._runner.run(Detach(ctx, self._parts, volume=current, attachment_id=live))
+        current = await self._parts.volumes.get(volume_id)
+        live = attachment_id or next((row.id for row in current.volume_attachment), None)
+        if live is None or await self._parts.is_over(live):
+            _log.info("volume detach called, but volume not attached", volume_id=volume_id, attachment_id=attachment_id)
+            return
+        await self._runner.run(Detach.of(ctx, self._parts, volume=current, attachment_id=live))
 
     async def _only_attachment(self, volume_id: str, instance_uuid: str | None = None) -> str | None:
         """The attachment that a caller means who knows of none, as cinder's own rpcapi: the one that holds the volume."""
@@ -129,13 +124,6 @@ class VolumeManager(VolumeManagerAPI):
             )
         except Fault as exc:
             _log.info("capabilities not reported", host=self._parts.host, reason=str(exc))
-
-    async def _is_live(self, attachment_id: str) -> bool:
-        try:
-            await self._parts.attachments.get(attachment_id)
-        except VolumeAttachmentNotFound:
-            return False
-        return True
 
 
 class BackingStore(BackingStoreProbe):

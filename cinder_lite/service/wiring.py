@@ -9,7 +9,11 @@ from cinder_lite.config import Backend, CinderConfig, cinder_sections, load_cind
 from cinder_lite.contract import BackingStoreProbe, SchedulerAPI, VolumeAPI, VolumeManagerAPI
 from cinder_lite.drivers.fake import FakeDriver
 from cinder_lite.drivers.file import FileDriver, FileOptions
+from cinder_lite.flows.create_volume import CreateVolume
+from cinder_lite.flows.delete_volume import DeleteVolume
+from cinder_lite.flows.initialize_connection import InitializeConnection
 from cinder_lite.flows.parts import BackendParts
+from cinder_lite.flows.terminate_connection import Detach, TerminateConnection
 from cinder_lite.ports.driver import VolumeDriver
 from cinder_lite.ports.target import Target
 from cinder_lite.service.api import ApiParts, VolumeApi
@@ -22,13 +26,14 @@ from cinder_lite.targets.fake import FakeTarget
 from cinder_lite.targets.local import LocalTarget
 from cinder_lite.targets.tgt import TgtOptions, TgtTarget
 from cinder_lite.targets.tgtd import TgtDaemon
+from common.app.carrier import alongside
 from common.app.config import Overrides, Section
-from common.app.process import Ground, alongside, ground
+from common.app.process import Ground, ground
 from common.app.service import Outside, Process, Service
 from common.base.clock import Clock
 from common.base.context import Context
 from common.base.errors import Misconfigured
-from common.host.locks import KeyedLocks
+from common.rpc.contract import Sender
 from common.rpc.session import Serving
 
 CAPABILITIES_INTERVAL_S = 60.0
@@ -39,16 +44,23 @@ CAPABILITIES_INTERVAL_S = 60.0
 async def api(config: CinderConfig, outside: Outside) -> AsyncIterator[None]:
     """cinder-api."""
     host = config.common.host
-    async with ground(config.common, config.database, name=f"cinder-api.{host}", migrations=BRANCH, outside=outside) as base:
+    name = f"cinder-api.{host}"
+    async with (
+        ground(config.common, config.database, name=name, migrations=BRANCH, outside=outside) as base,
+        base.carrying(name, home="cinder-api") as carrier,
+    ):
         parts = ApiParts(
             volumes=Volumes(base.database, base.clock),
             attachments=VolumeAttachments(base.database, base.clock),
             hosts=base.hosts,
-            scheduler=SchedulerAPI.over(base.rpc, exchange=config.common.control_exchange),
-            manager=_manager_client(config, base),
+            scheduler=SchedulerAPI.over(carrier.post.sender, exchange=config.common.control_exchange),
+            manager=_manager_client(config, base.rpc),
+            orders=_manager_client(config, carrier.post.sender),
+            post=carrier.post,
             service_down_time_s=config.common.service_down_time,
         )
-        async with base.serve(_serving(config, host, VolumeApi(parts)), binary="cinder-api", topic="cinder-api", host=host):
+        serving = _serving(config, host, VolumeApi(parts))
+        async with base.serve(serving, carrier=carrier, binary="cinder-api", topic="cinder-api", host=host):
             yield
 
 
@@ -57,12 +69,20 @@ async def scheduler(config: CinderConfig, outside: Outside) -> AsyncIterator[Non
     """cinder-scheduler. It asks every backend for a report as soon as it listens."""
     host = config.common.host
     name = f"cinder-scheduler.{host}"
-    async with ground(config.common, config.database, name=name, migrations=BRANCH, outside=outside) as base:
-        backends = _manager_client(config, base)
+    async with (
+        ground(config.common, config.database, name=name, migrations=BRANCH, outside=outside) as base,
+        base.carrying(name, home="cinder-scheduler") as carrier,
+    ):
         manager = SchedulerManager(
-            Volumes(base.database, base.clock), base.hosts, backends, service_down_time_s=config.common.service_down_time
+            Volumes(base.database, base.clock),
+            base.hosts,
+            _manager_client(config, base.rpc),
+            orders=_manager_client(config, carrier.post.sender),
+            post=carrier.post,
+            service_down_time_s=config.common.service_down_time,
         )
-        async with base.serve(_serving(config, host, manager), binary="cinder-scheduler", topic="cinder-scheduler", host=host):
+        serving = _serving(config, host, manager)
+        async with base.serve(serving, carrier=carrier, binary="cinder-scheduler", topic="cinder-scheduler", host=host):
             await manager.ask_for_reports(Context(is_admin=True))
             yield
 
@@ -99,6 +119,7 @@ async def _backend(config: CinderConfig, backend: Backend, base: Ground, adapter
     async with AsyncExitStack() as stack:
         if backend.tgtd_managed and backend.target_helper == "tgtadm":
             await stack.enter_async_context(_daemon(backend, base.clock))
+        carrier = await stack.enter_async_context(base.carrying(f"cinder-volume.{host}"))
         parts = BackendParts(
             host=host,
             volumes=Volumes(base.database, base.clock),
@@ -107,14 +128,17 @@ async def _backend(config: CinderConfig, backend: Backend, base: Ground, adapter
             target=target,
         )
         schedulers = SchedulerAPI.over(base.rpc, exchange=config.common.control_exchange)
-        manager = VolumeManager(parts, base.runner, schedulers, KeyedLocks())
+        carrier.runner.knows(parts, CreateVolume, DeleteVolume, InitializeConnection, TerminateConnection, Detach)
+        manager = VolumeManager(parts, carrier.runner, schedulers)
         await manager.init_host()
         endpoints = [manager, BackingStore(parts)] if config.common.enable_data_probe else [manager]
         servers = (
             _serving(config, host, *endpoints),
             _serving(config, config.common.host, *endpoints, topic=f"cinder-volume.{host}"),
         )
-        await stack.enter_async_context(base.serve(*servers, binary="cinder-volume", topic="cinder-volume", host=host))
+        await stack.enter_async_context(
+            base.serve(*servers, carrier=carrier, binary="cinder-volume", topic="cinder-volume", host=host)
+        )
         await stack.enter_async_context(alongside(_report(manager, base.clock)))
         yield
 
@@ -129,8 +153,8 @@ def _serving(config: CinderConfig, server: str, *endpoints: object, topic: str |
     return Serving(endpoints, server, topic=topic, exchange=config.common.control_exchange)
 
 
-def _manager_client(config: CinderConfig, base: Ground) -> VolumeManagerAPI:
-    return VolumeManagerAPI.over(base.rpc, exchange=config.common.control_exchange)
+def _manager_client(config: CinderConfig, sender: Sender) -> VolumeManagerAPI:
+    return VolumeManagerAPI.over(sender, exchange=config.common.control_exchange)
 
 
 def _adapters(config: CinderConfig, backend: Backend, clock: Clock) -> Adapters:

@@ -35,6 +35,11 @@ class VolumeAttachments:
         async with self._db.begin(read_only=True) as conn:
             return _must(await _find(conn, attachment_id), attachment_id)
 
+    async def is_live(self, attachment_id: str) -> bool:
+        """True until the attachment is over. What is exported for it may be taken away only while it lives: later it is another's."""
+        async with self._db.begin(read_only=True) as conn:
+            return await _find(conn, attachment_id) is not None
+
     async def stored_connector(self, attachment_id: str) -> dict[str, Any] | None:
         """The connector that `connecting` saved, also of a detached attachment; None when there is none."""
         query = select(attachments.c.connector).where(attachments.c.id == attachment_id)

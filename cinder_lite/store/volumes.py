@@ -10,11 +10,13 @@ from cinder_lite.contract import AttachStatus, Message, Volume, VolumeAttachment
 from cinder_lite.domain.volume import VOLUME, Event, attach_status_of
 from cinder_lite.errors import AmbiguousVolume, VolumeNotFound
 from cinder_lite.store.tables import messages, volume_attachment, volumes
+from common.app.post import Writing
 from common.base.clock import Clock
 from common.base.errors import NotFound
 from common.base.limits import LIST_ROWS_MAX
 from common.db.cas import advance
 from common.db.engine import Database
+from common.db.errors import Duplicate
 from common.db.model import live
 
 MESSAGES_SHOWN_MAX = 5
@@ -34,17 +36,23 @@ class Volumes:
         self._db = db
         self._clock = clock
 
-    async def create(self, volume: Volume) -> Volume:
-        """The volume as stored, `created_at` filled in. Raises Duplicate for an id that is there."""
+    async def create(self, volume: Volume, *, also: Writing | None = None) -> Volume:
+        """The volume as stored, `created_at` filled in; `also` is written with it. There already: as it is now, and nothing is."""
         row = {column: getattr(volume, name) for name, column in _COLUMNS.items()}
         row |= {"status": str(volume.status), "attach_status": str(attach_status_of(volume.status))}
         row |= {"created_at": volume.created_at or self._clock.utcnow()}
 
         async def work(conn: AsyncConnection) -> Volume:
             await conn.execute(insert(volumes).values(row))
+            if also is not None:
+                await also(conn)
             return await _read(conn, volume.id)
 
-        return await self._db.run(work)
+        try:
+            return await self._db.run(work)
+        except Duplicate:
+            async with self._db.begin(read_only=True) as conn:
+                return await _read(conn, volume.id)
 
     async def get(self, volume_id: str) -> Volume:
         """Raises VolumeNotFound."""
@@ -73,21 +81,33 @@ class Volumes:
             here = or_(volumes.c.host == host, volumes.c.host.startswith(f"{host}#", autoescape=True))
             return await _volumes(conn, live(volumes), here)
 
-    async def advance(self, volume_id: str, event: Event, **values: Any) -> Volume:
-        """The volume after `event`, its attach_status with it; other columns are set in the same statement.
+    async def advance(self, volume_id: str, event: Event, *, also: Writing | None = None, **values: Any) -> Volume:
+        """The volume after `event`, its attach_status with it; other columns are set in the same statement, `also` is written too.
 
         Sets `launched_at` at CREATED; DESTROYED soft-deletes the row. Raises VolumeNotFound, Conflict.
         """
 
         async def work(conn: AsyncConnection) -> Volume:
             await advance_volume(conn, volume_id, event, clock=self._clock, **values)
+            if also is not None:
+                await also(conn)
             return await _read(conn, volume_id)
 
         return await self._db.run(work)
 
-    async def set_host(self, volume_id: str, host: str) -> None:
-        """Where the scheduler placed it: host@backend#pool. Raises VolumeNotFound."""
-        await self._update(volume_id, host=host, scheduled_at=self._clock.utcnow())
+    async def set_host(self, volume_id: str, host: str, *, also: Writing | None = None) -> bool:
+        """True: from now on it is placed there, at host@backend#pool, and `also` is written. False: it had its place, or is gone."""
+        now = self._clock.utcnow()
+        placed = update(volumes).where(volumes.c.id == volume_id, live(volumes), volumes.c.host.is_(None))
+        placed = placed.values(host=host, scheduled_at=now, updated_at=now)
+
+        async def work(conn: AsyncConnection) -> bool:
+            is_placed = bool((await conn.execute(placed)).rowcount)
+            if is_placed and also is not None:
+                await also(conn)
+            return is_placed
+
+        return await self._db.run(work)
 
     async def save_export(self, volume_id: str, provider_location: str) -> None:
         """Raises VolumeNotFound."""

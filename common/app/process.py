@@ -1,25 +1,24 @@
 """What every service process stands on: its bus, its database, its flows' journal, its heartbeat."""
 
-import asyncio
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
 
 import structlog
 
+from common.app.carrier import Carrier, alongside, carrying, for_the_caller
 from common.app.observing import Observed, observing
 from common.app.options import CommonConfig, DatabaseConfig
-from common.app.service import Outside
+from common.app.service import HoldName, Outside
 from common.base.clock import Clock
 from common.base.errors import Fault
+from common.base.failpoints import Failpoints
 from common.base.limits import INBOX_SWEEP_S
 from common.db.branch import Branch
 from common.db.engine import Database
 from common.db.hosts import Hosts
 from common.db.inbox import SqlInbox
-from common.db.journal import Journal
-from common.flow.runner import Runner
+from common.db.owner import Owner
 from common.rpc.client import RpcClient
 from common.rpc.options import RpcOptions
 from common.rpc.session import Serving, client, serving
@@ -30,7 +29,7 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Ground:
-    """The parts that every process has. `runner` is drained before the bus and the database close."""
+    """The parts that every process has."""
 
     config: CommonConfig
     clock: Clock
@@ -39,22 +38,43 @@ class Ground:
     options: RpcOptions
     database: Database
     hosts: Hosts
-    runner: Runner
     observed: Observed
     inbox: SqlInbox
+    failpoints: Failpoints
+    hold_name: HoldName
 
     @asynccontextmanager
-    async def serve(self, *servers: Serving, binary: str, topic: str, host: str) -> AsyncIterator[None]:
+    async def carrying(self, process: str, *, home: str | None = None) -> AsyncIterator[Carrier]:
+        """What carries the flows of `process` ("nova-compute.cmp1").
+
+        home   who may carry them on when it dies: "nova-api" for any process of that kind; None: only the next one of its name,
+               of which there is one at a time on this machine: a second is Misconfigured
+        """
+        owner = Owner(process=process, home=home or process, is_alone=home is None)
+        with self.hold_name(self.config.state_path, process) if home is None else nullcontext():
+            async with carrying(
+                owner,
+                database=self.database,
+                transport=self.transport,
+                rpc=self.rpc,
+                clock=self.clock,
+                failpoints=self.failpoints,
+            ) as carrier:
+                yield carrier
+
+    @asynccontextmanager
+    async def serve(self, *servers: Serving, carrier: Carrier, binary: str, topic: str, host: str) -> AsyncIterator[None]:
         """Serve and report being alive inside the block, under the row (binary, host) of services."""
         await self.hosts.register(binary=binary, host=host, topic=topic, availability_zone="nova")
         async with (
+            carrier.at_work(),
             serving(
                 self.transport,
                 *servers,
                 clock=self.clock,
                 options=self.options,
                 grace_s=self.config.graceful_shutdown_timeout,
-                middleware=self.observed.servers,
+                middleware=(*self.observed.servers, for_the_caller),
                 counts=self.observed.counts,
                 inbox=self.inbox,
             ),
@@ -62,7 +82,10 @@ class Ground:
             alongside(_sweep(self.inbox, self.clock)),
         ):
             _log.info("serving", binary=binary, host=host, topic=topic, bus=self.transport.url)
-            yield
+            try:
+                yield
+            finally:
+                carrier.hand_back()
 
     async def _report(self, binary: str, host: str) -> None:
         """The heartbeat. It never dies: a database that is away is logged once, and the next beat tries again."""
@@ -98,7 +121,6 @@ async def ground(
             client(transport, clock=clock, options=options, middleware=observed.clients, counts=observed.counts)
         )
         inbox = SqlInbox(tables, clock)
-        runner = await stack.enter_async_context(Runner(Journal(tables, clock), clock=clock, owner=name))
         yield Ground(
             config=config,
             clock=clock,
@@ -107,9 +129,10 @@ async def ground(
             options=options,
             database=tables,
             hosts=Hosts(tables, clock),
-            runner=runner,
             observed=observed,
             inbox=inbox,
+            failpoints=outside.failpoints,
+            hold_name=outside.hold_name,
         )
 
 
@@ -123,14 +146,3 @@ async def _sweep(inbox: SqlInbox, clock: Clock) -> None:
             _log.warning("inbox not swept", reason=str(exc))
         else:
             _log.debug("inbox swept", rows=swept)
-
-
-@asynccontextmanager
-async def alongside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """`work` runs while the block does and is cancelled at its end; if it fails, the block does."""
-    async with asyncio.TaskGroup() as group:
-        task = group.create_task(work)
-        try:
-            yield
-        finally:
-            task.cancel()

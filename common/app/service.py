@@ -4,7 +4,7 @@ common imports no service: a third party's service joins in the same way, by nam
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -16,6 +16,7 @@ from common.base.clock import Clock
 from common.base.failpoints import OFF, Failpoints
 from common.db.branch import Branch
 from common.db.engine import Database, open_database
+from common.host.alone import hold_name
 from common.rpc.contract import Contract
 from common.transport.port import Transport
 
@@ -31,13 +32,18 @@ class OpenDatabase(Protocol):
     def __call__(self, connection: str, *, clock: Clock, branches: Sequence[Branch] = ()) -> Database: ...
 
 
+HoldName = Callable[[Path, str], AbstractContextManager[None]]
+"""(state_path, name) -> inside, no other process on this machine bears the name: `common.host.alone.hold_name`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Outside:
-    """What a process does not make itself: time, its bus, its database, and where a test makes it fail."""
+    """What a process does not make itself: time, its bus, its database, its name, and where a test makes it fail."""
 
     clock: Clock
     open_bus: OpenBus
     open_database: OpenDatabase = open_database
+    hold_name: HoldName = hold_name
     failpoints: Failpoints = OFF
 
 

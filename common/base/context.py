@@ -16,6 +16,8 @@ class Context:
     deadline   this process's monotonic second after which nobody waits for the answer; None: no limit.
                It does not travel as such: the wire carries the time that is left.
     message_id   `_unique_id` of the message that brought the request here: the same again is the same work. It does not travel.
+    fence      the right to act for a flow (common.db.fence), in the request of a step of it. It travels with calls: whoever is asked
+               acts for the one who asks. A cast hands over, and has none.
     trace      the hop of a W3C trace that asks; it travels as `traceparent` and `tracestate`, oslo.messaging's keys for it.
     others     keys of a foreign peer's context that we do not read; they are passed on as they came, but for
                `auth_token` and `service_catalog`, which are dropped at the door.
@@ -30,6 +32,7 @@ class Context:
     others: Mapping[str, Any] = field(default_factory=dict)
     message_id: str | None = None
     trace: Trace | None = None
+    fence: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The keys that follow `_context_` on the wire."""
@@ -42,6 +45,7 @@ class Context:
             "project": self.project_id,
             "is_admin": self.is_admin,
             "roles": list(self.roles),
+            **({"fence": self.fence} if self.fence else {}),
             **self.trace_keys(),
         }
 
@@ -64,6 +68,7 @@ class Context:
             roles=tuple(str(role) for role in roles) if isinstance(roles, list | tuple) else (),
             deadline=deadline,
             message_id=message_id,
+            fence=_id(keys.get("fence")),
             trace=Trace.parse(keys.get("traceparent"), keys.get("tracestate")),
             others={key: value for key, value in keys.items() if key not in _NOT_OTHERS},
         )
@@ -81,7 +86,7 @@ class Context:
         return replace(self, is_admin=True)
 
 
-_KNOWN = {"request_id", "user_id", "user", "project_id", "project", "is_admin", "roles", "traceparent", "tracestate"}
+_KNOWN = {"request_id", "user_id", "user", "project_id", "project", "is_admin", "roles", "traceparent", "tracestate", "fence"}
 _NEVER_KEPT = {"auth_token", "service_catalog", "client_timeout"}
 _NOT_OTHERS = _KNOWN | _NEVER_KEPT
 

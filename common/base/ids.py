@@ -12,9 +12,17 @@ FlowId = NewType("FlowId", str)
 RequestId = NewType("RequestId", str)
 
 
+_MADE_BY_MESSAGES = uuid.UUID("6f1c3a55-9f0e-4d0b-8a51-2f5f0a6f0c7e")
+
+
 def new_uuid() -> str:
     """A random UUID with dashes, as OpenStack's rows have it."""
     return str(uuid.uuid4())
+
+
+def same_uuid(cause: str | None) -> str:
+    """The UUID of what `cause` (a message's id) makes: a message that comes twice makes the same thing. None: a random one."""
+    return new_uuid() if cause is None else str(uuid.uuid5(_MADE_BY_MESSAGES, cause))
 
 
 def new_hex() -> str:

@@ -117,6 +117,18 @@ RESEND_FIRST_S = 5.0
 RESEND_MAX_S = 30.0
 """... and no longer than this."""
 
+LEASE_S = 15.0
+"""A process that did not renew its lease for so long is taken for dead by those who may carry on its flows."""
+
+LEASE_RENEW_S = 5.0
+"""Time between two renewals, and between two looks for work that was left behind."""
+
+LEASES_KEPT_S = 24 * 3600.0
+"""After that a lease that ran out is forgotten."""
+
+OUTBOX_BATCH = 100
+"""Messages of the outbox that are read at once."""
+
 FLOWS_MAX = 64
 """Flows that one process drives at once; the casts of further ones wait unacked at the broker."""
 

@@ -6,12 +6,14 @@ No call site repeats which states are legal, and none reads a state before it wr
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, Row, Table, and_, or_, select, update
+from sqlalchemy import ColumnElement, Row, Table, and_, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from common.base.clock import Clock
 from common.base.errors import Conflict, NotFound
+from common.db import fence
 from common.db.model import live
+from common.db.tables import state_history
 from common.machine.table import Machine
 
 S = TypeVar("S", bound=Hashable)
@@ -31,7 +33,7 @@ async def advance(
     where: Sequence[ColumnElement[bool]] = (),
     values: Mapping[str, object] | None = None,
 ) -> None:
-    """Moves the live row of `key` along `event`, and sets `updated_at` and `values` with it.
+    """Moves the live row of `key` along `event`, and sets `updated_at` and `values` with it; state_history tells of it.
 
     kind      what an error calls the row: "Volume"
     columns   where the state stands; with several of them the machine's states are tuples in that order
@@ -45,14 +47,21 @@ async def advance(
     found_by = [table.c[name] == value for name, value in key.items()]
     change = update(table).where(*found_by, live(table), wanted, *where).values(**target, **now, **(values or {}))
     # Every driver here counts the rows that matched, changed or not (MariaDB: CLIENT.FOUND_ROWS).
+    name = ", ".join(str(value) for value in key.values())
     if (await conn.execute(change)).rowcount:
+        await conn.execute(insert(state_history).values(_history(kind, name, event, _shown(_parts(machine.target(event))), clock)))
         return
     state = (await conn.execute(select(*(table.c[name] for name in columns)).where(*found_by, live(table)))).first()
-    name = ", ".join(str(value) for value in key.values())
     if state is None:
         raise NotFound(kind=kind, name=name)
     expected = " or ".join(sorted(_shown(_parts(source)) for source in machine.sources(event)))
     raise Conflict(kind=kind, name=name, found=_shown(state), expected=expected)
+
+
+def _history(kind: str, name: str, event: object, state: str, clock: Clock) -> dict[str, object]:
+    held = fence.held()
+    flow_id = None if held is None else held.flow_id
+    return {"kind": kind, "subject": name, "event": str(event), "state": state, "flow_id": flow_id, "created_at": clock.utcnow()}
 
 
 def _parts(state: object) -> tuple[Any, ...]:

@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import asyncpg
@@ -16,8 +17,10 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt,
 from common.base.clock import Clock
 from common.base.errors import Fault
 from common.base.limits import CONNECT_TIMEOUT_S, STATEMENT_TIMEOUT_S
+from common.db import fence
 from common.db.branch import Branch
 from common.db.errors import DatabaseBusy, DatabaseNotUpgraded, DatabaseRefused, DatabaseUnavailable, fault_of
+from common.db.now import SQLITE_FUNCTION, as_sqlite_text
 from common.db.revisions import heads, revisions_of
 from common.db.url import MYSQL, POSTGRESQL, SQLITE, Address, parse
 
@@ -31,6 +34,7 @@ BUSY_ATTEMPTS = 10
 """A deadlock, or a file that another process holds, is met again so often."""
 
 _READ_ONLY = "lite_read_only"
+_WHEN_COMMITTED = "lite_when_committed"
 _DRIVER_ERRORS = (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, ConnectionError, TimeoutError)
 _CONNECT_ERRORS = (*_DRIVER_ERRORS, OSError)
 
@@ -56,8 +60,10 @@ class Database:
 
         read_only   a promise not to write: on SQLite such transactions do not wait for a writer
         timeout_s   longest time of the whole block, which therefore must not wait for anything but the database
-        Raises DatabaseUnavailable, DatabaseBusy, DatabaseNotUpgraded, DatabaseRefused, Duplicate.
+        Raises DatabaseUnavailable, DatabaseBusy, DatabaseNotUpgraded, DatabaseRefused, Duplicate; Superseded when it was to write
+        for a flow that this process no longer carries on (common.db.fence).
         """
+        held_fence = None if read_only else fence.held()
         async with AsyncExitStack() as held:
             if self.dialect == SQLITE and not read_only:
                 await held.enter_async_context(self._writer)
@@ -65,8 +71,14 @@ class Database:
             try:
                 async with asyncio.timeout(timeout_s):
                     await conn.execution_options(**{_READ_ONLY: read_only})
+                    told: list[Callable[[], None]] = []
+                    conn.info[_WHEN_COMMITTED] = told
                     async with conn.begin():
+                        if held_fence is not None:
+                            await fence.check(conn, held_fence)
                         yield conn
+                    for callback in told:
+                        callback()
             except _DRIVER_ERRORS as exc:
                 raise self.fault_of(exc) from exc
 
@@ -127,6 +139,11 @@ class Database:
             yield conn
 
 
+def when_committed(conn: AsyncConnection, callback: Callable[[], None]) -> None:
+    """Call `callback` once the transaction that `Database.begin` gave is committed, and never when it is not."""
+    conn.info[_WHEN_COMMITTED].append(callback)
+
+
 def open_database(connection: str, *, clock: Clock, branches: Sequence[Branch] = (), pooled: bool = True) -> Database:
     """The database of an operator's URL; nothing is contacted yet.
 
@@ -151,7 +168,7 @@ def open_database(connection: str, *, clock: Clock, branches: Sequence[Branch] =
         **isolation,
     )
     if address.dialect == SQLITE:
-        event.listen(engine.sync_engine, "connect", _set_up_sqlite)
+        event.listen(engine.sync_engine, "connect", _sqlite_set_up(clock))
         event.listen(engine.sync_engine, "begin", _begin_sqlite)
     return Database(address, engine, clock=clock, branches=tuple(branches))
 
@@ -164,11 +181,18 @@ def _make_private(address: Address) -> None:
         os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
 
 
-def _set_up_sqlite(dbapi_connection: Any, _: object) -> None:
-    cursor = dbapi_connection.cursor()
-    for name, value in (("journal_mode", "WAL"), ("synchronous", "FULL"), ("foreign_keys", "ON")):
-        cursor.execute(f"PRAGMA {name} = {value}")
-    cursor.close()
+def _sqlite_set_up(clock: Clock) -> Callable[[Any, object], None]:
+    def now(plus_s: float) -> str:
+        return as_sqlite_text(clock.utcnow() + timedelta(seconds=plus_s))
+
+    def set_up(dbapi_connection: Any, _: object) -> None:
+        cursor = dbapi_connection.cursor()
+        for name, value in (("journal_mode", "WAL"), ("synchronous", "FULL"), ("foreign_keys", "ON")):
+            cursor.execute(f"PRAGMA {name} = {value}")
+        cursor.close()
+        dbapi_connection.create_function(SQLITE_FUNCTION, 1, now)
+
+    return set_up
 
 
 def _begin_sqlite(conn: Any) -> None:

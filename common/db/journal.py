@@ -1,53 +1,70 @@
-"""The durable memory of flows: what was started, and what happened to each step."""
+"""The durable memory of flows: what was started, who carries it on, and what happened to each step."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, insert, select, update
+from sqlalchemy import ColumnElement, Row, func, insert, not_, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from common.base.clock import Clock
-from common.base.errors import NotFound
+from common.base.errors import Conflict, NotFound
 from common.base.limits import LIST_ROWS_MAX
 from common.db.engine import Database
 from common.db.errors import Duplicate
+from common.db.fence import RUNNING, Superseded
+from common.db.lease import is_alive
+from common.db.now import database_time
+from common.db.outbox import Letter, Outbox
+from common.db.owner import Owner
 from common.db.tables import flows, journal
 from common.machine.decide import Entry, Mark
 
 
 class FlowState(StrEnum):
-    """flows.state. `parked` waits for a person."""
+    """flows.state. `parked` waits for a person; `abandoned` is what a person gave up."""
 
-    RUNNING = "running"
+    RUNNING = RUNNING
     COMPLETED = "completed"
     COMPENSATED = "compensated"
     PARKED = "parked"
+    ABANDONED = "abandoned"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlowRow:
-    """A row of flows. `arguments` must be JSON; the times are None until the row is stored."""
+    """A row of flows. `arguments` and `context` must be JSON; what the database fills in is None until the row is stored.
+
+    fence     its number now: who holds an older one can write no more
+    is_over   its deadline has passed, by the database's clock when the row was read
+    """
 
     id: str
     saga: str
     subject: str
     owner: str
+    home: str = ""
     arguments: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    context: Mapping[str, Any] | None = field(default=None, repr=False)
     request_id: str | None = None
     state: FlowState = FlowState.RUNNING
+    fence: int = 1
+    deadline: datetime | None = None
     error: str | None = None
     created_at: datetime | None = None
     updated_at: datetime | None = None
+    is_over: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JournalRow:
-    """A row of journal. `attempt` counts from 1; `output` is JSON, or None."""
+    """A row of journal. `attempt` counts from 1; `output` is JSON, or None: of a failure, the error as it crosses the wire."""
 
     id: int
     flow_id: str
+    seq: int
     step: str
     mark: Mark
     final: bool
@@ -62,28 +79,29 @@ class JournalRow:
         return Entry(self.step, self.mark, self.final)
 
 
+_STORED = [name for name in FlowRow.__dataclass_fields__ if name != "is_over"]
+
+
 class Journal:
-    """Every method is one transaction; all raise what `Database.begin` raises."""
+    """Every method is one transaction; all raise what `Database.begin` raises.
+
+    What changes a flow is asked for its fence like every other write of its work (common.db.fence); a person's verbs are not.
+    """
 
     def __init__(self, db: Database, clock: Clock) -> None:
         self._db = db
         self._clock = clock
 
-    async def open(self, flow: FlowRow) -> bool:
-        """True when the flow was stored; False when there is one of that id, which stays as it is."""
+    async def open(self, flow: FlowRow, *, deadline_s: float | None = None) -> bool:
+        """True when the flow was stored; False when there is one of that id, which stays as it is.
+
+        deadline_s   seconds that are left to begin it in; None: no limit
+        """
         now = self._clock.utcnow()
-        row = {
-            "id": flow.id,
-            "saga": flow.saga,
-            "subject": flow.subject,
-            "arguments": dict(flow.arguments),
-            "request_id": flow.request_id,
-            "owner": flow.owner,
-            "state": str(flow.state),
-            "error": flow.error,
-            "created_at": now,
-            "updated_at": now,
-        }
+        row = {name: getattr(flow, name) for name in _STORED}
+        row |= {"arguments": dict(flow.arguments), "context": None if flow.context is None else dict(flow.context)}
+        row |= {"state": str(flow.state), "created_at": now, "updated_at": now}
+        row |= {"deadline": None if deadline_s is None else database_time(deadline_s)}
         try:
             await self._db.run(lambda conn: conn.execute(insert(flows).values(row)))
         except Duplicate:
@@ -97,7 +115,7 @@ class Journal:
 
     async def entries(self, flow_id: str) -> list[JournalRow]:
         """The flow's journal, oldest row first."""
-        query = select(journal).where(journal.c.flow_id == flow_id).order_by(journal.c.id)
+        query = select(journal).where(journal.c.flow_id == flow_id).order_by(journal.c.seq)
         async with self._db.begin(read_only=True) as conn:
             return [_journal_row(row) for row in await conn.execute(query)]
 
@@ -105,16 +123,24 @@ class Journal:
         self,
         flow_id: str,
         *,
+        seq: int,
         step: str,
         mark: Mark,
         attempt: int,
         final: bool = False,
         output: Any = None,
         error: str | None = None,
+        letters: Sequence[Letter] = (),
+        outbox: Outbox | None = None,
     ) -> None:
-        """Adds a row; durable when it returns. `output` must be JSON."""
+        """Adds the flow's row number `seq`, counted from 0; durable when it returns. There already, by an earlier try: nothing happens.
+
+        output    JSON
+        letters   what `outbox` is to send because of it, entered in the same transaction
+        """
         row = {
             "flow_id": flow_id,
+            "seq": seq,
             "step": step,
             "mark": str(mark),
             "final": final,
@@ -123,37 +149,108 @@ class Journal:
             "error": error,
             "created_at": self._clock.utcnow(),
         }
-        await self._db.run(lambda conn: conn.execute(insert(journal).values(row)))
 
-    async def finish(self, flow_id: str, state: FlowState, error: str | None = None) -> None:
-        """Sets the flow's state and error; `running` takes a parked flow up again. Raises NotFound."""
-        change = update(flows).where(flows.c.id == flow_id)
+        async def work(conn: AsyncConnection) -> None:
+            await conn.execute(insert(journal).values(row))
+            if outbox is not None:
+                await outbox.put(conn, letters)
+
+        try:
+            await self._db.run(work)
+        except Duplicate:
+            there = [entry for entry in await self.entries(flow_id) if entry.seq == seq]
+            if [(entry.step, entry.mark, entry.attempt) for entry in there] != [(step, mark, attempt)]:
+                raise
+
+    async def finish(self, flow_id: str, state: FlowState, error: str | None = None, *, fence: int) -> None:
+        """The flow ends in `state`. The same again: nothing happens. Raises Superseded when its fence is another one now."""
+        change = update(flows).where(flows.c.id == flow_id, flows.c.fence == fence)
         change = change.values(state=str(state), error=error, updated_at=self._clock.utcnow())
         if not (await self._db.run(lambda conn: conn.execute(change))).rowcount:
-            raise NotFound(kind="flow", name=flow_id)
+            raise Superseded(flow_id=flow_id, fence=fence)
 
-    async def unfinished(self, owner: str) -> list[FlowRow]:
-        """The owner's running flows, oldest first: all of them, since what is left out would never be carried on."""
-        return await _flows(self._db, flows.c.owner == owner, flows.c.state == str(FlowState.RUNNING))
+    async def left_behind(self, owner: Owner) -> list[FlowRow]:
+        """The running flows of `owner.home` that nobody carries on, oldest first: of processes that are gone, and `owner`'s own.
 
-    async def list(self, subject: str | None = None) -> list[FlowRow]:
-        """The newest LIST_ROWS_MAX flows, of one subject or of all, oldest first."""
-        where = [] if subject is None else [flows.c.subject == subject]
-        query = select(flows).where(*where).order_by(flows.c.created_at.desc(), flows.c.id.desc()).limit(LIST_ROWS_MAX)
+        All of them, since what is left out would never be carried on.
+        """
+        return await _flows(self._db, flows.c.home == owner.home, flows.c.state == RUNNING, _is_free(owner))
+
+    async def adopt(self, flow: FlowRow, owner: Owner) -> int | None:
+        """The flow's new fence, when from now on `owner` carries it on; None when somebody else does, or it has ended."""
+        change = update(flows).where(flows.c.id == flow.id, flows.c.fence == flow.fence, flows.c.state == RUNNING, _is_free(owner))
+        change = change.values(owner=str(owner), fence=flow.fence + 1, updated_at=self._clock.utcnow())
+        if (await self._db.run(lambda conn: conn.execute(change))).rowcount:
+            return flow.fence + 1
+        found = await self.flow(flow.id)
+        is_ours = found is not None and (found.owner, found.fence, found.state) == (str(owner), flow.fence + 1, FlowState.RUNNING)
+        return flow.fence + 1 if is_ours else None
+
+    async def resume(self, flow_id: str) -> None:
+        """A person says that a parked flow may go on: its tries count anew, and whoever may carries it on within moments.
+
+        Raises NotFound, and Conflict when it is not parked.
+        """
+
+        async def work(conn: AsyncConnection) -> None:
+            await _take_parked(conn, flow_id, RUNNING, self._clock)
+            last = (
+                await conn.execute(select(journal).where(journal.c.flow_id == flow_id).order_by(journal.c.seq.desc()).limit(1))
+            ).one()
+            row = {
+                "flow_id": flow_id,
+                "seq": last.seq + 1,
+                "step": last.step,
+                "mark": str(Mark.RESUMED),
+                "final": False,
+                "attempt": 1,
+            }
+            await conn.execute(insert(journal).values({**row, "created_at": self._clock.utcnow()}))
+
+        await self._db.run(work)
+
+    async def abandon(self, flow_id: str, reason: str) -> None:
+        """A person gives a parked flow up, and says why. Raises NotFound, and Conflict when it is not parked."""
+        await self._db.run(lambda conn: _take_parked(conn, flow_id, FlowState.ABANDONED, self._clock, reason))
+
+    async def list(self, *where: ColumnElement[bool]) -> list[FlowRow]:
+        """The newest LIST_ROWS_MAX flows for which `where` holds, oldest first."""
+        query = _selected().where(*where).order_by(flows.c.created_at.desc(), flows.c.id.desc()).limit(LIST_ROWS_MAX)
         async with self._db.begin(read_only=True) as conn:
             return [_flow_row(row) for row in await conn.execute(query)][::-1]
 
 
+def _is_free(owner: Owner) -> ColumnElement[bool]:
+    column = flows.c.owner
+    return (column == str(owner)) | owner.predecessors(column) | not_(is_alive(column))
+
+
+async def _take_parked(conn: AsyncConnection, flow_id: str, state: str, clock: Clock, error: str | None = None) -> None:
+    """A parked flow goes to `state`, with a new fence and without an owner, so that nobody's old claim is left."""
+    change = update(flows).where(flows.c.id == flow_id, flows.c.state == FlowState.PARKED)
+    change = change.values(state=str(state), owner="", fence=flows.c.fence + 1, updated_at=clock.utcnow(), error=error)
+    if (await conn.execute(change)).rowcount:
+        return
+    found = (await conn.execute(select(flows.c.state).where(flows.c.id == flow_id))).scalar_one_or_none()
+    if found is None:
+        raise NotFound(kind="Flow", name=flow_id)
+    raise Conflict(kind="Flow", name=flow_id, found=found, expected=FlowState.PARKED)
+
+
+def _selected() -> Any:
+    is_over = func.coalesce(flows.c.deadline < database_time(), False).label("is_over")
+    return select(*(flows.c[name] for name in _STORED), is_over)
+
+
 async def _flows(db: Database, *where: ColumnElement[bool]) -> list[FlowRow]:
     """Oldest first."""
-    query = select(flows).where(*where).order_by(flows.c.created_at, flows.c.id)
     async with db.begin(read_only=True) as conn:
-        return [_flow_row(row) for row in await conn.execute(query)]
+        return [_flow_row(row) for row in await conn.execute(_selected().where(*where).order_by(flows.c.created_at, flows.c.id))]
 
 
 def _flow_row(row: Row[Any]) -> FlowRow:
     values = dict(row._mapping)
-    return FlowRow(**{**values, "state": FlowState(values["state"])})
+    return FlowRow(**{**values, "state": FlowState(values["state"]), "is_over": bool(values["is_over"])})
 
 
 def _journal_row(row: Row[Any]) -> JournalRow:

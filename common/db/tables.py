@@ -1,4 +1,4 @@
-"""The tables that both services write: services (heartbeats), flows and their journal, and the inbox."""
+"""The tables that both services write: heartbeats, flows and their journal, leases, outbox, inbox, and what changed when."""
 
 from sqlalchemy import Boolean, Column, ForeignKey, Index, Integer, String, Table, Text, UniqueConstraint
 from sqlalchemy.dialects import mysql
@@ -39,19 +39,29 @@ flows = Table(
     Column("subject", String(255), nullable=False, index=True),
     Column("arguments", JsonText, nullable=False),
     Column("request_id", String(255)),
+    Column("context", JsonText),
+    Column("home", String(255), nullable=False, default=""),
     Column("owner", String(255), nullable=False),
+    Column("fence", Integer, nullable=False, default=1),
+    Column("deadline", moment()),
     Column("state", String(32), nullable=False),
     Column("error", Text),
     Index(None, "owner", "state"),
+    Index(None, "home", "state"),
+    Index(None, "request_id"),
     **MYSQL_TABLE,
 )
-"""One run of a saga. `subject` is what it is about (an attachment, a server); `owner` is the host that carries it on."""
+"""One run of a saga. `subject` is what it is about (a volume, a server); `home` is who may carry it on, `owner` the process that does,
+and `fence` how many there were: what an earlier owner still writes is refused. `deadline`: nobody waits for it behind that, and what
+has not begun by then does not begin.
+"""
 
 journal = Table(
     "journal",
     METADATA,
     Column("id", big_id(), primary_key=True),
-    Column("flow_id", String(255), ForeignKey("flows.id"), nullable=False, index=True),
+    Column("flow_id", String(255), ForeignKey("flows.id"), nullable=False),
+    Column("seq", Integer, nullable=False),
     Column("step", String(255), nullable=False),
     Column("mark", String(32), nullable=False),
     Column("final", Boolean, nullable=False, default=False),
@@ -59,9 +69,53 @@ journal = Table(
     Column("output", JsonText),
     Column("error", Text),
     Column("created_at", moment(), nullable=False),
+    UniqueConstraint("flow_id", "seq"),
     **MYSQL_TABLE,
 )
-"""What happened to each step, in order of `id`. Rows are only added."""
+"""What happened to each step, in order of `seq`, which makes a write whose outcome was unknown safe to repeat. Rows are only added."""
+
+leases = Table(
+    "leases",
+    METADATA,
+    Column("owner", String(255), primary_key=True),
+    Column("lease_until", moment(), nullable=False),
+    **MYSQL_TABLE,
+)
+"""Which processes are alive: one row each, by the database's clock. What belongs to an owner without a lease may be taken over."""
+
+outbox = Table(
+    "outbox",
+    METADATA,
+    Column("id", big_id(), primary_key=True),
+    Column("home", String(255), nullable=False),
+    Column("owner", String(255), nullable=False),
+    Column("exchange", JsonText),
+    Column("routing_key", String(255), nullable=False),
+    Column("body", Text().with_variant(mysql.MEDIUMTEXT(), "mysql"), nullable=False),
+    Column("headers", JsonText),
+    Column("request_id", String(255), index=True),
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("error", Text),
+    Column("created_at", moment(), nullable=False),
+    Index(None, "owner", "id"),
+    Index(None, "home", "owner"),
+    **MYSQL_TABLE,
+)
+"""Messages that were promised together with a change of state, until the bus has confirmed them. `id` is their order."""
+
+state_history = Table(
+    "state_history",
+    METADATA,
+    Column("id", big_id(), primary_key=True),
+    Column("kind", String(255), nullable=False),
+    Column("subject", String(255), nullable=False, index=True),
+    Column("event", String(255), nullable=False),
+    Column("state", String(255), nullable=False),
+    Column("flow_id", String(255)),
+    Column("created_at", moment(), nullable=False),
+    **MYSQL_TABLE,
+)
+"""Every change of a status: which event led to which state, and for which flow. Rows are only added, with the change itself."""
 
 inbox = Table(
     "inbox",

@@ -1,35 +1,34 @@
-"""Drives flows: asks `decide`, writes the row, acts, writes the row, and asks again."""
+"""Runs flows: begins them, carries on those of processes that are gone, and hands back its own when told to stop.
+
+Recovery is not a mode: a flow is driven by asking `decide` what its journal says, whoever wrote that. `adopt` looks for running flows of
+this process's home that nobody carries on, at the start and every few seconds, and takes them over by raising their fence.
+"""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self, assert_never
 
 import msgspec
 import structlog
-from structlog.contextvars import bound_contextvars
-from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
 from common.base.clock import Clock
-from common.base.errors import Broken, Fault, Invalid, Timeout, Unavailable
-from common.base.limits import FAULT_TEXT_MAX, FLOWS_MAX, JOURNAL_PATIENCE_S
-from common.base.retry import Retry
+from common.base.errors import Broken, Fault, Unavailable
+from common.base.failpoints import OFF, Failpoints
+from common.base.limits import FLOWS_MAX
+from common.db.fence import Fence, Superseded, fenced
 from common.db.journal import FlowRow, FlowState, Journal
-from common.flow.steps import Act, Flow, Output
-from common.machine.decide import Compensated, Completed, Do, Entry, Mark, Parked, Undo, decide
-from common.machine.saga import Step
-from common.wire.values import to_primitive
+from common.db.outbox import Outbox
+from common.db.owner import Owner
+from common.flow.driver import Driver, HandedBack, Run
+from common.flow.lines import Lines, Place
+from common.flow.places import OPENED
+from common.flow.steps import Flow
+from common.machine.decide import Mark
+from common.wire.values import WrongValue
 
-_BETWEEN_ATTEMPTS = Retry(first_delay_s=0.2, factor=3.0, delay_s_max=10.0)
 _log = structlog.get_logger(__name__)
-
-
-class StepFailed(Broken):
-    """Step {step} of {saga} failed in a way nobody foresaw: {reason}"""
-
-
-class FlowParked(Broken):
-    """{saga} of {subject} stopped at step {step} and needs a person: {reason}"""
 
 
 class StillRunning(Unavailable):
@@ -40,28 +39,77 @@ class EndedBefore(Broken):
     """{saga} of {subject} did not succeed: {reason}"""
 
 
+class Expired(Broken):
+    """{saga} of {subject} was not begun before its deadline, and is not begun now."""
+
+
+@dataclass(slots=True, eq=False)
+class _Live:
+    """A flow that this process carries on. `run` is None until its fence is known."""
+
+    place: Place | None
+    run: Run | None = None
+    task: asyncio.Task[Exception | None] | None = None
+
+    @property
+    def is_idle(self) -> bool:
+        return self.run is None or self.run.is_idle
+
+
 @dataclass(slots=True)
-class _Run:
-    """What the driver knows of one run: the journal's marks, and the fault that turned it back."""
+class _Kinds:
+    """How the flow of a row is made anew: the class of each saga, and what its flows act on."""
 
-    flow: Flow[Any]
-    entries: list[Entry] = field(default_factory=list)
-    fault: Fault | None = None
-    is_told: bool = False
+    known: dict[str, tuple[type[Flow[Any, Any]], Any]] = field(default_factory=dict)
+    unknown: set[str] = field(default_factory=set)
 
-    def why(self) -> Fault:
-        return self.fault or Broken(what=self.flow.saga.name, reason="an earlier process recorded the failure in the journal")
+    def restored(self, row: FlowRow) -> Flow[Any, Any] | None:
+        """None, and a word in the log once, for a saga that this release does not have."""
+        if row.saga in self.known:
+            kind, parts = self.known[row.saga]
+            try:
+                return kind.restored(row, parts)
+            except WrongValue as exc:
+                self._note(row, f"its arguments cannot be read: {exc}")
+                return None
+        self._note(row, "this process knows no such saga")
+        return None
+
+    def _note(self, row: FlowRow, reason: str) -> None:
+        if row.id not in self.unknown:
+            self.unknown.add(row.id)
+            _log.error("flow cannot be carried on", saga=row.saga, flow_id=row.id, reason=reason)
 
 
 class Runner:
-    """Runs flows in the background (`start`) or for a caller who waits (`run`). `async with` waits for all of them at its end."""
+    """Runs flows in the background (`start`) or for a caller who waits (`run`). `async with` waits for all of them at its end.
 
-    def __init__(self, journal: Journal, *, clock: Clock, owner: str, limit: int = FLOWS_MAX) -> None:
+    limit    flows that are begun in the background and driven at once; as many again may be carried on
+    outbox   takes the letters of their steps
+    """
+
+    def __init__(
+        self, journal: Journal, *, clock: Clock, owner: Owner, limit: int = FLOWS_MAX, failpoints: Failpoints = OFF,
+        outbox: Outbox | None = None,
+    ) -> None:  # fmt: skip
         self._journal = journal
-        self._clock = clock
         self._owner = owner
+        self._clock = clock
+        self._failpoints = failpoints
+        self._driver = Driver(journal, clock=clock, failpoints=failpoints, outbox=outbox, is_draining=lambda: self._is_draining)
         self._group = asyncio.TaskGroup()
         self._places = asyncio.Semaphore(limit)
+        self._carried = asyncio.Semaphore(limit)
+        self._lines = Lines()
+        self._kinds = _Kinds()
+        self._live: dict[str, _Live] = {}
+        self._opening: set[str] = set()
+        self._is_draining = False
+
+    def knows(self, parts: object, *kinds: type[Flow[Any, Any]]) -> None:
+        """Flows of these kinds can be carried on after a crash; `parts` is what they act on."""
+        for kind in kinds:
+            self._kinds.known[kind.saga.name] = kind, parts
 
     async def __aenter__(self) -> Self:
         await self._group.__aenter__()
@@ -70,193 +118,190 @@ class Runner:
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self.hand_back()
         await self._group.__aexit__(exc_type, exc, traceback)
 
-    async def start(self, flow: Flow[Any]) -> bool:
-        """Return once the intent is durable and go on in the background. False: a flow of this id exists already."""
-        await self._places.acquire()
-        try:
-            is_new = await self._open(flow)
-        except BaseException:
-            self._places.release()
-            raise
-        if not is_new:
-            self._places.release()
-            return False
-        self._group.create_task(self._in_background(flow), name=f"{flow.saga.name} {flow.id}")
-        return True
+    @property
+    def subjects(self) -> frozenset[str]:
+        """What the flows of this process work on now."""
+        return frozenset(live.run.flow.subject for live in self._live.values() if live.run is not None)
 
-    async def run(self, flow: Flow[Any]) -> None:
-        """Return when the flow is completed. Raises the fault that turned it back, or FlowParked."""
-        if not await self._open(flow):
+    def hand_back(self) -> None:
+        """Flows that wait for their turn or their next try stop now, the others behind their step; the rows say where they are."""
+        self._is_draining = True
+        for live in tuple(self._live.values()):
+            if live.is_idle and live.task is not None:
+                live.task.cancel()
+
+    # -- beginning ----------------------------------------------------------------------------------------------------
+
+    async def start(self, flow: Flow[Any, Any]) -> bool:
+        """Return once the intent is durable and go on in the background. False: a flow of this id exists already."""
+        place = self._join_line(flow)
+        try:
+            await self._places.acquire()
+        except BaseException:
+            _leave(place)
+            raise
+        live = await self._opened(flow, place, release=True)
+        if live is None:
+            await self._take_if_free(flow.id)
+        return live is not None
+
+    async def run(self, flow: Flow[Any, Any]) -> None:
+        """Return when the flow is completed, with its outputs. Raises the fault that turned it back, or FlowParked.
+
+        The same flow again: its end, when it has ended; else that of the one that runs. StillRunning when it does elsewhere.
+        """
+        live = self._live.get(flow.id) or await self._opened(flow, self._join_line(flow)) or await self._take_if_free(flow.id)
+        if live is None:
             await self._ended_before(flow)
             return
-        driven = self._group.create_task(self._driven(flow), name=f"{flow.saga.name} {flow.id}")
-        # A caller who leaves does not leave a step half done: the flow goes on to its end without it.
-        if (fault := await asyncio.shield(driven)) is not None:
-            raise fault
+        await self._end_of(live, flow)
 
-    async def _driven(self, flow: Flow[Any]) -> Exception | None:
-        """Returned, not raised: what ends one flow must not end the group of all."""
+    async def _end_of(self, live: _Live, flow: Flow[Any, Any]) -> None:
+        assert live.task is not None
+        if live.run is not None:
+            live.run.has_caller = True
         try:
-            await self._drive(_Run(flow))
-        except Fault as exc:
-            return exc
-        except Exception as exc:
-            _log.exception("flow stopped", saga=flow.saga.name, subject=flow.subject)
-            return exc
-        return None
+            # A caller who leaves does not leave a step half done: the flow goes on to its end without it.
+            fault = await asyncio.shield(live.task)
+        except asyncio.CancelledError:
+            if live.task.cancelled():
+                raise HandedBack(saga=flow.saga.name, subject=flow.subject) from None
+            raise
+        if isinstance(fault, Superseded):
+            raise StillRunning(saga=flow.saga.name, subject=flow.subject) from fault
+        if fault is not None:
+            raise fault
+        if live.run is not None:
+            flow.outputs = live.run.flow.outputs
 
-    async def _ended_before(self, flow: Flow[Any]) -> None:
+    async def _ended_before(self, flow: Flow[Any, Any]) -> None:
         """What an earlier run of the same flow came to."""
         row = await self._journal.flow(flow.id)
         match row.state if row else FlowState.RUNNING:
             case FlowState.COMPLETED:
-                return
+                rows = await self._journal.entries(flow.id)
+                flow.outputs = {row.step: row.output or {} for row in rows if row.mark is Mark.DONE}
             case FlowState.RUNNING:
                 raise StillRunning(saga=flow.saga.name, subject=flow.subject)
-            case FlowState.COMPENSATED | FlowState.PARKED:
+            case FlowState.COMPENSATED | FlowState.PARKED | FlowState.ABANDONED:
                 raise EndedBefore(saga=flow.saga.name, subject=flow.subject, reason=row.error if row else "")
+            case state:
+                assert_never(state)
 
-    async def _open(self, flow: Flow[Any]) -> bool:
+    async def _opened(self, flow: Flow[Any, Any], place: Place | None, *, release: bool = False) -> _Live | None:
+        """The flow's row is written and its task begun; None when there is such a row already."""
+        live = None
+        self._opening.add(flow.id)
+        try:
+            if self._is_draining:
+                raise HandedBack(saga=flow.saga.name, subject=flow.subject)
+            if await self._open(flow):
+                if self._failpoints.is_on:
+                    await self._failpoints.reach(f"{flow.saga.name}.{OPENED}")
+                live = self._begin(_Live(place, Run(flow, Fence(flow.id, 1))), flow.id, release=release)
+        finally:
+            self._opening.discard(flow.id)
+            if live is None:
+                _leave(place)
+                if release:
+                    self._places.release()
+        return live
+
+    async def _open(self, flow: Flow[Any, Any]) -> bool:
+        left_s = None if flow.deadline is None else max(0.0, flow.deadline - self._clock.monotonic())
         return await self._journal.open(
             FlowRow(
                 id=flow.id,
                 saga=flow.saga.name,
                 subject=flow.subject,
                 arguments=msgspec.to_builtins(flow.arguments),
+                context=flow.ctx.to_dict(),
                 request_id=flow.ctx.request_id,
-                owner=self._owner,
-            )
+                home=self._owner.home,
+                owner=str(self._owner),
+            ),
+            deadline_s=left_s,
         )
 
-    async def _in_background(self, flow: Flow[Any]) -> None:
-        try:
-            if isinstance(fault := await self._driven(flow), Fault):
-                _log.warning("flow ended with a fault", saga=flow.saga.name, subject=flow.subject, reason=str(fault))
-        finally:
+    # -- carrying on --------------------------------------------------------------------------------------------------
+
+    async def adopt(self) -> int:
+        """Carry on what nobody does, oldest first; how many flows that were."""
+        rows = await self._journal.left_behind(self._owner)
+        return sum(self._take_over(row) is not None for row in rows)
+
+    async def _take_if_free(self, flow_id: str) -> _Live | None:
+        """Carry on one flow, if nobody does."""
+        rows = [row for row in await self._journal.left_behind(self._owner) if row.id == flow_id]
+        return self._take_over(rows[0]) if rows else self._live.get(flow_id)
+
+    def _take_over(self, row: FlowRow) -> _Live | None:
+        """In line before whatever comes next for its subject. None: it runs here already, or cannot be read."""
+        if row.id in self._live or row.id in self._opening or self._is_draining or (flow := self._kinds.restored(row)) is None:
+            return None
+        return self._begin(_Live(self._join_line(flow)), row.id, row=row, flow=flow)
+
+    async def _carry_on(self, live: _Live, row: FlowRow, flow: Flow[Any, Any]) -> None:
+        async with self._carried:
+            with fenced(None):
+                fence = await self._journal.adopt(row, self._owner)
+                if fence is None:
+                    return
+                rows: Sequence[Any] = await self._journal.entries(row.id)
+            _log.info("flow carried on", saga=row.saga, subject=row.subject, flow_id=row.id, fence=fence, last_owner=row.owner)
+            live.run = Run(flow, Fence(row.id, fence))
+            live.run.recall(rows)
+            if row.is_over and not rows:
+                fault = Expired(saga=row.saga, subject=row.subject)
+                await self._journal.finish(row.id, FlowState.COMPENSATED, str(fault), fence=fence)
+                raise fault
+            await self._driver.drive(live.run)
+
+    # -- one task for each ---------------------------------------------------------------------------------------------
+
+    def _begin(
+        self, live: _Live, flow_id: str, *, release: bool = False, row: FlowRow | None = None, flow: Flow[Any, Any] | None = None
+    ) -> _Live:
+        self._live[flow_id] = live
+        work = self._guarded(live, flow_id, row, flow)
+        live.task = self._group.create_task(work, name=flow_id)
+        live.task.add_done_callback(lambda _: self._ended(live, flow_id, release=release))
+        return live
+
+    def _ended(self, live: _Live, flow_id: str, *, release: bool) -> None:
+        _leave(live.place)
+        if self._live.get(flow_id) is live:
+            del self._live[flow_id]
+        if release:
             self._places.release()
 
-    async def _drive(self, run: _Run) -> None:
-        flow = run.flow
-        with bound_contextvars(request_id=flow.ctx.request_id, saga=flow.saga.name, subject=flow.subject):
-            while True:
-                match decide(flow.saga, run.entries):
-                    case Do(step, attempt):
-                        await self._do(run, step, attempt)
-                    case Undo(step, attempt):
-                        await self._tell(run)
-                        await self._undo(run, step, attempt)
-                    case Completed():
-                        await self._finish(flow, FlowState.COMPLETED)
-                        _log.info("flow completed")
-                        return
-                    case Compensated():
-                        await self._tell(run)
-                        await self._finish(flow, FlowState.COMPENSATED, run.why())
-                        _log.warning("flow compensated", reason=str(run.why()))
-                        raise run.why()
-                    case Parked(step):
-                        await self._park(run, step)
-                    case decision:
-                        assert_never(decision)
-
-    async def _do(self, run: _Run, step: Step, attempt: int) -> None:
-        await self._pause(attempt)
-        await self._write(run, step, Mark.BEGUN, attempt)
+    async def _guarded(self, live: _Live, flow_id: str, row: FlowRow | None, flow: Flow[Any, Any] | None) -> Exception | None:
+        """Returned, not raised: what ends one flow must not end the group of all."""
         try:
-            output = await self._act(run, run.flow.method(step.name), step)
+            if live.place is not None:
+                await live.place.reached.wait()
+            if row is not None and flow is not None:
+                await self._carry_on(live, row, flow)
+            elif live.run is not None:
+                await self._driver.drive(live.run)
+        except (Superseded, HandedBack) as exc:
+            _log.info("flow left to another process", flow_id=flow_id, reason=str(exc))
+            return exc
         except Fault as exc:
-            run.fault = exc
-            _log.info("step failed", step=step.name, attempt=attempt, reason=str(exc))
-            mark = Mark.REFUSED if isinstance(exc, Invalid) else Mark.FAILED
-            await self._write(run, step, mark, attempt, final=not exc.retryable, error=exc)
-            return
-        run.flow.outputs[step.name] = output or {}
-        await self._write(run, step, Mark.DONE, attempt, output=output)
-
-    async def _undo(self, run: _Run, step: Step, attempt: int) -> None:
-        assert step.undo is not None
-        await self._pause(attempt)
-        await self._write(run, step, Mark.UNDOING, attempt)
-        try:
-            await self._act(run, run.flow.method(step.undo), step)
-        except Fault as exc:
-            _log.warning("undo failed", step=step.name, undo=step.undo, attempt=attempt, reason=str(exc))
-            await self._write(run, step, Mark.UNDO_FAILED, attempt, error=exc)
-            return
-        await self._write(run, step, Mark.UNDONE, attempt)
-
-    async def _act(self, run: _Run, act: Act, step: Step) -> Output:
-        ctx = run.flow.ctx.until(self._clock.monotonic() + step.timeout_s)
-        try:
-            async with asyncio.timeout(step.timeout_s):
-                output = await act(ctx)
-            # What the journal cannot keep fails here, where it is taken back.
-            return None if output is None else to_primitive(output)
-        except TimeoutError as exc:
-            raise Timeout(what=f"step {step.name} of {run.flow.saga.name}", timeout_s=step.timeout_s) from exc
-        except Fault:
-            raise
+            _log.warning("flow ended with a fault", flow_id=flow_id, reason=str(exc))
+            return exc
         except Exception as exc:
-            _log.exception("step failed in a way nobody foresaw", step=step.name)
-            raise StepFailed(step=step.name, saga=run.flow.saga.name, reason=f"{type(exc).__name__}; see the log") from exc
+            _log.exception("flow stopped", flow_id=flow_id)
+            return exc
+        return None
 
-    async def _tell(self, run: _Run) -> None:
-        if not run.is_told:
-            async for trial in self._until_written():
-                with trial:
-                    await run.flow.turned_back(run.why())
-            run.is_told = True
-
-    async def _park(self, run: _Run, step: Step) -> None:
-        fault = FlowParked(saga=run.flow.saga.name, subject=run.flow.subject, step=step.name, reason=str(run.why()))
-        async for trial in self._until_written():
-            with trial:
-                await run.flow.parked(fault)
-        await self._finish(run.flow, FlowState.PARKED, fault)
-        _log.error("flow parked", step=step.name, reason=str(fault))
-        raise fault
-
-    async def _pause(self, attempt: int) -> None:
-        if attempt > 1:
-            await self._clock.sleep(_BETWEEN_ATTEMPTS.delay_s(attempt - 1))
-
-    def _until_written(self) -> AsyncRetrying:
-        """A database that is away for a while must not end a flow between an act and its row."""
-        deadline = self._clock.monotonic() + JOURNAL_PATIENCE_S
-        return AsyncRetrying(
-            retry=retry_if_exception_type(Unavailable),
-            wait=wait_random_exponential(multiplier=0.1, max=5),
-            stop=lambda _: self._clock.monotonic() >= deadline,
-            sleep=self._clock.sleep,
-            reraise=True,
-        )
-
-    async def _finish(self, flow: Flow[Any], state: FlowState, fault: Fault | None = None) -> None:
-        async for trial in self._until_written():
-            with trial:
-                await self._journal.finish(flow.id, state, _text(fault) if fault else None)
-
-    async def _write(
-        self,
-        run: _Run,
-        step: Step,
-        mark: Mark,
-        attempt: int,
-        *,
-        final: bool = False,
-        output: Output = None,
-        error: Fault | None = None,
-    ) -> None:
-        text = _text(error) if error else None
-        async for trial in self._until_written():
-            with trial:
-                await self._journal.write(
-                    run.flow.id, step=step.name, mark=mark, attempt=attempt, final=final, output=output, error=text
-                )
-        run.entries.append(Entry(step.name, mark, final=final))
+    def _join_line(self, flow: Flow[Any, Any]) -> Place | None:
+        return self._lines.join(flow.subject) if flow.is_lined_up else None
 
 
-def _text(fault: Fault) -> str:
-    return str(fault)[:FAULT_TEXT_MAX]
+def _leave(place: Place | None) -> None:
+    if place is not None:
+        place.leave()

@@ -2,7 +2,7 @@
 
 Laws that it rests on: a row is written before an act (`begun`, `undoing`) and after it (`done`, `failed`, `refused`,
 `undone`, `undo-failed`); acts and undos may run twice; behind the pivot only forward. The journal is the only state, so going on after a
-crash is asking again.
+crash is asking again. An act that took its process with it CRASHES_MAX times is not tried again.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,10 @@ from common.machine.saga import Saga, Step
 
 
 class Mark(StrEnum):
-    """What a journal row says of its step. `failed` leaves open whether something happened; `refused` says that nothing did."""
+    """What a journal row says of its step. `failed` leaves open whether something happened; `refused` says that nothing did.
+
+    `resumed` is a person's: what was tried before it no longer counts against the step that a flow was parked at.
+    """
 
     BEGUN = "begun"
     DONE = "done"
@@ -22,6 +25,7 @@ class Mark(StrEnum):
     UNDOING = "undoing"
     UNDONE = "undone"
     UNDO_FAILED = "undo-failed"
+    RESUMED = "resumed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +73,11 @@ class Parked:
 Decision = Do | Undo | Completed | Compensated | Parked
 
 _FAILURES = frozenset({Mark.FAILED, Mark.REFUSED})
+_ENDS = _FAILURES | {Mark.DONE}
+_UNDO_ENDS = frozenset({Mark.UNDONE, Mark.UNDO_FAILED})
 
-UNDO_ATTEMPTS = 5
-"""An undo is tried more often than its act: giving up leaves something behind."""
+CRASHES_MAX = 5
+"""Times that an act may be begun and not ended, by a process that died or was stopped in it."""
 
 
 def decide(saga: Saga, journal: Sequence[Entry]) -> Decision:
@@ -82,39 +88,54 @@ def decide(saga: Saga, journal: Sequence[Entry]) -> Decision:
 
 
 def _forward(saga: Saga, journal: Sequence[Entry]) -> Decision:
+    is_behind_pivot = _pivoted(saga, journal)
     for step in saga.steps:
         marks = [entry for entry in journal if entry.step == step.name]
         if any(entry.mark is Mark.DONE for entry in marks):
             continue
-        failures = sum(entry.mark in _FAILURES for entry in marks)
-        if _spent(step, marks):
+        recent = _since_resumed(marks)
+        if _spent(max(step.attempts, saga.patience) if is_behind_pivot else step.attempts, recent):
             return Parked(step)
-        return Do(step, failures + 1)
+        return Do(step, sum(entry.mark in _FAILURES for entry in recent) + 1)
     return Completed()
 
 
 def _back(saga: Saga, journal: Sequence[Entry]) -> Decision:
     for step in reversed(saga.steps):
-        marks = [entry.mark for entry in journal if entry.step == step.name]
-        if step.undo is None or Mark.UNDONE in marks or _had_no_effect(marks):
+        marks = [entry for entry in journal if entry.step == step.name]
+        if step.undo is None or any(entry.mark is Mark.UNDONE for entry in marks) or _had_no_effect(marks):
             continue
-        failures = marks.count(Mark.UNDO_FAILED)
-        return Parked(step) if failures >= UNDO_ATTEMPTS else Undo(step, failures + 1)
+        recent = [entry.mark for entry in _since_resumed(marks)]
+        failures = recent.count(Mark.UNDO_FAILED)
+        crashes = recent.count(Mark.UNDOING) - sum(mark in _UNDO_ENDS for mark in recent)
+        return Parked(step) if failures >= saga.patience or crashes >= CRASHES_MAX else Undo(step, failures + 1)
     return Compensated()
 
 
-def _had_no_effect(marks: Sequence[Mark]) -> bool:
+def _had_no_effect(entries: Sequence[Entry]) -> bool:
     """Never begun, or every attempt was refused: taking it back would take back what somebody else did."""
+    marks = [entry.mark for entry in entries]
     return marks.count(Mark.BEGUN) == marks.count(Mark.REFUSED)
+
+
+def _pivoted(saga: Saga, journal: Sequence[Entry]) -> bool:
+    return any(entry.step == saga.pivot and entry.mark is Mark.DONE for entry in journal)
 
 
 def _turned_back(saga: Saga, journal: Sequence[Entry]) -> bool:
     """True when a step in front of the pivot has failed for good. Nothing else begins a compensation, and nothing ends it."""
-    if any(entry.step == saga.pivot and entry.mark is Mark.DONE for entry in journal):
+    if _pivoted(saga, journal):
         return False
-    return any(_spent(step, [entry for entry in journal if entry.step == step.name]) for step in saga.steps)
+    return any(_spent(step.attempts, [entry for entry in journal if entry.step == step.name]) for step in saga.steps)
 
 
-def _spent(step: Step, marks: Sequence[Entry]) -> bool:
+def _spent(attempts: int, marks: Sequence[Entry]) -> bool:
     failures = [entry for entry in marks if entry.mark in _FAILURES]
-    return len(failures) >= step.attempts or any(entry.final for entry in failures)
+    crashes = sum(entry.mark is Mark.BEGUN for entry in marks) - sum(entry.mark in _ENDS for entry in marks)
+    return len(failures) >= attempts or any(entry.final for entry in failures) or crashes >= CRASHES_MAX
+
+
+def _since_resumed(entries: Sequence[Entry]) -> Sequence[Entry]:
+    """The rows behind the last `resumed`."""
+    last = max((number for number, entry in enumerate(entries) if entry.mark is Mark.RESUMED), default=-1)
+    return entries[last + 1 :]

@@ -11,6 +11,9 @@ twice: a crash between the act and its journal row repeats the act.
 
 from dataclasses import dataclass
 
+PATIENCE = 300
+"""Ten seconds apart these are fifty minutes."""
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -31,13 +34,15 @@ class Step:
 class Saga:
     """Steps in order. Once the step named `pivot` is done, failures are no longer undone but retried, then parked.
 
-    pivot   name of a step, or None: everything can be undone to the end
+    pivot      name of a step, or None: everything can be undone to the end
+    patience   tries of an undo, and of a step behind the pivot: giving up leaves something behind, so it outlasts an outage
     Raises ValueError for a saga without steps, two steps of one name, or an unknown pivot.
     """
 
     name: str
     steps: tuple[Step, ...]
     pivot: str | None = None
+    patience: int = PATIENCE
 
     def __post_init__(self) -> None:
         names = [step.name for step in self.steps]

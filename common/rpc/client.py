@@ -89,6 +89,11 @@ class RpcClient:
         """Returns when the bus has the message."""
         await self._through(self._cast, Outgoing(route, method, ctx, arguments))
 
+    def draft(self, route: Route, method: Method, ctx: Context, arguments: Mapping[str, Any]) -> Message:
+        """The message of a cast, for who sends it himself. Raises InvalidArguments."""
+        sent = Outgoing(route, method, ctx, arguments)
+        return self._message(sent, self._request(sent))
+
     async def listeners(self, route: Route) -> int | None:
         """How many servers listen on a route now; None when the transport cannot know."""
         return await self._transport.consumers(routing_key(route.topic, route.server))
@@ -180,7 +185,9 @@ class RpcClient:
             reply_q=self._reply_queue.name if msg_id else None,
             monitor_timeout_s=monitor_s,
             deadline_s=deadline_s,
-            context=replace(ctx, trace=ctx.trace.child() if ctx.trace else Trace.new()).to_dict(),
+            context=replace(
+                ctx, trace=ctx.trace.child() if ctx.trace else Trace.new(), fence=ctx.fence if msg_id else None
+            ).to_dict(),
         )
 
     def _message(self, sent: Outgoing, request: Request, *, expires_s: float | None = None) -> Message:

@@ -6,7 +6,7 @@ sees it available can attach it. When the
 answer of `attach` itself is lost, compensation frees the attachment by its id, whichever state cinder had reached.
 """
 
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 
@@ -43,12 +43,13 @@ class AttachArguments(msgspec.Struct, frozen=True, kw_only=True):
     device_name: str
 
 
-class AttachVolume(Flow[AttachArguments]):
+class AttachVolume(Flow[AttachArguments, ComputeParts]):
     """Completed: the machine has the disk, and the volume is in-use."""
 
     saga = ATTACH_VOLUME
 
-    def __init__(self, ctx: Context, parts: ComputeParts, *, instance: Instance, bdm: BlockDeviceMapping) -> None:
+    @classmethod
+    def of(cls, ctx: Context, parts: ComputeParts, *, instance: Instance, bdm: BlockDeviceMapping) -> Self:
         arguments = AttachArguments(
             instance_uuid=instance.uuid,
             volume_id=bdm.volume_id or "",
@@ -56,10 +57,9 @@ class AttachVolume(Flow[AttachArguments]):
             bdm_uuid=bdm.uuid,
             device_name=bdm.device_name or "",
         )
-        super().__init__(
-            ctx, id=f"attach_volume:{arguments.attachment_id}", subject=f"volume:{arguments.volume_id}", arguments=arguments
+        return cls(
+            ctx, parts, id=f"attach_volume:{arguments.attachment_id}", subject=f"volume:{arguments.volume_id}", arguments=arguments
         )
-        self.parts = parts
 
     async def adopt_block_device_mapping(self, ctx: Context) -> None:
         """Fenced out when nova-api has taken the mapping back meanwhile."""

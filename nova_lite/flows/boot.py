@@ -1,5 +1,7 @@
 """Boot a server on the compute host that nova-api chose."""
 
+from typing import Self
+
 import msgspec
 
 from common.base.context import Context
@@ -26,19 +28,21 @@ class InstanceArguments(msgspec.Struct, frozen=True, kw_only=True):
     instance: Instance
 
 
-class RequestBoot(Flow[InstanceArguments]):
+class RequestBoot(Flow[InstanceArguments, ApiParts]):
     """Completed: the server's row is there, and its host's bus has the order."""
 
     saga = REQUEST_BOOT
+    is_lined_up = False
 
-    def __init__(self, ctx: Context, parts: ApiParts, *, instance: Instance) -> None:
-        super().__init__(
+    @classmethod
+    def of(cls, ctx: Context, parts: ApiParts, *, instance: Instance) -> Self:
+        return cls(
             ctx,
+            parts,
             id=f"request_boot:{instance.uuid}",
             subject=f"server:{instance.uuid}",
             arguments=InstanceArguments(instance=instance),
         )
-        self.parts = parts
 
     async def create_instance(self, ctx: Context) -> None:
         await self.parts.instances.create(self.arguments.instance)
@@ -48,20 +52,29 @@ class RequestBoot(Flow[InstanceArguments]):
 
     async def build_and_run_instance(self, ctx: Context) -> None:
         instance = self.arguments.instance
-        await self.parts.on(instance).build_and_run_instance(ctx, instance=instance)
+        with self.parts.ordering(instance) as (compute, letters):
+            await compute.build_and_run_instance(ctx, instance=instance)
+        self.letters += letters
 
 
-class Boot(Flow[InstanceArguments]):
+class Boot(Flow[InstanceArguments, ComputeParts]):
     """Completed: the machine runs, and the server is active."""
 
     saga = BOOT
 
-    def __init__(self, ctx: Context, parts: ComputeParts, *, instance: Instance) -> None:
-        super().__init__(
-            ctx, id=f"boot:{instance.uuid}", subject=f"server:{instance.uuid}", arguments=InstanceArguments(instance=instance)
+    @classmethod
+    def of(cls, ctx: Context, parts: ComputeParts, *, instance: Instance) -> Self:
+        return cls(
+            ctx,
+            parts,
+            id=f"boot:{instance.uuid}",
+            subject=f"server:{instance.uuid}",
+            arguments=InstanceArguments(instance=instance),
         )
-        self.parts = parts
-        self.uuid = instance.uuid
+
+    @property
+    def uuid(self) -> str:
+        return self.arguments.instance.uuid
 
     async def begin_spawn(self, ctx: Context) -> None:
         await advance_once(self.parts.instances, self.uuid, Event.SPAWN)

@@ -1,5 +1,7 @@
 """Delete a server: its machine first, then each of its volumes by the detach saga, its row last."""
 
+from typing import Self
+
 import msgspec
 
 from common.base.context import Context
@@ -39,19 +41,21 @@ class DeleteArguments(msgspec.Struct, frozen=True, kw_only=True):
     instance: Instance
 
 
-class RequestDelete(Flow[DeleteArguments]):
+class RequestDelete(Flow[DeleteArguments, ApiParts]):
     """Completed: the server is `deleting`, and its host's bus has the order."""
 
     saga = REQUEST_DELETE
+    is_lined_up = False
 
-    def __init__(self, ctx: Context, parts: ApiParts, *, instance: Instance) -> None:
-        super().__init__(
+    @classmethod
+    def of(cls, ctx: Context, parts: ApiParts, *, instance: Instance) -> Self:
+        return cls(
             ctx,
+            parts,
             id=f"request_delete:{instance.uuid}:{ctx.message_id or new_uuid()}",
             subject=f"server:{instance.uuid}",
             arguments=DeleteArguments(instance=instance),
         )
-        self.parts = parts
 
     async def begin_delete(self, ctx: Context) -> None:
         await self.parts.instances.advance(self.arguments.instance.uuid, Event.DELETE)
@@ -60,23 +64,30 @@ class RequestDelete(Flow[DeleteArguments]):
         await advance_once(self.parts.instances, self.arguments.instance.uuid, Event.DELETE_FAILED)
 
     async def terminate_instance(self, ctx: Context) -> None:
-        await self.parts.on(self.arguments.instance).terminate_instance(ctx, instance=self.arguments.instance)
+        instance = self.arguments.instance
+        with self.parts.ordering(instance) as (compute, letters):
+            await compute.terminate_instance(ctx, instance=instance)
+        self.letters += letters
 
 
-class Delete(Flow[DeleteArguments]):
+class Delete(Flow[DeleteArguments, ComputeParts]):
     """Completed: nothing of the server is left but a soft-deleted row."""
 
     saga = DELETE
 
-    def __init__(self, ctx: Context, parts: ComputeParts, *, instance: Instance) -> None:
-        super().__init__(
+    @classmethod
+    def of(cls, ctx: Context, parts: ComputeParts, *, instance: Instance) -> Self:
+        return cls(
             ctx,
+            parts,
             id=f"delete:{instance.uuid}:{ctx.message_id or new_uuid()}",
             subject=f"server:{instance.uuid}",
             arguments=DeleteArguments(instance=instance),
         )
-        self.parts = parts
-        self.uuid = instance.uuid
+
+    @property
+    def uuid(self) -> str:
+        return self.arguments.instance.uuid
 
     async def adopt_deletion(self, ctx: Context) -> None:
         """The row says that from here on the server's state is this saga's to settle."""
@@ -103,7 +114,7 @@ class Delete(Flow[DeleteArguments]):
             raise StillAttaching(volume_id=volume_id)
         if volume.status is VolumeStatus.IN_USE:
             await self.parts.volumes.begin_detaching(ctx, volume_id=volume_id, attachment_id=attachment_id)
-        await self.parts.runner.run(DetachVolume(ctx, self.parts, bdm=mapping))
+        await self.parts.runner.run(DetachVolume.of(ctx, self.parts, bdm=mapping))
 
     async def parked(self, fault: Fault) -> None:
         await self.parts.record_fault(self, self.uuid, fault, "Deleting failed")

@@ -6,12 +6,12 @@ available last, when disk, host connection and export were seen gone and the map
 whoever sees the volume available can attach it at once.
 """
 
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 
 from common.base.context import Context
-from common.base.errors import Fault
+from common.base.errors import Fault, NotFound
 from common.base.ids import new_uuid
 from common.flow.steps import Flow
 from common.machine.saga import Saga, Step
@@ -41,25 +41,26 @@ class DetachArguments(msgspec.Struct, frozen=True, kw_only=True):
     bdm_uuid: str
 
 
-class DetachVolume(Flow[DetachArguments]):
+class DetachVolume(Flow[DetachArguments, ComputeParts]):
     """Completed: the volume is available, and nothing of the attachment is left."""
 
     saga = DETACH_VOLUME
 
-    def __init__(self, ctx: Context, parts: ComputeParts, *, bdm: BlockDeviceMapping) -> None:
+    @classmethod
+    def of(cls, ctx: Context, parts: ComputeParts, *, bdm: BlockDeviceMapping) -> Self:
         arguments = DetachArguments(
             instance_uuid=bdm.instance_uuid,
             volume_id=bdm.volume_id or "",
             attachment_id=bdm.attachment_id or "",
             bdm_uuid=bdm.uuid,
         )
-        super().__init__(
+        return cls(
             ctx,
+            parts,
             id=f"detach_volume:{arguments.attachment_id}:{ctx.message_id or new_uuid()}",
             subject=f"volume:{arguments.volume_id}",
             arguments=arguments,
         )
-        self.parts = parts
 
     async def adopt_detachment(self, ctx: Context) -> None:
         """The row says that from here on making the volume in-use again is this saga's to do."""
@@ -98,4 +99,8 @@ class DetachVolume(Flow[DetachArguments]):
         await self.turned_back(fault)
 
     async def _connection_info(self) -> dict[str, Any] | None:
-        return await self.parts.mappings.connection_info(self.arguments.bdm_uuid)
+        """None when there is none, or no mapping any more: another detachment was here before."""
+        try:
+            return await self.parts.mappings.connection_info(self.arguments.bdm_uuid)
+        except NotFound:
+            return None

@@ -1,10 +1,14 @@
 """What the flows of nova act on. `wiring` fills these in."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from common.app.post import Post
 from common.base.clock import Clock
 from common.base.errors import Conflict, Fault
+from common.db.outbox import Letter
 from common.flow.runner import Runner
 from common.flow.steps import Flow
 from nova_lite.contract import ComputeManagerAPI, Instance
@@ -25,12 +29,25 @@ class ApiParts:
     mappings: BlockDeviceMappings
     volumes: Volumes
     compute: ComputeManagerAPI
+    orders: ComputeManagerAPI
+    post: Post
 
     def on(self, instance: Instance) -> ComputeManagerAPI:
-        """The compute host that the server is on."""
-        if instance.host is None:
-            raise ComputeServiceUnavailable(host="no host", reason=f"server {instance.display_name} was never given one")
-        return self.compute.on(instance.host)
+        """The compute host that the server is on, for calls."""
+        return self.compute.on(_host_of(instance))
+
+    @contextmanager
+    def ordering(self, instance: Instance) -> Iterator[tuple[ComputeManagerAPI, list[Letter]]]:
+        """The same host for casts, which are in the list after the block, and are sent by whoever writes the list down."""
+        host = _host_of(instance)
+        with self.post.letters() as letters:
+            yield self.orders.on(host), letters
+
+
+def _host_of(instance: Instance) -> str:
+    if instance.host is None:
+        raise ComputeServiceUnavailable(host="no host", reason=f"server {instance.display_name} was never given one")
+    return instance.host
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +68,7 @@ class ComputeParts:
         if instance_uuid in await self.hypervisor.list_instances():
             await self.hypervisor.detach_volume(volume_id, instance_uuid)
 
-    async def record_fault(self, flow: Flow[Any], instance_uuid: str, fault: Fault, what: str) -> None:
+    async def record_fault(self, flow: Flow[Any, Any], instance_uuid: str, fault: Fault, what: str) -> None:
         """What `nova-lite show` prints about something that failed behind the answer."""
         await self.instances.add_fault(
             instance_uuid, code=fault.code, message=f"{what}: {fault}", host=self.host, request_id=flow.ctx.request_id

@@ -1,11 +1,14 @@
 """Attach a volume, nova-api's half: reserve on both sides, then hand over to the compute host (attach-flow A3 to A6)."""
 
+from typing import Self
+
 import msgspec
 
 from common.base.context import Context
-from common.base.ids import AttachmentId, new_uuid
-from common.flow.steps import Flow
+from common.base.ids import AttachmentId, same_uuid
+from common.flow.steps import Flow, Output
 from common.machine.saga import Saga, Step
+from common.wire.values import from_primitive, to_primitive
 from nova_lite.contract import BlockDeviceMapping, Instance
 from nova_lite.flows.parts import ApiParts
 from nova_lite.ports.volumes import Volume
@@ -21,6 +24,11 @@ REQUEST_ATTACH = Saga(
 )
 
 
+def attachment_of(ctx: Context) -> AttachmentId:
+    """The attachment that a request makes."""
+    return AttachmentId(same_uuid(ctx.message_id))
+
+
 class RequestAttachArguments(msgspec.Struct, frozen=True, kw_only=True):
     """What is to be attached to what. `device` as the user gave it."""
 
@@ -31,26 +39,33 @@ class RequestAttachArguments(msgspec.Struct, frozen=True, kw_only=True):
     attachment_id: str
 
 
-class RequestAttach(Flow[RequestAttachArguments]):
+class RequestAttach(Flow[RequestAttachArguments, ApiParts]):
     """Completed: the mapping and the reservation are there, and the compute host's bus has the order.
 
     mapping   what was handed over; its row may be gone again, when the compute host has failed by now
+    A request that comes twice, as the same message, is one attachment.
     """
 
     saga = REQUEST_ATTACH
+    is_lined_up = False
 
-    def __init__(self, ctx: Context, parts: ApiParts, *, instance: Instance, volume: Volume, device: str | None) -> None:
-        attachment_id = AttachmentId(new_uuid())
-        super().__init__(
+    @property
+    def mapping(self) -> BlockDeviceMapping:
+        mapping: BlockDeviceMapping = from_primitive(self.outputs["attach_volume"]["mapping"], BlockDeviceMapping)
+        return mapping
+
+    @classmethod
+    def of(cls, ctx: Context, parts: ApiParts, *, instance: Instance, volume: Volume, device: str | None) -> Self:
+        attachment_id = attachment_of(ctx)
+        return cls(
             ctx,
+            parts,
             id=f"request_attach:{attachment_id}",
             subject=f"server:{instance.uuid}",
             arguments=RequestAttachArguments(
                 instance=instance, volume_id=volume.id, volume_size=volume.size, device=device, attachment_id=attachment_id
             ),
         )
-        self.parts = parts
-        self.mapping: BlockDeviceMapping | None = None
 
     async def reserve_block_device_name(self, ctx: Context) -> dict[str, str]:
         args = self.arguments
@@ -75,7 +90,11 @@ class RequestAttach(Flow[RequestAttachArguments]):
         args = self.arguments
         await self.parts.volumes.unreserve_volume(ctx, volume_id=args.volume_id, attachment_id=args.attachment_id)
 
-    async def attach_volume(self, ctx: Context) -> None:
+    async def attach_volume(self, ctx: Context) -> Output:
+        """The order goes out once this step's row says that it does, and then whatever happens to this process."""
         instance = self.arguments.instance
-        self.mapping = await self.parts.mappings.get(instance.uuid, self.arguments.volume_id)
-        await self.parts.on(instance).attach_volume(ctx, instance=instance, bdm=self.mapping)
+        mapping = await self.parts.mappings.get(instance.uuid, self.arguments.volume_id)
+        with self.parts.ordering(instance) as (compute, letters):
+            await compute.attach_volume(ctx, instance=instance, bdm=mapping)
+        self.letters += letters
+        return {"mapping": to_primitive(mapping, BlockDeviceMapping)}

@@ -1,5 +1,7 @@
 """Detach a volume, nova-api's half (attach-flow D3, D4)."""
 
+from typing import Self
+
 import msgspec
 
 from common.base.context import Context
@@ -27,21 +29,23 @@ class RequestDetachArguments(msgspec.Struct, frozen=True, kw_only=True):
     attachment_id: str
 
 
-class RequestDetach(Flow[RequestDetachArguments]):
+class RequestDetach(Flow[RequestDetachArguments, ApiParts]):
     """Completed: the volume is `detaching`, and the compute host's bus has the order."""
 
     saga = REQUEST_DETACH
+    is_lined_up = False
 
-    def __init__(self, ctx: Context, parts: ApiParts, *, instance: Instance, bdm: BlockDeviceMapping) -> None:
-        super().__init__(
+    @classmethod
+    def of(cls, ctx: Context, parts: ApiParts, *, instance: Instance, bdm: BlockDeviceMapping) -> Self:
+        return cls(
             ctx,
+            parts,
             id=f"request_detach:{bdm.attachment_id}:{ctx.message_id or new_uuid()}",
             subject=f"volume:{bdm.volume_id}",
             arguments=RequestDetachArguments(
                 instance=instance, volume_id=bdm.volume_id or "", attachment_id=bdm.attachment_id or ""
             ),
         )
-        self.parts = parts
 
     async def begin_detaching(self, ctx: Context) -> None:
         args = self.arguments
@@ -53,6 +57,6 @@ class RequestDetach(Flow[RequestDetachArguments]):
 
     async def detach_volume(self, ctx: Context) -> None:
         args = self.arguments
-        await self.parts.on(args.instance).detach_volume(
-            ctx, instance=args.instance, volume_id=args.volume_id, attachment_id=args.attachment_id
-        )
+        with self.parts.ordering(args.instance) as (compute, letters):
+            await compute.detach_volume(ctx, instance=args.instance, volume_id=args.volume_id, attachment_id=args.attachment_id)
+        self.letters += letters

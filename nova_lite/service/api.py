@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from common.base.context import Context
 from common.base.errors import Invalid
-from common.base.ids import new_uuid
+from common.base.ids import AttachmentId, same_uuid
 from common.db.hosts import Hosts, ServiceRow
 from common.flow.runner import Runner
 from nova_lite.contract import BlockDeviceMapping, ComputeAPI, Instance, TaskState, VmState
@@ -22,7 +22,7 @@ from nova_lite.errors import (
 from nova_lite.flows.boot import RequestBoot
 from nova_lite.flows.delete import RequestDelete
 from nova_lite.flows.parts import ApiParts
-from nova_lite.flows.request_attach import RequestAttach
+from nova_lite.flows.request_attach import RequestAttach, attachment_of
 from nova_lite.flows.request_detach import RequestDetach
 
 BINARY = "nova-compute"
@@ -80,7 +80,7 @@ class ComputeApi(ComputeAPI):
         load = Counter(found.host or "" for found in await self._parts.instances.list())
         state, task = INSTANCE.start
         instance = Instance(
-            uuid=new_uuid(),
+            uuid=same_uuid(ctx.message_id),
             display_name=name,
             vm_state=state,
             task_state=task,
@@ -94,7 +94,7 @@ class ComputeApi(ComputeAPI):
             user_id=ctx.user_id,
             project_id=ctx.project_id,
         )
-        await self._runner.run(RequestBoot(ctx, self._parts, instance=instance))
+        await self._runner.run(RequestBoot.of(ctx, self._parts, instance=instance))
         return await self._parts.instances.get(instance.uuid)
 
     async def get(self, ctx: Context, *, server: str) -> Instance:
@@ -109,18 +109,17 @@ class ComputeApi(ComputeAPI):
             return
         if not INSTANCE.allows((instance.vm_state, instance.task_state), Event.DELETE):
             raise _wrong_state(instance, "delete", "active or error, with no task")
-        await self._runner.run(RequestDelete(ctx, self._parts, instance=instance))
+        await self._runner.run(RequestDelete.of(ctx, self._parts, instance=instance))
 
     async def attach_volume(self, ctx: Context, *, server: str, volume: str, device: str | None = None) -> BlockDeviceMapping:
         instance = await self._ready(server, "attach_volume")
         if device is not None:
             split_device(device)
         found = await self._parts.volumes.get(ctx, volume_id=volume)
-        await self._check_not_attached(found.id)
+        await self._check_not_attached(found.id, but=attachment_of(ctx))
         await self._fleet.check(instance.host)
-        request = RequestAttach(ctx, self._parts, instance=instance, volume=found, device=device)
+        request = RequestAttach.of(ctx, self._parts, instance=instance, volume=found, device=device)
         await self._runner.run(request)
-        assert request.mapping is not None, "completed without a mapping"
         return request.mapping
 
     async def detach_volume(self, ctx: Context, *, server: str, volume: str) -> None:
@@ -128,7 +127,7 @@ class ComputeApi(ComputeAPI):
         found = await self._parts.volumes.get(ctx, volume_id=volume)
         mapping = await self._parts.mappings.get(instance.uuid, found.id)
         await self._fleet.check(instance.host)
-        await self._runner.run(RequestDetach(ctx, self._parts, instance=instance, bdm=mapping))
+        await self._runner.run(RequestDetach.of(ctx, self._parts, instance=instance, bdm=mapping))
 
     async def volume_attachments(self, ctx: Context, *, server: str) -> list[BlockDeviceMapping]:
         instance = await self._parts.instances.find(server)
@@ -140,9 +139,11 @@ class ComputeApi(ComputeAPI):
             raise _wrong_state(instance, method, f"{VmState.ACTIVE}, with no task")
         return instance
 
-    async def _check_not_attached(self, volume_id: str) -> None:
-        """A volume has one server at a time, and the error says which (bug 1908075)."""
+    async def _check_not_attached(self, volume_id: str, *, but: AttachmentId) -> None:
+        """A volume has one server at a time, and the error says which (bug 1908075). `but`: what this very request has made."""
         for mapping in await self._parts.mappings.by_volume(volume_id):
+            if mapping.attachment_id == but:
+                continue
             holder = await self._parts.instances.get(mapping.instance_uuid)
             raise VolumeAlreadyAttached(
                 volume_id=volume_id, instance_uuid=holder.uuid, server=holder.display_name, device=mapping.device_name

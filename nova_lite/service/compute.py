@@ -28,10 +28,10 @@ class ComputeManager(ComputeManagerAPI):
         self, ctx: Context, *, instance: Instance, image: Mapping[str, Any] | None = None,
         request_spec: Mapping[str, Any] | None = None, filter_properties: Mapping[str, Any] | None = None,
     ) -> None:  # fmt: skip
-        await self._parts.runner.start(Boot(ctx, self._parts, instance=instance))
+        await self._parts.runner.start(Boot.of(ctx, self._parts, instance=instance))
 
     async def terminate_instance(self, ctx: Context, *, instance: Instance, bdms: list[BlockDeviceMapping] | None = None) -> None:
-        await self._parts.runner.start(Delete(ctx, self._parts, instance=instance))
+        await self._parts.runner.start(Delete.of(ctx, self._parts, instance=instance))
 
     async def reserve_block_device_name(
         self, ctx: Context, *, instance: Instance, device: str | None, volume_id: str, disk_bus: str | None = None,
@@ -63,13 +63,13 @@ class ComputeManager(ComputeManagerAPI):
             )
 
     async def attach_volume(self, ctx: Context, *, instance: Instance, bdm: BlockDeviceMapping) -> None:
-        await self._parts.runner.start(AttachVolume(ctx, self._parts, instance=instance, bdm=bdm))
+        await self._parts.runner.start(AttachVolume.of(ctx, self._parts, instance=instance, bdm=bdm))
 
     async def detach_volume(self, ctx: Context, *, instance: Instance, volume_id: str, attachment_id: str | None = None) -> None:
         mapping = await self._parts.mappings.get(instance.uuid, volume_id)
         if attachment_id is not None and mapping.attachment_id != attachment_id:
             raise VolumeBDMNotFound(volume_id=volume_id, instance_uuid=instance.uuid)
-        await self._parts.runner.start(DetachVolume(ctx, self._parts, bdm=mapping))
+        await self._parts.runner.start(DetachVolume.of(ctx, self._parts, bdm=mapping))
 
 
 class Guests(GuestProbe):

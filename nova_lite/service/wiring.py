@@ -17,7 +17,13 @@ from nova_lite.brick.properties import ensure_initiator_name
 from nova_lite.clients.cinder import volumes
 from nova_lite.config import NovaConfig, load_nova, nova_sections
 from nova_lite.contract import ComputeAPI, ComputeManagerAPI, GuestProbe
+from nova_lite.flows.attach_volume import AttachVolume
+from nova_lite.flows.boot import Boot, RequestBoot
+from nova_lite.flows.delete import Delete, RequestDelete
+from nova_lite.flows.detach_volume import DetachVolume
 from nova_lite.flows.parts import ApiParts, ComputeParts
+from nova_lite.flows.request_attach import RequestAttach
+from nova_lite.flows.request_detach import RequestDetach
 from nova_lite.ports.connector import Connector
 from nova_lite.ports.hypervisor import Hypervisor
 from nova_lite.service.api import BINARY, ComputeApi, Fleet
@@ -35,15 +41,22 @@ from nova_lite.virt.simulated import SimulatedHypervisor
 async def api(config: NovaConfig, outside: Outside) -> AsyncIterator[None]:
     """nova-api."""
     host = config.common.host
-    async with ground(config.common, config.database, name=f"nova-api.{host}", migrations=BRANCH, outside=outside) as base:
+    name = f"nova-api.{host}"
+    async with (
+        ground(config.common, config.database, name=name, migrations=BRANCH, outside=outside) as base,
+        base.carrying(name, home="nova-api") as carrier,
+    ):
         parts = ApiParts(
             instances=Instances(base.database, base.clock),
             mappings=BlockDeviceMappings(base.database, base.clock),
             volumes=volumes(base.rpc, exchange=config.cinder_control_exchange),
             compute=ComputeManagerAPI.over(base.rpc, exchange=config.common.control_exchange),
+            orders=ComputeManagerAPI.over(carrier.post.sender, exchange=config.common.control_exchange),
+            post=carrier.post,
         )
-        endpoint = ComputeApi(parts, Fleet(base.hosts, config.common.service_down_time), base.runner)
-        async with base.serve(_serving(config, host, endpoint), binary="nova-api", topic="nova-api", host=host):
+        carrier.runner.knows(parts, RequestBoot, RequestDelete, RequestAttach, RequestDetach)
+        serving = _serving(config, host, ComputeApi(parts, Fleet(base.hosts, config.common.service_down_time), carrier.runner))
+        async with base.serve(serving, carrier=carrier, binary="nova-api", topic="nova-api", host=host):
             yield
 
 
@@ -69,7 +82,11 @@ async def compute_with(
 ) -> AsyncIterator[None]:
     """nova-compute on a given hypervisor and connector, which are closed at the end."""
     host = config.common.host
-    async with ground(config.common, config.database, name=f"{BINARY}.{host}", migrations=BRANCH, outside=outside) as base:
+    name = f"{BINARY}.{host}"
+    async with (
+        ground(config.common, config.database, name=name, migrations=BRANCH, outside=outside) as base,
+        base.carrying(name) as carrier,
+    ):
         parts = ComputeParts(
             host=host,
             instances=Instances(base.database, base.clock),
@@ -77,14 +94,16 @@ async def compute_with(
             volumes=volumes(base.rpc, exchange=config.cinder_control_exchange),
             hypervisor=hypervisor,
             connector=connector,
-            runner=base.runner,
+            runner=carrier.runner,
             clock=base.clock,
         )
+        carrier.runner.knows(parts, Boot, Delete, AttachVolume, DetachVolume)
         limit, held = config.max_disk_devices_to_attach, hypervisor.disks_max
         manager = ComputeManager(parts, KeyedLocks(), disks_max=held if limit < 0 else min(limit, held))
         endpoints = [manager, Guests(parts)] if config.common.enable_data_probe else [manager]
         try:
-            async with base.serve(_serving(config, host, *endpoints), binary=BINARY, topic="compute", host=host):
+            serving = _serving(config, host, *endpoints)
+            async with base.serve(serving, carrier=carrier, binary=BINARY, topic="compute", host=host):
                 yield
         finally:
             await hypervisor.close()

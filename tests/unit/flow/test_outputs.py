@@ -10,21 +10,25 @@ import pytest
 from common.base.context import Context
 from common.db.engine import Database
 from common.db.journal import FlowState, Journal
-from common.flow.runner import Runner, StepFailed
+from common.db.owner import Owner
+from common.flow.driver import StepFailed
+from common.flow.runner import Runner
 from common.flow.steps import Flow, Output
 from common.machine.saga import Saga, Step
 from common.testing.clock import JumpingClock
+
+OWNER = Owner(process="test", home="test", is_alone=True)
 
 
 class Nothing(msgspec.Struct, frozen=True):
     """No arguments."""
 
 
-class Hand(Flow[Nothing]):
+class Hand(Flow[Nothing, None]):
     saga = Saga("hand", steps=(Step("give", undo="take_back"), Step("look")))
 
     def __init__(self, output: Any) -> None:
-        super().__init__(Context(), id="h1", subject="thing:1", arguments=Nothing())
+        super().__init__(Context(), None, id="h1", subject="thing:1", arguments=Nothing())
         self.output = output
         self.seen: Any = None
         self.taken_back = False
@@ -48,7 +52,7 @@ def journal(sqlite_database: Database) -> Journal:
 
 @pytest.fixture
 async def runner(journal: Journal) -> AsyncIterator[Runner]:
-    async with Runner(journal, clock=JumpingClock(jumps=True), owner="test") as made:
+    async with Runner(journal, clock=JumpingClock(jumps=True), owner=OWNER) as made:
         yield made
 
 

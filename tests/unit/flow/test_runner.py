@@ -11,7 +11,10 @@ from common.base.context import Context
 from common.base.errors import Conflict, Fault, Unavailable
 from common.db.engine import Database
 from common.db.journal import FlowState, Journal
-from common.flow.runner import EndedBefore, FlowParked, Runner, StepFailed, StillRunning
+from common.db.lease import Leases
+from common.db.owner import Owner
+from common.flow.driver import FlowParked, StepFailed
+from common.flow.runner import EndedBefore, Runner, StillRunning
 from common.flow.steps import Flow
 from common.host.clock import SystemClock
 from common.machine.saga import Saga, Step
@@ -28,6 +31,9 @@ class NoWait(SystemClock):
         await super().sleep(0)
 
 
+OWNER = Owner(process="test", home="test", is_alone=True)
+
+
 class Nothing(msgspec.Struct, frozen=True):
     """No arguments."""
 
@@ -36,14 +42,15 @@ SAGA = Saga(
     "walk",
     pivot="cross",
     steps=(Step("one", undo="un_one"), Step("two", undo="un_two", attempts=3), Step("cross"), Step("after", attempts=2)),
+    patience=4,
 )
 
 
-class Walk(Flow[Nothing]):
+class Walk(Flow[Nothing, None]):
     saga = SAGA
 
     def __init__(self, name: str = "w1", **faults: list[Exception]) -> None:
-        super().__init__(Context(), id=name, subject="thing:1", arguments=Nothing())
+        super().__init__(Context(), None, id=name, subject="thing:1", arguments=Nothing())
         self.faults = faults
         self.done: list[str] = []
         self.gate: asyncio.Event | None = None
@@ -97,7 +104,7 @@ def journal(sqlite_database: Database, clock: NoWait) -> Journal:
 
 @pytest.fixture
 async def runner(journal: Journal, clock: NoWait) -> AsyncIterator[Runner]:
-    async with Runner(journal, clock=clock, owner="test") as made:
+    async with Runner(journal, clock=clock, owner=OWNER) as made:
         yield made
 
 
@@ -165,7 +172,7 @@ async def test_an_undo_is_tried_again_and_parks_when_it_never_works(runner: Runn
 
 
 async def test_behind_the_pivot_nothing_is_taken_back(runner: Runner, journal: Journal) -> None:
-    flow = Walk(after=[Unavailable(what="x", reason="y")] * 2)
+    flow = Walk(after=[Unavailable(what="x", reason="y")] * 4)
     with pytest.raises(FlowParked):
         await runner.run(flow)
     assert flow.done == ["one", "two", "cross", "parked"]
@@ -186,18 +193,30 @@ async def test_whoever_runs_an_ended_flow_hears_how_it_ended(runner: Runner) -> 
         await runner.run(Walk("bad", one=[Conflict(kind="V", name="v", found="a", expected="b")]))
     with pytest.raises(EndedBefore, match="V v is in state a"):
         await runner.run(Walk("bad"))
-    slow = Walk("slow")
+
+
+async def test_the_same_flow_again_ends_with_the_one_that_runs_here_and_elsewhere_is_still_running(
+    runner: Runner, journal: Journal, clock: NoWait, sqlite_database: Database
+) -> None:
+    slow, again = Walk("slow"), Walk("slow")
     slow.gate = asyncio.Event()
     await runner.start(slow)
-    with pytest.raises(StillRunning):
-        await runner.run(Walk("slow"))
+    await Leases(sqlite_database).renew(str(OWNER))
+    other = Owner(process="other", home="test")
+    async with Runner(journal, clock=clock, owner=other) as elsewhere:
+        with pytest.raises(StillRunning):
+            await elsewhere.run(Walk("slow"))
+    waiting = asyncio.ensure_future(runner.run(again))
     slow.gate.set()
+    await waiting
+    assert again.outputs["one"] == {"answer": 42}
+    assert again.done == []
 
 
 async def test_a_flow_in_the_background_goes_on_until_the_runner_ends(journal: Journal, clock: NoWait) -> None:
     flow = Walk()
     flow.gate = asyncio.Event()
-    async with Runner(journal, clock=clock, owner="test") as runner:
+    async with Runner(journal, clock=clock, owner=OWNER) as runner:
         await runner.start(flow)
         await flow.begun.wait()
         assert await marks(journal) == ["one begun"]
@@ -210,7 +229,7 @@ async def test_no_more_flows_than_the_limit_run_at_once(journal: Journal, clock:
     gate = asyncio.Event()
     for flow in flows:
         flow.gate = gate
-    async with Runner(journal, clock=clock, owner="test", limit=2) as runner, asyncio.TaskGroup() as group:
+    async with Runner(journal, clock=clock, owner=OWNER, limit=2) as runner, asyncio.TaskGroup() as group:
         await runner.start(flows[0])
         await runner.start(flows[1])
         third = group.create_task(runner.start(flows[2]))
@@ -236,7 +255,7 @@ class Shaky(Journal):
 
 async def test_a_journal_that_is_away_for_a_while_is_waited_for(sqlite_database: Database, clock: NoWait) -> None:
     shaky = Shaky(sqlite_database, clock)
-    async with Runner(shaky, clock=clock, owner="test") as runner:
+    async with Runner(shaky, clock=clock, owner=OWNER) as runner:
         await runner.run(Walk())
     assert await state(shaky) is FlowState.COMPLETED
     assert len(clock.slept) == 3
@@ -247,7 +266,7 @@ async def test_a_runner_that_is_cancelled_leaves_begun_as_the_last_row(journal: 
     flow.gate = asyncio.Event()
 
     async def process() -> None:
-        async with Runner(journal, clock=clock, owner="test") as runner:
+        async with Runner(journal, clock=clock, owner=OWNER) as runner:
             await runner.run(flow)
 
     task = asyncio.ensure_future(process())
@@ -262,7 +281,7 @@ async def test_a_runner_that_is_cancelled_leaves_begun_as_the_last_row(journal: 
 async def test_a_flow_goes_on_to_its_end_when_the_caller_who_waited_for_it_leaves(journal: Journal, clock: NoWait) -> None:
     flow = Walk()
     flow.gate = asyncio.Event()
-    async with Runner(journal, clock=clock, owner="test") as runner:
+    async with Runner(journal, clock=clock, owner=OWNER) as runner:
         caller = asyncio.ensure_future(runner.run(flow))
         await flow.begun.wait()
         caller.cancel()
@@ -275,7 +294,7 @@ async def test_a_flow_goes_on_to_its_end_when_the_caller_who_waited_for_it_leave
 def test_a_flow_without_a_method_for_a_step_cannot_be_written() -> None:
     with pytest.raises(TypeError, match="Half has no method for un_one, two"):
 
-        class Half(Flow[Nothing]):
+        class Half(Flow[Nothing, None]):
             saga = Saga("half", steps=(Step("one", undo="un_one"), Step("two")))
 
             async def one(self, ctx: Context) -> None: ...

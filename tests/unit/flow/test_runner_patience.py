@@ -10,22 +10,25 @@ from common.base.errors import Conflict, Timeout, Unavailable
 from common.base.limits import FAULT_TEXT_MAX, JOURNAL_PATIENCE_S
 from common.db.engine import Database
 from common.db.journal import FlowState, Journal
+from common.db.owner import Owner
 from common.flow.runner import Runner
 from common.flow.steps import Flow, Output
 from common.machine.decide import Mark
 from common.machine.saga import Saga, Step
 from common.testing.clock import JumpingClock
 
+OWNER = Owner(process="test", home="test", is_alone=True)
+
 
 class Nothing(msgspec.Struct, frozen=True):
     """No arguments."""
 
 
-class Short(Flow[Nothing]):
+class Short(Flow[Nothing, None]):
     saga = Saga("short", steps=(Step("act", undo="un_act"), Step("hang", timeout_s=0.05, undo="un_hang")))
 
     def __init__(self, *, fault: Exception | None = None, hangs: bool = False) -> None:
-        super().__init__(Context(user_id="u", deadline=3.0), id="s1", subject="thing:1", arguments=Nothing())
+        super().__init__(Context(user_id="u", deadline=3.0), None, id="s1", subject="thing:1", arguments=Nothing())
         self.fault = fault
         self.hangs = hangs
         self.done: list[str] = []
@@ -64,9 +67,9 @@ class Away(Journal):
         self._miss("write")
         await super().write(flow_id, **values)  # type: ignore[arg-type]  # passed on as they came
 
-    async def finish(self, flow_id: str, state: FlowState, error: str | None = None) -> None:
+    async def finish(self, flow_id: str, state: FlowState, error: str | None = None, *, fence: int) -> None:
         self._miss("finish")
-        await super().finish(flow_id, state, error)
+        await super().finish(flow_id, state, error, fence=fence)
 
 
 @pytest.fixture
@@ -79,7 +82,7 @@ async def test_a_journal_that_is_away_at_the_end_of_a_flow_is_waited_for(
     sqlite_database: Database, clock: JumpingClock, fault: Exception | None
 ) -> None:
     journal = Away(sqlite_database, clock, method="finish", failures=4)
-    async with Runner(journal, clock=clock, owner="test") as runner:
+    async with Runner(journal, clock=clock, owner=OWNER) as runner:
         await runner.start(Short(fault=fault))
     row = await journal.flow("s1")
     assert row is not None
@@ -91,7 +94,7 @@ async def test_a_journal_that_stays_away_ends_the_driving_when_patience_does_by_
     sqlite_database: Database, clock: JumpingClock
 ) -> None:
     journal = Away(sqlite_database, clock, method="write", failures=10**6)
-    async with Runner(journal, clock=clock, owner="test") as runner:
+    async with Runner(journal, clock=clock, owner=OWNER) as runner:
         with pytest.raises(Unavailable, match="database is not available"):
             await runner.run(Short())
     assert JOURNAL_PATIENCE_S <= clock.monotonic() <= JOURNAL_PATIENCE_S + 5
@@ -104,7 +107,7 @@ async def test_a_journal_that_stays_away_ends_the_driving_when_patience_does_by_
 async def test_a_step_that_hangs_ends_at_its_time_limit_and_is_taken_back(sqlite_database: Database, clock: JumpingClock) -> None:
     journal = Journal(sqlite_database, clock)
     flow = Short(hangs=True)
-    async with Runner(journal, clock=clock, owner="test") as runner:
+    async with Runner(journal, clock=clock, owner=OWNER) as runner:
         with pytest.raises(Timeout, match="step hang of short"):
             await runner.run(flow)
     assert flow.done == ["un_hang", "un_act"]
@@ -125,7 +128,7 @@ async def test_a_flow_outlives_its_caller_s_deadline_and_acts_in_the_service_s_n
 
 async def test_a_long_error_is_kept_as_far_as_a_row_takes_it(sqlite_database: Database, clock: JumpingClock) -> None:
     journal = Journal(sqlite_database, clock)
-    async with Runner(journal, clock=clock, owner="test") as runner:
+    async with Runner(journal, clock=clock, owner=OWNER) as runner:
         with pytest.raises(Conflict):
             await runner.run(Short(fault=Conflict("x" * 5000)))
     row = await journal.flow("s1")

@@ -1,0 +1,257 @@
+"""Drives one flow: asks `decide`, writes the row, acts, writes the row, and asks again.
+
+Every write is refused once another process has taken the flow over (common.db.fence): then driving ends with Superseded, and nothing
+is said of the flow's outcome.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, assert_never
+
+import structlog
+from structlog.contextvars import bound_contextvars
+from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
+
+from common.base.clock import Clock
+from common.base.errors import Broken, Fault, Invalid, Timeout, Unavailable
+from common.base.failpoints import Failpoints
+from common.base.limits import FAULT_TEXT_MAX, JOURNAL_PATIENCE_S
+from common.base.retry import Retry
+from common.db.fence import Fence, Superseded, fenced
+from common.db.journal import FlowState, Journal, JournalRow
+from common.db.outbox import Outbox
+from common.flow.places import FINISHED, Place, step_place
+from common.flow.steps import Act, Flow, Output
+from common.machine.decide import Compensated, Completed, Do, Entry, Mark, Parked, Undo, decide
+from common.machine.saga import Step
+from common.wire.failure import decode_failure, encode_failure
+from common.wire.values import to_primitive
+
+_BETWEEN_ATTEMPTS = Retry(first_delay_s=0.2, factor=3.0, delay_s_max=10.0)
+_FAILURE = "failure"
+_log = structlog.get_logger(__name__)
+
+
+class StepFailed(Broken):
+    """Step {step} of {saga} failed in a way nobody foresaw: {reason}"""
+
+
+class FlowParked(Broken):
+    """{saga} of {subject} stopped at step {step} and needs a person: {reason}"""
+
+
+class HandedBack(Unavailable):
+    """{saga} of {subject} is not done: this process was told to stop, and the next one goes on with it."""
+
+
+@dataclass(slots=True)
+class Run:
+    """What the driver knows of one run: the journal's rows as the engine sees them, and who else wants to know.
+
+    has_caller   somebody waits for its end
+    is_idle      it waits for its turn or for its next try, and can be handed back at once
+    """
+
+    flow: Flow[Any, Any]
+    fence: Fence
+    entries: list[Entry] = field(default_factory=list)
+    is_told: bool = False
+    has_caller: bool = False
+    is_idle: bool = True
+
+    def recall(self, rows: Sequence[JournalRow]) -> None:
+        """Go on behind the rows that an earlier process wrote."""
+        for row in rows:
+            self.entries.append(row.entry)
+            if row.mark is Mark.DONE:
+                self.flow.outputs[row.step] = row.output or {}
+            elif isinstance(row.output, dict) and _FAILURE in row.output:
+                fault = decode_failure(row.output[_FAILURE])
+                self.flow.fault = fault if isinstance(fault, Fault) else None
+            self.is_told = self.is_told or row.mark is Mark.UNDOING
+
+    def why(self) -> Fault:
+        return self.flow.fault or Broken(what=self.flow.saga.name, reason="an earlier process died in it too often")
+
+
+class Driver:
+    """`is_draining` says that the process is told to stop: a flow is then left where it is, between two steps."""
+
+    def __init__(
+        self, journal: Journal, *, clock: Clock, failpoints: Failpoints, outbox: Outbox | None, is_draining: Callable[[], bool]
+    ) -> None:
+        self._journal = journal
+        self._clock = clock
+        self._failpoints = failpoints
+        self._outbox = outbox
+        self._is_draining = is_draining
+
+    async def drive(self, run: Run) -> None:
+        """Return when the flow is completed. Raises the fault that turned it back, FlowParked, Superseded or HandedBack."""
+        flow = run.flow
+        flow.ctx = replace(flow.ctx, fence=str(run.fence))
+        with fenced(run.fence), bound_contextvars(request_id=flow.ctx.request_id, saga=flow.saga.name, subject=flow.subject):
+            while True:
+                match decide(flow.saga, run.entries):
+                    case Do(step, attempt):
+                        await self._do(run, step, attempt)
+                    case Undo(step, attempt):
+                        await self._tell(run)
+                        await self._undo(run, step, attempt)
+                    case Completed():
+                        await self._finish(run, FlowState.COMPLETED)
+                        _log.info("flow completed")
+                        return
+                    case Compensated():
+                        await self._tell(run)
+                        await self._finish(run, FlowState.COMPENSATED, run.why())
+                        _log.warning("flow compensated", reason=str(run.why()))
+                        raise run.why()
+                    case Parked(step):
+                        await self._park(run, step)
+                    case decision:
+                        assert_never(decision)
+
+    async def _do(self, run: Run, step: Step, attempt: int) -> None:
+        await self._before(run, attempt)
+        await self._reach(run, step, Place.BEFORE)
+        await self._write(run, step, Mark.BEGUN, attempt)
+        await self._reach(run, step, Place.BEGUN)
+        run.flow.letters.clear()
+        try:
+            output = await self._act(run, run.flow.method(step.name), step)
+        except Superseded as exc:
+            self._stop_if_ours(run, exc)
+            await self._fail(run, step, attempt, exc)
+            return
+        except Fault as exc:
+            await self._fail(run, step, attempt, exc)
+            return
+        await self._reach(run, step, Place.ACTED)
+        run.flow.outputs[step.name] = output or {}
+        await self._write(run, step, Mark.DONE, attempt, output=output)
+        await self._reach(run, step, Place.DONE)
+
+    async def _fail(self, run: Run, step: Step, attempt: int, fault: Fault) -> None:
+        run.flow.fault = fault
+        _log.info("step failed", step=step.name, attempt=attempt, reason=str(fault))
+        mark = Mark.REFUSED if isinstance(fault, Invalid) else Mark.FAILED
+        await self._write(run, step, mark, attempt, final=not fault.retryable, error=fault)
+
+    async def _undo(self, run: Run, step: Step, attempt: int) -> None:
+        assert step.undo is not None
+        await self._before(run, attempt)
+        await self._reach(run, step, Place.BEFORE, is_undo=True)
+        await self._write(run, step, Mark.UNDOING, attempt)
+        await self._reach(run, step, Place.BEGUN, is_undo=True)
+        try:
+            await self._act(run, run.flow.method(step.undo), step)
+        except Fault as exc:
+            if isinstance(exc, Superseded):
+                self._stop_if_ours(run, exc)
+            _log.warning("undo failed", step=step.name, undo=step.undo, attempt=attempt, reason=str(exc))
+            await self._write(run, step, Mark.UNDO_FAILED, attempt, error=exc)
+            return
+        await self._reach(run, step, Place.ACTED, is_undo=True)
+        await self._write(run, step, Mark.UNDONE, attempt)
+        await self._reach(run, step, Place.DONE, is_undo=True)
+
+    @staticmethod
+    def _stop_if_ours(run: Run, exc: Superseded) -> None:
+        """Somebody else carries this flow on: whatever the step did or did not do, it is not ours to say."""
+        if exc.fields.get("flow_id") == run.flow.id:
+            raise exc
+
+    async def _act(self, run: Run, act: Act, step: Step) -> Output:
+        ctx = run.flow.ctx.until(self._clock.monotonic() + step.timeout_s)
+        try:
+            async with asyncio.timeout(step.timeout_s):
+                output = await act(ctx)
+            # What the journal cannot keep fails here, where it is taken back.
+            return None if output is None else to_primitive(output)
+        except TimeoutError as exc:
+            raise Timeout(what=f"step {step.name} of {run.flow.saga.name}", timeout_s=step.timeout_s) from exc
+        except Fault:
+            raise
+        except Exception as exc:
+            _log.exception("step failed in a way nobody foresaw", step=step.name)
+            raise StepFailed(step=step.name, saga=run.flow.saga.name, reason=f"{type(exc).__name__}; see the log") from exc
+
+    async def _tell(self, run: Run) -> None:
+        if not run.is_told:
+            async for trial in self._until_written():
+                with trial:
+                    await run.flow.turned_back(run.why())
+            run.is_told = True
+
+    async def _park(self, run: Run, step: Step) -> None:
+        fault = FlowParked(saga=run.flow.saga.name, subject=run.flow.subject, step=step.name, reason=str(run.why()))
+        async for trial in self._until_written():
+            with trial:
+                await run.flow.parked(fault)
+        await self._finish(run, FlowState.PARKED, fault)
+        _log.error("flow parked", step=step.name, reason=str(fault))
+        raise fault
+
+    async def _before(self, run: Run, attempt: int) -> None:
+        """Between two steps a process that is told to stop hands the flow back; one with a caller at the door only when it waits."""
+        if self._is_draining() and (attempt > 1 or not run.has_caller):
+            raise HandedBack(saga=run.flow.saga.name, subject=run.flow.subject)
+        if attempt > 1:
+            run.is_idle = True
+            await self._clock.sleep(_BETWEEN_ATTEMPTS.delay_s(attempt - 1))
+        run.is_idle = False
+
+    async def _reach(self, run: Run, step: Step, place: Place, *, is_undo: bool = False) -> None:
+        if self._failpoints.is_on:
+            await self._failpoints.reach(step_place(run.flow.saga.name, step.name, place, is_undo=is_undo))
+
+    def _until_written(self) -> AsyncRetrying:
+        """A database that is away for a while must not end a flow between an act and its row."""
+        deadline = self._clock.monotonic() + JOURNAL_PATIENCE_S
+        return AsyncRetrying(
+            retry=retry_if_exception_type(Unavailable),
+            wait=wait_random_exponential(multiplier=0.1, max=5),
+            stop=lambda _: self._clock.monotonic() >= deadline,
+            sleep=self._clock.sleep,
+            reraise=True,
+        )
+
+    async def _finish(self, run: Run, state: FlowState, fault: Fault | None = None) -> None:
+        async for trial in self._until_written():
+            with trial, fenced(None):  # `finish` asks for the fence in its own statement
+                await self._journal.finish(run.flow.id, state, _text(fault) if fault else None, fence=run.fence.number)
+        if self._failpoints.is_on:
+            await self._failpoints.reach(f"{run.flow.saga.name}.{FINISHED}")
+
+    async def _write(
+        self,
+        run: Run,
+        step: Step,
+        mark: Mark,
+        attempt: int,
+        *,
+        final: bool = False,
+        output: Output = None,
+        error: Fault | None = None,
+    ) -> None:
+        async for trial in self._until_written():
+            with trial:
+                await self._journal.write(
+                    run.flow.id,
+                    seq=len(run.entries),
+                    step=step.name,
+                    mark=mark,
+                    attempt=attempt,
+                    final=final,
+                    output=output if error is None else {_FAILURE: encode_failure(error)},
+                    error=_text(error) if error else None,
+                    letters=run.flow.letters if mark is Mark.DONE else (),
+                    outbox=self._outbox,
+                )
+        run.entries.append(Entry(step.name, mark, final=final))
+
+
+def _text(fault: Fault) -> str:
+    return str(fault)[:FAULT_TEXT_MAX]

@@ -1,0 +1,156 @@
+"""The relay: publishes a process's outbox, each address in order, until the bus has confirmed every letter."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from common.base.clock import Clock
+from common.base.errors import Fault
+from common.base.failpoints import OFF, Failpoints
+from common.base.limits import PUBLISH_TIMEOUT_S
+from common.base.retry import Retry
+from common.db.fence import fenced
+from common.db.outbox import Letter, Outbox
+from common.transport.port import Exchange, Message, Transport
+
+PUBLISHING = "outbox.publishing"
+"""A letter is to be published."""
+PUBLISHED = "outbox.published"
+"""The bus has confirmed it, its row is still there."""
+SENT = "outbox.sent"
+"""The row is gone."""
+
+_AGAIN = Retry(first_delay_s=0.2, factor=2.0, delay_s_max=10.0)
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class _Blocked:
+    """An address that did not take its first letter."""
+
+    failures: int
+    until: float
+
+
+class Relay:
+    """`run` never ends. A database or bus that is away is waited for."""
+
+    def __init__(self, outbox: Outbox, transport: Transport, *, clock: Clock, failpoints: Failpoints = OFF) -> None:
+        self._outbox = outbox
+        self._transport = transport
+        self._clock = clock
+        self._failpoints = failpoints
+        self._poked = asyncio.Event()
+        self._blocked: dict[str, _Blocked] = {}
+
+    def poke(self) -> None:
+        """There may be something to send."""
+        self._poked.set()
+
+    async def run(self) -> None:
+        """Send what there is, then wait to be poked, or for the time at which an address is tried again."""
+        with fenced(None):
+            while True:
+                self._poked.clear()
+                try:
+                    await self.send_all()
+                except Fault as exc:
+                    _log.warning("outbox not read", reason=str(exc))
+                await self._wait()
+
+    async def send_all(self) -> int:
+        """Publish every letter whose address is not blocked; how many were sent. Raises what the database does."""
+        sent, after = 0, 0
+        while letters := await self._outbox.pending(after):
+            sent += await self._send(letters)
+            after = letters[-1].id
+        return sent
+
+    async def _send(self, letters: Sequence[Letter]) -> int:
+        lines: dict[str, list[Letter]] = {}
+        for letter in letters:
+            lines.setdefault(letter.address, []).append(letter)
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(self._send_line(address, line)) for address, line in lines.items()]
+        ids = [letter_id for task in tasks for letter_id in task.result()]
+        if ids:
+            await self._outbox.sent(ids)
+            if self._failpoints.is_on:
+                await self._failpoints.reach(SENT)
+        return len(ids)
+
+    async def _send_line(self, address: str, line: Sequence[Letter]) -> list[int]:
+        """Ids of those that the bus has taken. The first that it does not take holds up the rest of its line, and no other line."""
+        sent: list[int] = []
+        for letter in line:
+            blocked = self._blocked.get(address)
+            if blocked is not None and blocked.until > self._clock.monotonic():
+                break
+            try:
+                await self._publish(letter)
+            except Fault as exc:
+                await self._note_failure(letter, exc)
+                break
+            self._blocked.pop(address, None)
+            sent.append(letter.id)
+        return sent
+
+    async def _publish(self, letter: Letter) -> None:
+        if self._failpoints.is_on:
+            await self._failpoints.reach(PUBLISHING)
+        await self._transport.publish(message_of(letter), timeout_s=PUBLISH_TIMEOUT_S)
+        if self._failpoints.is_on:
+            await self._failpoints.reach(PUBLISHED)
+
+    async def _note_failure(self, letter: Letter, fault: Fault) -> None:
+        blocked = self._blocked.setdefault(letter.address, _Blocked(0, 0.0))
+        blocked.failures += 1
+        blocked.until = self._clock.monotonic() + _AGAIN.delay_s(blocked.failures)
+        if blocked.failures == 1:
+            _log.warning("letter not sent", address=letter.address, reason=str(fault))
+        try:
+            await self._outbox.failed(letter.id, str(fault))
+        except Fault as exc:
+            _log.debug("failure not noted", reason=str(exc))
+
+    async def _wait(self) -> None:
+        """Until poked, or the next blocked address is due."""
+        due = min((blocked.until for blocked in self._blocked.values()), default=None)
+        if due is None:
+            await self._poked.wait()
+            return
+        alarm = asyncio.get_running_loop().create_task(self._poke_at(due), name="outbox")
+        try:
+            await self._poked.wait()
+        finally:
+            alarm.cancel()
+
+    async def _poke_at(self, due: float) -> None:
+        await self._clock.sleep(due - self._clock.monotonic())
+        self.poke()
+
+
+def letter_of(message: Message, *, request_id: str | None = None) -> Letter:
+    """A message as the outbox keeps it; its body must be text."""
+    exchange = message.exchange
+    declared = None
+    if exchange is not None:
+        declared = {"name": exchange.name, "kind": exchange.kind, "durable": exchange.durable, "auto_delete": exchange.auto_delete}
+    return Letter(
+        exchange=declared,
+        routing_key=message.key,
+        body=message.body.decode(),
+        headers={**message.headers},
+        request_id=request_id,
+    )
+
+
+def message_of(letter: Letter) -> Message:
+    """The message that a letter was."""
+    declared: Mapping[str, Any] | None = letter.exchange
+    exchange = None if declared is None else Exchange(**declared)
+    return Message(exchange, letter.routing_key, letter.body.encode(), mandatory=True, headers=letter.headers)
