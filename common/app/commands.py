@@ -10,6 +10,7 @@ from typing import Annotated, Any, Protocol, TypeVar
 import structlog
 import typer
 
+from common.app.armed import armed
 from common.app.config import Overrides, Section
 from common.app.logs import configure_logs
 from common.app.options import CommonConfig
@@ -85,9 +86,11 @@ def run(service: Service, process: str, files: Sequence[Path] | None, *, debug: 
     for warning in config.warnings:
         structlog.get_logger(__name__).warning(warning)
     clock = SystemClock()
+    failpoints = armed(f"{kind.binary}.{config.common.host}")
+    outside = Outside(clock, opener(clock, rabbit=config.common.bus.rabbit), failpoints=failpoints)
 
     async def body(life: Lifetime) -> None:
-        async with kind.run(config, Outside(clock, opener(clock, rabbit=config.common.bus.rabbit))):
+        async with kind.run(config, outside):
             life.ready(f"serving as {kind.binary} on {config.common.host}")
             await life.stopped()
 

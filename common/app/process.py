@@ -77,6 +77,7 @@ class Ground:
                 middleware=(*self.observed.servers, for_the_caller),
                 counts=self.observed.counts,
                 inbox=self.inbox,
+                failpoints=self.failpoints,
             ),
             alongside(self._report(binary, host)),
             alongside(_sweep(self.inbox, self.clock)),

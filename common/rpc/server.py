@@ -21,6 +21,7 @@ from structlog.contextvars import bind_contextvars
 from common.base.clock import Clock
 from common.base.context import Context
 from common.base.errors import Broken, Fault, Unavailable
+from common.base.failpoints import OFF, Failpoints
 from common.base.ids import new_hex
 from common.base.limits import CAST_RETRY_DELAY_S, DRAIN_TIMEOUT_S, PUBLISH_TIMEOUT_S
 from common.rpc.callers import CallerLeft, Callers
@@ -41,8 +42,15 @@ from common.wire.compression import plain
 from common.wire.envelope import NotAMessage
 from common.wire.messages import Request, cancelled_call, decode_request
 
+DELIVERED, HANDLED, REPLIED = "delivered", "handled", "replied"
+"""Failpoints of a request: before its endpoint runs, before its outcome is told, and before it is acked."""
 _BEAT_S_MIN = 0.1
 _log = structlog.get_logger(__name__)
+
+
+def request_place(topic: str, method: str, place: str) -> str:
+    """The name of a request's failpoint: rpc.compute.attach_volume.handled"""
+    return f"rpc.{topic}.{method}.{place}"
 
 
 class PoisonMessage(Broken):
@@ -81,8 +89,9 @@ class RpcServer:
     def __init__(
         self, transport: Transport, endpoints: Sequence[object], *, topic: str, server: str, exchange: str | None,
         options: RpcOptions, clock: Clock, grace_s: float = DRAIN_TIMEOUT_S, inbox: Inbox | None = None,
-        middleware: Sequence[ServerMiddleware] = (), counts: Counts | None = None,
+        middleware: Sequence[ServerMiddleware] = (), counts: Counts | None = None, failpoints: Failpoints = OFF,
     ) -> None:  # fmt: skip
+        self._failpoints = failpoints
         self._transport = transport
         self._dispatcher = Dispatcher(endpoints, ping=options.ping_enabled)
         self._queues = server_queues(options, exchange=exchange, topic=topic, server=server)
@@ -262,20 +271,29 @@ class RpcServer:
         is_early = bound.method.ack is Ack.EARLY
         if is_early:
             await settle(taken.delivery)
+        await self._reach(bound, DELIVERED)
         verdict = await self._serve_bound(taken, bound, ctx, attempts)
+        await self._reach(bound, REPLIED)
         return None if is_early else verdict
+
+    async def _reach(self, bound: Bound, place: str) -> None:
+        if self._failpoints.is_on:
+            await self._failpoints.reach(request_place(self._dispatcher.topic or "", bound.method.name, place))
 
     async def _serve_bound(self, taken: _Taken, bound: Bound, ctx: Context, attempts: int) -> _Verdict:
         request = taken.request
         once = self._once if bound.method.once and taken.id else None
         if once is None:
-            return await self._end(taken, await self._done(request, bound, ctx, attempts, None))
+            outcome = await self._done(request, bound, ctx, attempts, None)
+            await self._reach(bound, HANDLED)
+            return await self._end(taken, outcome)
         message_id = taken.id or ""
         if (found := await once.begin(message_id, request)) is not None:
             self.counts.add(Event.DUPLICATE)
             return await self._end(taken, found)
         outcome = await self._done(request, bound, ctx, attempts, once)
         await once.finish(message_id, outcome.reply)
+        await self._reach(bound, HANDLED)
         return await self._end(taken, outcome)
 
     async def _done(self, request: Request, bound: Bound, ctx: Context, attempts: int, once: Once | None) -> Outcome:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from common.base.clock import Clock
+from common.base.failpoints import OFF, Failpoints
 from common.base.limits import DRAIN_TIMEOUT_S
 from common.host.clock import SystemClock
 from common.rpc.client import RpcClient
@@ -57,6 +58,7 @@ async def client(
 async def serving(
     transport: Transport, *servers: Serving, clock: Clock, options: RpcOptions, grace_s: float,
     middleware: Sequence[ServerMiddleware] = (), counts: Counts | None = None, inbox: Inbox | None = None,
+    failpoints: Failpoints = OFF,
 ) -> AsyncIterator[None]:  # fmt: skip
     """`servers` run inside the block and are drained at its end, the last one first.
 
@@ -79,6 +81,7 @@ async def serving(
                     middleware=middleware,
                     counts=counts,
                     inbox=inbox,
+                    failpoints=failpoints,
                 )
             )
         yield
