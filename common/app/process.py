@@ -1,8 +1,8 @@
 """What every service process stands on: its bus, its database, its flows' journal, its heartbeat."""
 
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
-from dataclasses import dataclass
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -51,9 +51,9 @@ class Ground:
                of which there is one at a time on this machine: a second is Misconfigured
         """
         owner = Owner(process=process, home=home or process, is_alone=home is None)
-        with self.hold_name(self.config.state_path, process) if home is None else nullcontext():
+        with self.hold_name(self.config.state_path, process, boot=owner.boot if home else None) as dead:
             async with carrying(
-                owner,
+                replace(owner, dead=dead),
                 database=self.database,
                 transport=self.transport,
                 rpc=self.rpc,

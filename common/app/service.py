@@ -32,8 +32,10 @@ class OpenDatabase(Protocol):
     def __call__(self, connection: str, *, clock: Clock, branches: Sequence[Branch] = ()) -> Database: ...
 
 
-HoldName = Callable[[Path, str], AbstractContextManager[None]]
-"""(state_path, name) -> inside, no other process on this machine bears the name: `common.host.alone.hold_name`."""
+class HoldName(Protocol):
+    """`common.host.alone.hold_name`, or what a simulation has in its place."""
+
+    def __call__(self, folder: Path, name: str, *, boot: str | None = None) -> AbstractContextManager[frozenset[str]]: ...
 
 
 @dataclass(frozen=True, slots=True)

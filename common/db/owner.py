@@ -16,16 +16,20 @@ class Owner:
     process    its name: "nova-compute.cmp1"
     home       who may carry its work on: "nova-api" for any nova-api, "nova-compute.cmp1" for this host's alone
     is_alone   no other process of that name can be alive (a lock on its host sees to it), so whoever had it before is gone
+    dead       earlier boots of that name that are known to be gone
     """
 
     process: str
     home: str
     is_alone: bool = False
     boot: str = field(default_factory=lambda: new_hex()[:_BOOT_DIGITS])
+    dead: frozenset[str] = frozenset()
 
     def __str__(self) -> str:
         return f"{self.process}#{self.boot}"
 
     def predecessors(self, column: ColumnElement[str]) -> ColumnElement[bool]:
         """True in SQL for an owner that is known to be gone, whatever its lease says."""
-        return column.startswith(f"{self.process}#", autoescape=True) & (column != str(self)) if self.is_alone else false()
+        if self.is_alone:
+            return column.startswith(f"{self.process}#", autoescape=True) & (column != str(self))
+        return column.in_(sorted(f"{self.process}#{boot}" for boot in self.dead)) if self.dead else false()

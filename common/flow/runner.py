@@ -28,6 +28,7 @@ from common.flow.steps import Flow
 from common.machine.decide import Mark
 from common.wire.values import WrongValue
 
+_LOOK_AGAIN_S = 0.5
 _log = structlog.get_logger(__name__)
 
 
@@ -151,12 +152,16 @@ class Runner:
     async def run(self, flow: Flow[Any, Any]) -> None:
         """Return when the flow is completed, with its outputs. Raises the fault that turned it back, or FlowParked.
 
-        The same flow again: its end, when it has ended; else that of the one that runs. StillRunning when it does elsewhere.
+        The same flow again: its end, when it has ended; else that of the one that runs, here or, until the caller's deadline, in
+        another process, which may be dead: then it is carried on here. StillRunning when it runs elsewhere for too long.
         """
-        live = self._live.get(flow.id) or await self._opened(flow, self._join_line(flow)) or await self._take_if_free(flow.id)
-        if live is None:
-            await self._ended_before(flow)
-            return
+        live = self._live.get(flow.id) or await self._opened(flow, self._join_line(flow))
+        while live is None:
+            live = await self._take_if_free(flow.id)
+            if live is None:
+                if await self._has_ended(flow):
+                    return
+                await self._wait_for_another_process(flow)
         await self._end_of(live, flow)
 
     async def _end_of(self, live: _Live, flow: Flow[Any, Any]) -> None:
@@ -177,15 +182,22 @@ class Runner:
         if live.run is not None:
             flow.outputs = live.run.flow.outputs
 
-    async def _ended_before(self, flow: Flow[Any, Any]) -> None:
-        """What an earlier run of the same flow came to."""
+    async def _wait_for_another_process(self, flow: Flow[Any, Any]) -> None:
+        left_s = 0.0 if flow.deadline is None else flow.deadline - self._clock.monotonic()
+        if left_s <= _LOOK_AGAIN_S or self._is_draining:
+            raise StillRunning(saga=flow.saga.name, subject=flow.subject)
+        await self._clock.sleep(_LOOK_AGAIN_S)
+
+    async def _has_ended(self, flow: Flow[Any, Any]) -> bool:
+        """True when an earlier run of the same flow is completed; False while it runs. Raises EndedBefore."""
         row = await self._journal.flow(flow.id)
         match row.state if row else FlowState.RUNNING:
             case FlowState.COMPLETED:
                 rows = await self._journal.entries(flow.id)
                 flow.outputs = {row.step: row.output or {} for row in rows if row.mark is Mark.DONE}
+                return True
             case FlowState.RUNNING:
-                raise StillRunning(saga=flow.saga.name, subject=flow.subject)
+                return False
             case FlowState.COMPENSATED | FlowState.PARKED | FlowState.ABANDONED:
                 raise EndedBefore(saga=flow.saga.name, subject=flow.subject, reason=row.error if row else "")
             case state:
