@@ -7,6 +7,7 @@ this process's home that nobody carries on, at the start and every few seconds, 
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from types import TracebackType
 from typing import Any, Self, assert_never
 
@@ -156,15 +157,21 @@ class Runner:
         another process, which may be dead: then it is carried on here. StillRunning when it runs elsewhere for too long.
         """
         live = self._live.get(flow.id) or await self._opened(flow, self._join_line(flow))
-        while live is None:
+        for looks in count():
+            if live is not None and await self._is_ended_by(live, flow):
+                return
             live = await self._take_if_free(flow.id)
-            if live is None:
-                if await self._has_ended(flow):
-                    return
+            if live is None and (row := await self._journal.flow(flow.id)) is None:
+                live = await self._opened(
+                    flow, self._join_line(flow)
+                )  # its row was written and lost: a database that broke its word
+            elif live is None and row is not None and await self._has_ended(flow, row):
+                return
+            if looks:
                 await self._wait_for_another_process(flow)
-        await self._end_of(live, flow)
 
-    async def _end_of(self, live: _Live, flow: Flow[Any, Any]) -> None:
+    async def _is_ended_by(self, live: _Live, flow: Flow[Any, Any]) -> bool:
+        """True when it is completed; False when another process has taken it over."""
         assert live.task is not None
         if live.run is not None:
             live.run.has_caller = True
@@ -175,12 +182,12 @@ class Runner:
             if live.task.cancelled():
                 raise HandedBack(saga=flow.saga.name, subject=flow.subject) from None
             raise
-        if isinstance(fault, Superseded):
-            raise StillRunning(saga=flow.saga.name, subject=flow.subject) from fault
+        if isinstance(fault, Superseded) or live.run is None:
+            return False
         if fault is not None:
             raise fault
-        if live.run is not None:
-            flow.outputs = live.run.flow.outputs
+        flow.outputs = live.run.flow.outputs
+        return True
 
     async def _wait_for_another_process(self, flow: Flow[Any, Any]) -> None:
         left_s = 0.0 if flow.deadline is None else flow.deadline - self._clock.monotonic()
@@ -188,18 +195,17 @@ class Runner:
             raise StillRunning(saga=flow.saga.name, subject=flow.subject)
         await self._clock.sleep(_LOOK_AGAIN_S)
 
-    async def _has_ended(self, flow: Flow[Any, Any]) -> bool:
+    async def _has_ended(self, flow: Flow[Any, Any], row: FlowRow) -> bool:
         """True when an earlier run of the same flow is completed; False while it runs. Raises EndedBefore."""
-        row = await self._journal.flow(flow.id)
-        match row.state if row else FlowState.RUNNING:
+        match row.state:
             case FlowState.COMPLETED:
                 rows = await self._journal.entries(flow.id)
-                flow.outputs = {row.step: row.output or {} for row in rows if row.mark is Mark.DONE}
+                flow.outputs = {each.step: each.output or {} for each in rows if each.mark is Mark.DONE}
                 return True
             case FlowState.RUNNING:
                 return False
             case FlowState.COMPENSATED | FlowState.PARKED | FlowState.ABANDONED:
-                raise EndedBefore(saga=flow.saga.name, subject=flow.subject, reason=row.error if row else "")
+                raise EndedBefore(saga=flow.saga.name, subject=flow.subject, reason=row.error or "")
             case state:
                 assert_never(state)
 

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common.app.children import Child, Children
+from common.app.armed import VARIABLE
+from common.app.children import RESTARTS, Child, Children
+from common.base.retry import Retry
 from common.testing.servers import free_port
 
 COMMAND_TIMEOUT_S = 60
@@ -66,9 +68,14 @@ class Cloud:
 
 @asynccontextmanager
 async def cloud(
-    folder: Path, *, transport_url: str, connection: str, computes: Sequence[str] = ("cmp1", "cmp2")
-) -> AsyncIterator[Cloud]:
-    """nova-api, two compute hosts, cinder-api, the scheduler, and one cinder-volume with two backends on one private tgtd each."""
+    folder: Path, *, transport_url: str, connection: str, computes: Sequence[str] = ("cmp1", "cmp2"), restarts: Retry = RESTARTS,
+    failpoints: Path | None = None,
+) -> AsyncIterator[Cloud]:  # fmt: skip
+    """nova-api, two compute hosts, cinder-api, the scheduler, and one cinder-volume with two backends on one private tgtd each.
+
+    failpoints   the folder in which they are armed (common.app.armed)
+    """
+    env = {} if failpoints is None else {VARIABLE: str(failpoints)}
     client = folder / "lite.conf"
     client.write_text(
         f"[DEFAULT]\ntransport_url = {transport_url}\nstate_path = {folder}/state\nmy_ip = 127.0.0.1\nenable_data_probe = true\n"
@@ -80,17 +87,19 @@ async def cloud(
     backends.write_text(
         "[DEFAULT]\nenabled_backends = gold, iron\nhost = store1\n" + "".join(_stanza(folder, name) for name in ("gold", "iron"))
     )
-    made = [Child(f"cinder-{name}", _argv("cinder_lite", name, client, backends)) for name in ("api", "scheduler", "volume")]
-    made.append(Child("nova-api", _argv("nova_lite", "api", client)))
+    made = [Child(f"cinder-{name}", _argv("cinder_lite", name, client, backends), env) for name in ("api", "scheduler", "volume")]
+    made.append(Child("nova-api", _argv("nova_lite", "api", client), env))
     for host in computes:
         own = folder / f"{host}.conf"
         own.write_text(f"[DEFAULT]\nhost = {host}\n")
-        made.append(Child(f"nova-compute-{host}", _argv("nova_lite", "compute", client, own)))
+        made.append(Child(f"nova-compute-{host}", _argv("nova_lite", "compute", client, own), env))
     lines: list[str] = []
-    children = Children(grace_s=15, ready_s=50, write=lines.append, colors=False)
-    async with children.running(made):
-        yield Cloud(children, client)
-    (folder / "processes.log").write_text("".join(lines))
+    children = Children(grace_s=15, ready_s=50, restarts=restarts, write=lines.append, colors=False)
+    try:
+        async with children.running(made):
+            yield Cloud(children, client)
+    finally:
+        (folder / "processes.log").write_text("".join(lines))
 
 
 def _stanza(folder: Path, name: str) -> str:

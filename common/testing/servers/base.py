@@ -27,14 +27,16 @@ _SOCKET_PATH_BYTES_MAX = 80
 class Server(ABC):
     """One server process and its folder.
 
-    folder   exists or is made; None, or one that cannot be used: a new folder in the system's place for temporary files,
-             removed by `stop`
+    folder            exists or is made; None, or one that cannot be used: a new folder in the system's place for temporary files,
+                      removed by `stop`
+    keeps_its_word    what a database has confirmed is still there after `kill`; else it is faster
     """
 
     spawns_max: ClassVar[int] = 20
     """A start is tried so often, for the sake of what a predecessor still holds."""
 
-    def __init__(self, folder: Path | None = None) -> None:
+    def __init__(self, folder: Path | None = None, *, keeps_its_word: bool = False) -> None:
+        self.keeps_its_word = keeps_its_word
         self._made = folder is None or not self._suits(folder)
         self.folder = Path(tempfile.mkdtemp(prefix="srv-")) if folder is None or self._made else folder
         self.folder.mkdir(parents=True, exist_ok=True)
