@@ -12,8 +12,8 @@ from common.testing.servers.programs import not_found, output, program, succeeds
 class MariaDbServer(Server):
     """MariaDB whose root has no password on 127.0.0.1."""
 
-    def __init__(self, folder: Path | None = None) -> None:
-        super().__init__(folder)
+    def __init__(self, folder: Path | None = None, *, keeps_its_word: bool = False) -> None:
+        super().__init__(folder, keeps_its_word=keeps_its_word)
         self.data = self.folder / "data"
 
     @classmethod

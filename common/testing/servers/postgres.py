@@ -14,8 +14,8 @@ from common.testing.servers.programs import ADMIN_PATH, ServerFailed, output, pr
 class PostgresServer(Server):
     """PostgreSQL that trusts every local connection. As root it runs as user postgres, because it refuses root."""
 
-    def __init__(self, folder: Path | None = None) -> None:
-        super().__init__(folder)
+    def __init__(self, folder: Path | None = None, *, keeps_its_word: bool = False) -> None:
+        super().__init__(folder, keeps_its_word=keeps_its_word)
         self.data = self.folder / "data"
 
     @classmethod
