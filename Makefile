@@ -3,7 +3,8 @@
 # make check  format, lint, types, floors (make lint), quick tests
 # make lab    a private RabbitMQ, PostgreSQL and tgtd, five services, two compute hosts (as root, on Debian)
 # make compat-openstack  real nova 34 and cinder 29 as our clients (installs them once: 1 to 5 minutes, 700 MB)
-# make bench  how fast our RPC is beside other libraries', and the buses; bench-buses: the buses alone; bench-survival: calls while the broker fails
+# make bench  how fast our RPC is beside other libraries', and the buses; bench-buses: the buses alone; bench-survival: calls while the broker fails;
+#             bench-flood: calls while 100,000 casts flood another queue
 # make fuzz   hostile bytes for the decoders, MINUTES=1, with atheris where it can be installed
 # make parts  the Debian packages of the real parts (as root)
 
@@ -12,7 +13,7 @@ MINUTES ?= 1
 BIN := .venv/bin
 PARTS := tgt libiscsi-bin qemu-system-x86 qemu-block-extra qemu-utils rabbitmq-server postgresql mariadb-server redis-server
 
-.PHONY: demo test lint check format lab bench bench-buses bench-survival fuzz parts clean compat-openstack
+.PHONY: demo test lint check format lab bench bench-buses bench-flood bench-survival fuzz parts clean compat-openstack
 
 demo: .venv/installed
 	@$(BIN)/lite demo --embedded
@@ -45,6 +46,9 @@ bench: .venv-bench/installed
 
 bench-buses: .venv/installed-dev
 	$(BIN)/python -m tests.bench.bus_roundtrip
+
+bench-flood: .venv-bench/installed
+	.venv-bench/bin/python -m tests.bench.rpc_peers --flood --peer ours --peer aiormq_raw --peer oslo
 
 bench-survival: .venv/installed-dev
 	$(BIN)/python -m tests.bench.survival

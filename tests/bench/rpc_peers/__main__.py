@@ -15,7 +15,7 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
@@ -23,8 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from common.testing.servers import RabbitServer
+from tests.bench.rpc_peers.flood import Flooding, FloodPlan, FloodRound, flooding
 from tests.bench.rpc_peers.processes import PEERS, PeerFailed, missing
-from tests.bench.rpc_peers.rounds import FULL, QUICK, Figures, Flood, flood, measure
+from tests.bench.rpc_peers.rounds import FULL, QUICK, Figures, measure
 from tests.bench.rpc_peers.tables import floods, tables
 
 _VERSIONS = ("oslo.messaging", "aio-pika", "faststream", "aiormq")
@@ -36,7 +37,11 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--peer", action="append", choices=list(PEERS), help="default: all that are installed")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="one short round, below a minute")
-    parser.add_argument("--flood", action="store_true", help="calls to one queue while 100,000 casts flood another")
+    parser.add_argument(
+        "--flood",
+        action="store_true",
+        help="calls to one queue while 100,000 casts flood another (each round takes a minute for each peer)",
+    )
     parser.add_argument("--json", type=Path, help="write everything there")
     parser.add_argument("--url", help="a broker to use instead of a private node")
     return parser.parse_args(argv)
@@ -60,9 +65,12 @@ async def _main(asked: argparse.Namespace) -> int:
             broker = await stack.enter_async_context(RabbitServer())
             fresh_url, broker_pid = broker.fresh_url, int((broker.folder / "pid").read_text())
         if asked.flood:
-            flooded = await _floods(peers, fresh_url, folder)
-            sys.stdout.write(f"{floods(flooded)}\n")
-            result["floods"] = {peer: asdict(found) for peer, found in flooded.items()}
+            flooded: list[Mapping[str, FloodRound]] = []
+            async for measured in _floods(peers, fresh_url, broker_pid, 1 if asked.quick else asked.rounds, folder):
+                flooded.append(measured)
+                sys.stdout.write(f"after {len(flooded)} rounds: {floods(flooded)}\n\n")
+                sys.stdout.flush()
+            result["floods"] = [{peer: asdict(found) for peer, found in measured.items()} for measured in flooded]
         else:
             plan, number = (QUICK, 1) if asked.quick else (FULL, asked.rounds)
             rounds = [await _round(peers, fresh_url, plan, broker_pid, folder) for _ in range(number)]
@@ -89,15 +97,22 @@ async def _round(
     return measured
 
 
-async def _floods(peers: Sequence[str], fresh_url: Callable[[], str], folder: Path) -> Mapping[str, Flood]:
-    found: dict[str, Flood] = {}
-    for peer in peers:
-        try:
-            found[peer] = await flood(peer, await asyncio.to_thread(fresh_url), folder)
-            sys.stderr.write(f"{peer}: {found[peer].published} casts published\n")
-        except (PeerFailed, TimeoutError) as exc:
-            sys.stderr.write(f"{peer}: {exc}\n")
-    return found
+async def _floods(
+    peers: Sequence[str], fresh_url: Callable[[], str], broker_pid: int | None, rounds: int, folder: Path
+) -> AsyncIterator[Mapping[str, FloodRound]]:
+    """All processes live through all rounds; each round takes the libraries in random order."""
+    async with AsyncExitStack() as stack:
+        running: dict[str, Flooding] = {}
+        for peer in peers:
+            url = await asyncio.to_thread(fresh_url)
+            running[peer] = await stack.enter_async_context(flooding(peer, url, folder, broker_pid=broker_pid))
+        for number in range(rounds):
+            measured: dict[str, FloodRound] = {}
+            for peer in random.sample(peers, len(peers)):
+                began_s = time.monotonic()
+                measured[peer] = await running[peer].round(FloodPlan())
+                sys.stderr.write(f"round {number + 1}, {peer}: {time.monotonic() - began_s:.0f} s\n")
+            yield {peer: measured[peer] for peer in peers}
 
 
 def _machine() -> str:

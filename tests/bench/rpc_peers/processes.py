@@ -85,6 +85,10 @@ class Pair:
         told = await self.server.ask("count")
         return told["handled"], told["last_s"]
 
+    async def slow(self, seconds: float) -> None:
+        """What a cast to the flooded queue takes from now on."""
+        await self.server.ask(f"slow {seconds}")
+
 
 @asynccontextmanager
 async def pair(peer: str, url: str, folder: Path) -> AsyncIterator[Pair]:
@@ -99,9 +103,9 @@ async def pair(peer: str, url: str, folder: Path) -> AsyncIterator[Pair]:
 
 
 @asynccontextmanager
-async def worker(peer: str, role: str, url: str, folder: Path) -> AsyncIterator[Worker]:
+async def worker(peer: str, role: str, url: str, folder: Path, *, name: str | None = None) -> AsyncIterator[Worker]:
     """One process; it ends with its stdin."""
-    log = folder / f"{peer}-{role}.log"
+    log = folder / f"{peer}-{name or role}.log"
     began_s = time.monotonic()
     with log.open("wb") as stderr:
         process = await asyncio.create_subprocess_exec(

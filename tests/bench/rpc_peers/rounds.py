@@ -1,25 +1,17 @@
-"""What is measured of one library in one round, and under a flood."""
+"""What is measured of one library in one round."""
 
 import asyncio
 import os
 import time
-from collections.abc import Callable
-from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from tests.bench.rpc_peers.processes import Pair, cpu_s, machine_cpu_s, pair, rss_mib, worker
-from tests.bench.rpc_peers.work import CALLS, CASTS, FLOOD, Answer, Order
+from tests.bench.rpc_peers.processes import Pair, cpu_s, machine_cpu_s, pair, rss_mib
+from tests.bench.rpc_peers.work import CALLS, CASTS, Answer, Order
 
 CASTS_IN_FLIGHT = 128
-FLOOD_CASTS = 100_000
-FLOOD_S_MAX = 90.0
-"""A library that publishes slowly floods with fewer casts."""
-QUIET_S = 5.0
-CALM_CALLERS = 8
 HANDLED_S = 60.0
-SAMPLE_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,66 +114,3 @@ async def _last_handled_s(running: Pair, published: int) -> float:
             if handled >= published:
                 return last_s
             await asyncio.sleep(0.05)
-
-
-@dataclass(frozen=True, slots=True)
-class Flood:
-    """Calls of a client to one queue while another client fills another queue of the same server.
-
-    calm_, flooded_    before and during it: calls in a second, p50 and p99 in ms
-    rss                MiB: before, and the highest during it
-    """
-
-    published: int
-    published_per_s: float
-    calm: tuple[float, float, float]
-    flooded: tuple[float, float, float]
-    server_rss_mib: tuple[float, float]
-    flooder_rss_mib: tuple[float, float]
-    caller_rss_mib: tuple[float, float]
-    errors: int
-    said: str
-
-
-async def flood(peer: str, url: str, folder: Path, *, casts: int = FLOOD_CASTS) -> Flood:
-    """Raises PeerFailed."""
-    async with AsyncExitStack() as stack:
-        running = await stack.enter_async_context(pair(peer, url, folder))
-        flooder = await stack.enter_async_context(worker(peer, "client", url, folder))
-        await flooder.read()
-        calm = await running.order(Order(CALLS, CALM_CALLERS, QUIET_S))
-        pids = running.server.pid, flooder.pid, running.client.pid
-        before = [rss_mib(pid) for pid in pids]
-        highest = list(before)
-        async with asyncio.TaskGroup() as group:
-            sampling = group.create_task(_sample(pids, highest))
-            flooding = group.create_task(running.order(Order(FLOOD, CASTS_IN_FLIGHT, FLOOD_S_MAX, casts), flooder))
-            calls = await _calls_until(flooding.done, running)
-            sampling.cancel()
-        published = flooding.result()
-        return Flood(
-            published.answered,
-            published.done / published.seconds,
-            (calm.done / calm.seconds, calm.p50_ms, calm.p99_ms),
-            calls,
-            (before[0], highest[0]),
-            (before[1], highest[1]),
-            (before[2], highest[2]),
-            published.errors + calm.errors,
-            published.said,
-        )
-
-
-async def _calls_until(is_over: Callable[[], bool], running: Pair) -> tuple[float, float, float]:
-    """The worst second counts for p99, the middle one for the others."""
-    seconds = [await running.order(Order(CALLS, CALM_CALLERS, 1.0))]
-    while not is_over():
-        seconds.append(await running.order(Order(CALLS, CALM_CALLERS, 1.0)))
-    middle = sorted(seconds, key=lambda answer: answer.p50_ms)[len(seconds) // 2]
-    return middle.done / middle.seconds, middle.p50_ms, sorted(answer.p99_ms for answer in seconds)[len(seconds) // 2]
-
-
-async def _sample(pids: tuple[int, ...], highest: list[float]) -> None:
-    while True:
-        highest[:] = [max(most, rss_mib(pid)) for most, pid in zip(highest, pids, strict=True)]
-        await asyncio.sleep(SAMPLE_S)

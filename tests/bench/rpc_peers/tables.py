@@ -3,11 +3,14 @@
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 
-from tests.bench.rpc_peers.rounds import Figures, Flood
+from tests.bench.rpc_peers import flood
+from tests.bench.rpc_peers.flood import CALM, FAST, OTHER, PACED, PHASES, SAME, Calls, FloodRound
+from tests.bench.rpc_peers.rounds import Figures
 
 FOREIGN_MAX = 0.3
 """More of the machine's time used by others spoils a measurement."""
 
+FloodRounds = Sequence[Mapping[str, FloodRound]]
 Rounds = Sequence[Mapping[str, Figures]]
 """Round by round: what was measured of each library in it."""
 
@@ -127,17 +130,56 @@ def _faults(rounds: Rounds) -> str:
     return "\n".join(lines)
 
 
-def floods(found: Mapping[str, Flood]) -> str:
-    """What a flood of one queue does to calls to another."""
-    head = ("casts", "casts/s", "calls/s calm", "flooded", "p50 ms calm", "flooded", "p99 ms calm", "flooded")
-    lines = [_line("peer", *head, "server MiB", "flooder MiB", "caller MiB")]
-    for peer, one in found.items():
-        pairs = [f"{before[place]:.{digits}f}" for place, digits in ((0, 0), (1, 2), (2, 1)) for before in (one.calm, one.flooded)]
-        memory = [f"{low:.0f} -> {high:.0f}" for low, high in (one.server_rss_mib, one.flooder_rss_mib, one.caller_rss_mib)]
-        lines.append(_line(peer, str(one.published), f"{one.published_per_s:.0f}", *pairs, *memory))
-        if one.errors:
-            lines.append(f"  {one.errors} errors: {one.said}")
+def floods(rounds: FloodRounds) -> str:
+    """What a flood of one queue does to calls to others. A ratio is to the calm of the same round."""
+    return "\n\n".join((*(_harm(rounds, pace) for pace in (PACED, FAST)), _floods_sizes(rounds)))
+
+
+def _harm(rounds: FloodRounds, pace: str) -> str:
+    lines = [
+        f"calls, {pace}; left out where two better rounds are there: more than {flood.FOREIGN_MAX:.0%} foreign CPU",
+        f"{'peer':<11} {'flood':<9} {'calls to':<16}" + "".join(f" {head:>18}" for head in _HARM),
+    ]
+    for peer in dict.fromkeys(peer for measured in rounds for peer in measured):
+        for phase in PHASES:
+            for place in (SAME, OTHER):
+                pairs = _quiet_pairs([measured[peer] for measured in rounds if peer in measured], phase, place, pace)
+                cells = (
+                    spread([one.per_s for _, one in pairs], 0),
+                    spread([one.p50_ms for _, one in pairs], 2),
+                    spread([one.p99_ms for _, one in pairs], 1),
+                    spread([one.p50_ms / calm.p50_ms for calm, one in pairs], 2),
+                    spread([one.p99_ms / calm.p99_ms for calm, one in pairs], 2),
+                    spread([one.server for _, one in pairs], 2),
+                    spread([one.busy for _, one in pairs], 2),
+                    f"{len(pairs)} of {len(rounds)}",
+                )
+                lines.append(f"{peer:<11} {phase:<9} {place:<16}" + "".join(f" {cell:>18}" for cell in cells))
     return "\n".join(lines)
+
+
+_HARM = ("calls/s", "p50 ms", "p99 ms", "p50 / calm", "p99 / calm", "server's CPU s/s", "machine busy", "rounds")
+
+
+def _quiet_pairs(rounds: Sequence[FloodRound], phase: str, place: str, pace: str) -> list[tuple[Calls, Calls]]:
+    """In calm and in the phase, where others left the machine alone both times; all of them where that happened less than twice."""
+    pairs = [(found.calls[CALM][place][pace], found.calls[phase][place][pace]) for found in rounds]
+    quiet_pairs = [pair for pair in pairs if max(one.foreign for one in pair) <= flood.FOREIGN_MAX]
+    return quiet_pairs if len(quiet_pairs) >= 2 else pairs
+
+
+def _floods_sizes(rounds: FloodRounds) -> str:
+    lines = [_line("peer", "poured/s", *(f"lie: {phase}" for phase in PHASES[1:]), "MiB: server", "flooder", "caller")]
+    for peer in dict.fromkeys(peer for measured in rounds for peer in measured):
+        found = [measured[peer] for measured in rounds if peer in measured]
+        before, after = found[0].rss_mib[0], found[-1].rss_mib[2]
+        highest = [max(one.rss_mib[1][number] for one in found) for number in range(3)]
+        memory = [f"{low:.0f}>{most:.0f}>{end:.0f}" for low, most, end in zip(before, highest, after, strict=True)]
+        lying = [f"{statistics.median(one.lying[phase] for one in found):.0f}" for phase in PHASES[1:]]
+        lines.append(_line(peer, f"{statistics.median(one.poured_per_s for one in found):.0f}", *lying, *memory))
+        if errors := sum(one.errors for one in found):
+            lines.append(f"  {errors} errors: {next((one.said for one in found if one.said), 'wrong answers')}")
+    return "\n".join((*lines, "MiB: before the first round > the most > after the last round"))
 
 
 def _peers(rounds: Rounds) -> list[str]:

@@ -16,23 +16,34 @@ from typing import Any
 
 READY = "ready"
 TOPIC = "bench"
+APART = "apart"
 FLOODED = "flooded"
+SERVED = {"server": (TOPIC, FLOODED), "apart": (APART,)}
+"""The topics of a server process, by its role."""
+
 PREFETCH = 128
 TIMEOUT_S = 60.0
 SLOW_S = 0.2
-"""What one cast to the flooded queue takes: 128 at a time are 640 in a second, less than any library publishes."""
+"""What one cast to the flooded queue takes at first: 128 at a time are 640 in a second."""
 
-CALLS, CASTS, FLOOD = "calls", "casts", "flood"
+CALLS, CASTS = "calls", "casts"
+TIMER_S = 0.0015
+"""asyncio's timers ring up to a millisecond late. A call that begins later than this waited for its client, which counts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What a client shall do: `in_flight` at once, for `seconds`, but not more than `most`."""
+    """What a client shall do: `in_flight` at once, for `seconds`, but not more than `most`.
+
+    per_s   begin so many in a second, at even times, and count each one's time from when it was due; 0: as soon as one has ended
+    """
 
     do: str
     in_flight: int
     seconds: float
     most: int = 10_000_000
+    topic: str = TOPIC
+    per_s: float = 0.0
 
 
 @dataclass(slots=True)
@@ -83,10 +94,18 @@ class Tally:
 
     def next(self) -> int | None:
         """The next number, until the time is over."""
-        if self.begun >= self.order.most or time.monotonic() - self.began_s >= self.order.seconds:
+        if self.begun >= self.order.most or self.due_s(self.begun + 1) - self.began_s >= self.order.seconds:
             return None
         self.begun += 1
         return self.begun
+
+    def due_s(self, number: int) -> float:
+        """When that one shall begin."""
+        return self.began_s + (number - 1) / self.order.per_s if self.order.per_s else time.monotonic()
+
+    def started_s(self, number: int) -> float:
+        """From when that one's time counts, which is about to begin now."""
+        return min(time.monotonic(), self.due_s(number) + TIMER_S)
 
     def note(self, started_s: float, *, is_right: bool) -> None:
         now_s = time.monotonic()
@@ -109,13 +128,13 @@ class Tally:
         )  # fmt: skip
 
 
-Ask = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
+Ask = Callable[[str, dict[str, Any]], Awaitable[dict[str, Any]]]
 Cast = Callable[[str, dict[str, Any]], Awaitable[Any]]
 
 
 async def obey(ask: Ask, cast: Cast) -> None:
-    """A client that is asyncio. `cast` takes the topic first."""
-    await ask(argument(0))
+    """A client that is asyncio. `ask` and `cast` take the topic first."""
+    await ask(TOPIC, argument(0))
     _say({"first_call_at_s": time.monotonic()})
     while line := await asyncio.to_thread(sys.stdin.readline):
         tally = Tally(Order(**json.loads(line)))
@@ -127,12 +146,14 @@ async def obey(ask: Ask, cast: Cast) -> None:
 
 
 async def _repeat(tally: Tally, ask: Ask, cast: Cast) -> None:
-    topic = FLOODED if tally.order.do == FLOOD else TOPIC
+    topic = tally.order.topic
     while (number := tally.next()) is not None:
-        started_s = time.monotonic()
+        if (early_s := tally.due_s(number) - time.monotonic()) > 0:
+            await asyncio.sleep(early_s)
+        started_s = tally.started_s(number)
         try:
             if tally.order.do == CALLS:
-                tally.note(started_s, is_right=(await ask(argument(number)))["number"] == number)
+                tally.note(started_s, is_right=(await ask(topic, argument(number)))["number"] == number)
             else:
                 await cast(topic, argument(number))
                 tally.note(started_s, is_right=True)
@@ -142,10 +163,10 @@ async def _repeat(tally: Tally, ask: Ask, cast: Cast) -> None:
 
 
 def obey_in_threads(
-    ask: Callable[[dict[str, Any]], dict[str, Any]], cast: Callable[[str, dict[str, Any]], Any], *, casters: int
+    ask: Callable[[str, dict[str, Any]], dict[str, Any]], cast: Callable[[str, dict[str, Any]], Any], *, casters: int
 ) -> None:
     """A client that blocks: a thread for each call in flight. `casters`: most threads that publish, where more are slower."""
-    ask(argument(0))
+    ask(TOPIC, argument(0))
     _say({"first_call_at_s": time.monotonic()})
     for line in sys.stdin:
         tally = Tally(Order(**json.loads(line)))
@@ -160,14 +181,16 @@ def obey_in_threads(
 
 
 def _repeat_in_thread(
-    tally: Tally, ask: Callable[[dict[str, Any]], dict[str, Any]], cast: Callable[[str, dict[str, Any]], Any]
+    tally: Tally, ask: Callable[[str, dict[str, Any]], dict[str, Any]], cast: Callable[[str, dict[str, Any]], Any]
 ) -> None:
-    topic = FLOODED if tally.order.do == FLOOD else TOPIC
+    topic = tally.order.topic
     while (number := tally.next()) is not None:
-        started_s = time.monotonic()
+        if (early_s := tally.due_s(number) - time.monotonic()) > 0:
+            time.sleep(early_s)
+        started_s = tally.started_s(number)
         try:
             if tally.order.do == CALLS:
-                tally.note(started_s, is_right=ask(argument(number))["number"] == number)
+                tally.note(started_s, is_right=ask(topic, argument(number))["number"] == number)
             else:
                 cast(topic, argument(number))
                 tally.note(started_s, is_right=True)
@@ -177,9 +200,10 @@ def _repeat_in_thread(
 
 
 class Handled:
-    """A server's count of casts, told to the parent whenever it writes a line."""
+    """A server's count of casts, told to the parent whenever it writes a line; `slow 2.0` changes what a slow cast takes, in seconds."""
 
     def __init__(self) -> None:
+        self.slow_s = SLOW_S
         self._number = 0
         self._last_s = 0.0
 
@@ -193,7 +217,9 @@ class Handled:
         threading.Thread(target=self._answer, daemon=True).start()
 
     def _answer(self) -> None:
-        while os.read(0, 4096):
+        while line := os.read(0, 4096):
+            if line.startswith(b"slow "):
+                self.slow_s = float(line.split()[1])
             _say({"handled": self._number, "last_s": self._last_s})
         os._exit(0)
 

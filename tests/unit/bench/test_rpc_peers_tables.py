@@ -1,8 +1,9 @@
 """How the bench of RPC libraries draws its tables."""
 
+from tests.bench.rpc_peers.flood import CALM, FAST, OTHER, PACED, PHASES, SAME, WAITING, Calls, FloodRound
 from tests.bench.rpc_peers.rounds import Figures, Spent
-from tests.bench.rpc_peers.tables import quiet, ratios, spread, tables
-from tests.bench.rpc_peers.work import CALLS, Order, Tally
+from tests.bench.rpc_peers.tables import floods, quiet, ratios, spread, tables
+from tests.bench.rpc_peers.work import CALLS, TIMER_S, Order, Tally
 
 
 def figures(per_s: float) -> Figures:
@@ -59,3 +60,32 @@ def test_an_answer_after_the_time_is_answered_but_not_done() -> None:
     answer = tally.answer()
     assert (answer.done, answer.answered, answer.wrong) == (0, 1, 1)
     assert tally.next() is None
+
+
+def test_a_paced_client_begins_as_many_as_the_rate_allows_and_counts_from_when_each_was_due() -> None:
+    tally = Tally(Order(CALLS, 1, seconds=1.0, per_s=2.0))
+    assert [tally.next(), tally.next(), tally.next()] == [1, 2, None]
+    assert tally.due_s(2) == tally.began_s + 0.5
+    tally.began_s -= 100.0
+    assert tally.started_s(2) == tally.began_s + 0.5 + TIMER_S
+
+
+def flood_round(*, calm_ms: float, waiting_ms: float, foreign: float = 0.0) -> FloodRound:
+    def calls(phase: str) -> dict[str, dict[str, Calls]]:
+        one = Calls(200.0, 1.0, waiting_ms if phase == WAITING else calm_ms, server=0.2, busy=0.3, foreign=foreign)
+        return {place: {PACED: one, FAST: one} for place in (SAME, OTHER)}
+
+    sizes = ([40.0, 38.0, 37.0], [46.0, 42.0, 37.0], [45.0, 41.0, 37.0])
+    return FloodRound({phase: calls(phase) for phase in PHASES}, dict.fromkeys(PHASES, 100_000), 5000.0, sizes)
+
+
+def test_harm_is_a_ratio_to_the_calm_of_the_same_round_where_others_left_the_machine_alone() -> None:
+    rounds = [flood_round(calm_ms=2, waiting_ms=4), flood_round(calm_ms=4, waiting_ms=4)]
+    rounds.append(flood_round(calm_ms=1, waiting_ms=100, foreign=0.5))
+    drawn = floods([{"ours": one} for one in rounds])
+    line = next(line for line in drawn.splitlines() if WAITING in line and SAME in line)
+    assert "4.0 [4.0-4.0]" in line
+    assert "1.50 [1.00-2.00]" in line
+    assert line.endswith(" 2 of 3")
+    assert any("40>46>45" in line and "100000" in line for line in drawn.splitlines())
+    assert CALM in drawn

@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from collections.abc import Collection
 from typing import Any
 
 import aio_pika
@@ -17,7 +18,7 @@ async def _channel(url: str) -> aio_pika.abc.AbstractChannel:
     return channel
 
 
-async def serve(url: str) -> None:
+async def serve(url: str, topics: Collection[str]) -> None:
     handled = work.Handled()
 
     async def echo(*, instance: dict[str, Any]) -> dict[str, Any]:
@@ -27,12 +28,12 @@ async def serve(url: str) -> None:
         handled.note()
 
     async def slow(*, instance: dict[str, Any]) -> None:
-        await asyncio.sleep(work.SLOW_S)
+        await asyncio.sleep(handled.slow_s)
 
-    rpc = await RPC.create(await _channel(url))
-    await rpc.register(f"{work.TOPIC}.echo", echo)
-    await Master(await _channel(url)).create_worker(work.TOPIC, note)
-    await Master(await _channel(url)).create_worker(work.FLOODED, slow)
+    for topic in topics:
+        await Master(await _channel(url)).create_worker(topic, slow if topic == work.FLOODED else note)
+        if topic != work.FLOODED:
+            await (await RPC.create(await _channel(url))).register(f"{topic}.echo", echo)
     handled.tell()
     await asyncio.Event().wait()
 
@@ -41,12 +42,12 @@ async def ask(url: str) -> None:
     rpc = await RPC.create(await _channel(url))
     master = Master(await _channel(url))
 
-    async def echo(instance: dict[str, Any]) -> dict[str, Any]:
-        answer: dict[str, Any] = await rpc.call(f"{work.TOPIC}.echo", {"instance": instance})
+    async def echo(topic: str, instance: dict[str, Any]) -> dict[str, Any]:
+        answer: dict[str, Any] = await rpc.call(f"{topic}.echo", {"instance": instance})
         return answer
 
     await work.obey(echo, lambda topic, instance: master.create_task(topic, {"instance": instance}))
 
 
 if __name__ == "__main__":
-    asyncio.run({"client": ask, "server": serve}[sys.argv[1]](sys.argv[2]))
+    asyncio.run(ask(sys.argv[2]) if sys.argv[1] == "client" else serve(sys.argv[2], work.SERVED[sys.argv[1]]))

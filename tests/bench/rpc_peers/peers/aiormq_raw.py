@@ -3,6 +3,7 @@
 import asyncio
 import json
 import sys
+from collections.abc import Callable, Collection, Coroutine
 from typing import Any
 from uuid import uuid4
 
@@ -15,7 +16,7 @@ async def _connect(url: str) -> aiormq.abc.AbstractConnection:
     return await aiormq.connect(url.replace("rabbit://", "amqp://", 1))
 
 
-async def serve(url: str) -> None:
+async def serve(url: str, topics: Collection[str]) -> None:
     connection = await _connect(url)
     handled = work.Handled()
 
@@ -35,14 +36,19 @@ async def serve(url: str) -> None:
         await message.channel.basic_ack(message.delivery_tag or 0)
 
     async def slow(message: aiormq.abc.DeliveredMessage) -> None:
-        await asyncio.sleep(work.SLOW_S)
+        await asyncio.sleep(handled.slow_s)
         await message.channel.basic_ack(message.delivery_tag or 0)
 
-    for queue, callback in ((f"{work.TOPIC}.echo", echo), (work.TOPIC, note), (work.FLOODED, slow)):
+    async def consume(queue: str, callback: Callable[[aiormq.abc.DeliveredMessage], Coroutine[Any, Any, None]]) -> None:
         channel = await connection.channel(publisher_confirms=False)
         await channel.basic_qos(prefetch_count=work.PREFETCH)
         await channel.queue_declare(queue)
         await channel.basic_consume(queue, callback)
+
+    for topic in topics:
+        callbacks = {topic: slow} if topic == work.FLOODED else {f"{topic}.echo": echo, topic: note}
+        for queue, callback in callbacks.items():
+            await consume(queue, callback)
     handled.tell()
     await asyncio.Event().wait()
 
@@ -58,12 +64,12 @@ async def ask(url: str) -> None:
 
     await calls.basic_consume(replies, on_reply, no_ack=True)
 
-    async def echo(instance: dict[str, Any]) -> dict[str, Any]:
+    async def echo(topic: str, instance: dict[str, Any]) -> dict[str, Any]:
         correlation_id = uuid4().hex
         future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         waiting[correlation_id] = future
         properties = aiormq.spec.Basic.Properties(correlation_id=correlation_id, reply_to=replies)
-        await calls.basic_publish(json.dumps(instance).encode(), routing_key=f"{work.TOPIC}.echo", properties=properties)
+        await calls.basic_publish(json.dumps(instance).encode(), routing_key=f"{topic}.echo", properties=properties)
         return await future
 
     async def publish(topic: str, instance: dict[str, Any]) -> None:
@@ -73,4 +79,4 @@ async def ask(url: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run({"client": ask, "server": serve}[sys.argv[1]](sys.argv[2]))
+    asyncio.run(ask(sys.argv[2]) if sys.argv[1] == "client" else serve(sys.argv[2], work.SERVED[sys.argv[1]]))

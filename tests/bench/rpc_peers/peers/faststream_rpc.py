@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from collections.abc import Collection
 from typing import Any
 
 from faststream.rabbit import Channel, RabbitBroker
@@ -13,7 +14,7 @@ def _broker(url: str) -> RabbitBroker:
     return RabbitBroker(url.replace("rabbit://", "amqp://", 1), default_channel=Channel(prefetch_count=work.PREFETCH), logger=None)
 
 
-async def serve(url: str) -> None:
+async def serve(url: str, topics: Collection[str]) -> None:
     broker = _broker(url)
     handled = work.Handled()
 
@@ -24,10 +25,12 @@ async def serve(url: str) -> None:
         handled.note()
 
     async def slow(instance: dict[str, Any]) -> None:
-        await asyncio.sleep(work.SLOW_S)
+        await asyncio.sleep(handled.slow_s)
 
-    for queue, handler in ((f"{work.TOPIC}.echo", echo), (work.TOPIC, note), (work.FLOODED, slow)):
-        broker.subscriber(queue)(handler)
+    for topic in topics:
+        broker.subscriber(topic)(slow if topic == work.FLOODED else note)
+        if topic != work.FLOODED:
+            broker.subscriber(f"{topic}.echo")(echo)
     await broker.start()
     handled.tell()
     await asyncio.Event().wait()
@@ -37,8 +40,8 @@ async def ask(url: str) -> None:
     broker = _broker(url)
     await broker.start()
 
-    async def echo(instance: dict[str, Any]) -> dict[str, Any]:
-        message = await broker.request(instance, f"{work.TOPIC}.echo", timeout=work.TIMEOUT_S)
+    async def echo(topic: str, instance: dict[str, Any]) -> dict[str, Any]:
+        message = await broker.request(instance, f"{topic}.echo", timeout=work.TIMEOUT_S)
         answer: dict[str, Any] = await message.decode()
         return answer
 
@@ -46,4 +49,4 @@ async def ask(url: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run({"client": ask, "server": serve}[sys.argv[1]](sys.argv[2]))
+    asyncio.run(ask(sys.argv[2]) if sys.argv[1] == "client" else serve(sys.argv[2], work.SERVED[sys.argv[1]]))

@@ -31,8 +31,11 @@ class Bench:
 class Flooded:
     target = oslo_messaging.Target(version="1.0")
 
+    def __init__(self, handled):
+        self._handled = handled
+
     def note(self, ctxt, instance):
-        time.sleep(work.SLOW_S)
+        time.sleep(self._handled.slow_s)
 
 
 def _transport(url):
@@ -40,10 +43,11 @@ def _transport(url):
     return oslo_messaging.get_rpc_transport(cfg.CONF, url=url)
 
 
-def serve(url):
+def serve(url, topics):
     transport = _transport(url)
     handled = work.Handled()
-    for topic, endpoint in ((work.TOPIC, Bench(handled)), (work.FLOODED, Flooded())):
+    for topic in topics:
+        endpoint = Flooded(handled) if topic == work.FLOODED else Bench(handled)
         target = oslo_messaging.Target(topic=topic, server="host1")
         oslo_messaging.get_rpc_server(transport, target, [endpoint], executor="threading").start()
     handled.tell()
@@ -56,15 +60,15 @@ def ask(url):
         topic: oslo_messaging.get_rpc_client(
             transport, oslo_messaging.Target(topic=topic, version="1.0"), timeout=int(work.TIMEOUT_S)
         )
-        for topic in (work.TOPIC, work.FLOODED)
+        for topic in (work.TOPIC, work.APART, work.FLOODED)
     }
     ctxt = {"user_id": "u1", "project_id": "p1"}
     work.obey_in_threads(
-        lambda instance: clients[work.TOPIC].call(ctxt, "echo", instance=instance),
+        lambda topic, instance: clients[topic].call(ctxt, "echo", instance=instance),
         lambda topic, instance: clients[topic].cast(ctxt, "note", instance=instance),
         casters=CASTERS,
     )
 
 
 if __name__ == "__main__":
-    {"client": ask, "server": serve}[sys.argv[1]](sys.argv[2])
+    ask(sys.argv[2]) if sys.argv[1] == "client" else serve(sys.argv[2], work.SERVED[sys.argv[1]])

@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from collections.abc import Collection
 from typing import Any, Protocol
 
 from common.app.logs import configure_logs
@@ -25,6 +26,9 @@ class BenchAPI(Contract, Protocol, topic=work.TOPIC, version="1.0"):
     async def note(self, ctx: Context, *, instance: dict[str, Any]) -> None: ...
 
 
+class ApartAPI(BenchAPI, Protocol, topic=work.APART, version="1.0"): ...
+
+
 class FloodedAPI(Contract, Protocol, topic=work.FLOODED, version="1.0"):
     @cast()
     async def note(self, ctx: Context, *, instance: dict[str, Any]) -> None: ...
@@ -42,14 +46,18 @@ class Bench(BenchAPI):
 
 
 class Flooded(FloodedAPI):
+    def __init__(self, handled: work.Handled) -> None:
+        self._handled = handled
+
     async def note(self, ctx: Context, *, instance: dict[str, Any]) -> None:
-        await asyncio.sleep(work.SLOW_S)
+        await asyncio.sleep(self._handled.slow_s)
 
 
-async def serve(url: str) -> None:
+async def serve(url: str, topics: Collection[str]) -> None:
     transport = await open_transport(url, clock=CLOCK, connection_name="bench-server")
     handled = work.Handled()
-    servers = Serving([Bench(handled)], "host1"), Serving([Flooded()], "host1")
+    endpoints = {work.TOPIC: Bench(handled), work.APART: Bench(handled), work.FLOODED: Flooded(handled)}
+    servers = [Serving([endpoints[topic]], "host1", topic=topic) for topic in topics]
     async with serving(transport, *servers, clock=CLOCK, options=OPTIONS, grace_s=1):
         handled.tell()
         await asyncio.Event().wait()
@@ -58,12 +66,13 @@ async def serve(url: str) -> None:
 async def ask(url: str) -> None:
     transport = await open_transport(url, clock=CLOCK, connection_name="bench-client")
     async with client(transport, clock=CLOCK, options=OPTIONS) as rpc:
-        bench, flooded = BenchAPI.over(rpc), FloodedAPI.over(rpc)
+        bench, apart, flooded = BenchAPI.over(rpc), ApartAPI.over(rpc), FloodedAPI.over(rpc)
+        echo = {work.TOPIC: bench.echo, work.APART: apart.echo}
 
         async def publish(topic: str, instance: dict[str, Any]) -> None:
             await (bench if topic == work.TOPIC else flooded).note(_ctx(), instance=instance)
 
-        await work.obey(lambda instance: bench.echo(_ctx(), instance=instance), publish)
+        await work.obey(lambda topic, instance: echo[topic](_ctx(), instance=instance), publish)
 
 
 def _ctx() -> Context:
@@ -72,4 +81,4 @@ def _ctx() -> Context:
 
 if __name__ == "__main__":
     configure_logs(service="bench", host=sys.argv[1])
-    asyncio.run({"client": ask, "server": serve}[sys.argv[1]](sys.argv[2]))
+    asyncio.run(ask(sys.argv[2]) if sys.argv[1] == "client" else serve(sys.argv[2], work.SERVED[sys.argv[1]]))
