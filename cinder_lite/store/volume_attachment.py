@@ -18,7 +18,7 @@ from cinder_lite.store.tables import volume_attachment as attachments, volumes
 from cinder_lite.store.volumes import advance_volume, attachment_of
 from common.base.clock import Clock
 from common.base.errors import Conflict, NotFound
-from common.db.cas import advance
+from common.db.cas import advance, began
 from common.db.engine import Database
 from common.db.model import live
 
@@ -128,14 +128,15 @@ class VolumeAttachments:
         return await self._db.run(work)
 
     async def begin_detaching(self, volume_id: str, attachment_id: str) -> None:
-        """in-use -> detaching, both rows.
+        """in-use -> detaching, both rows. The same flow's step again: nothing happens.
 
         Raises VolumeNotFound; InvalidVolume when the volume is not in-use; VolumeAttachmentNotFound when it is, but not by
         this attachment.
         """
 
         async def work(conn: AsyncConnection) -> None:
-            await _lock(conn, volume_id)
+            if await _lock(conn, volume_id) is VolumeStatus.DETACHING and await began(conn, volume_id, VolumeEvent.BEGIN_DETACHING):
+                return
             await self._advance_volume(conn, volume_id, VolumeEvent.BEGIN_DETACHING, "begin detaching")
             _must(await _find(conn, attachment_id, volume_id), attachment_id)
             await self._advance(conn, attachment_id, Event.BEGIN_DETACHING)

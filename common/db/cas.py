@@ -58,6 +58,17 @@ async def advance(
     raise Conflict(kind=kind, name=name, found=_shown(state), expected=expected)
 
 
+async def began(conn: AsyncConnection, name: str, event: object) -> bool:
+    """True when the last change of the row `name` was `event`, made for the flow under whose fence the running task works.
+
+    So a step that is repeated, since the answer was lost, can tell its own change from somebody else's.
+    """
+    held = fence.held()
+    query = select(state_history.c.event, state_history.c.flow_id).where(state_history.c.subject == name)
+    last = (await conn.execute(query.order_by(state_history.c.id.desc()).limit(1))).first()
+    return held is not None and last is not None and (last.event, last.flow_id) == (str(event), held.flow_id)
+
+
 def _history(kind: str, name: str, event: object, state: str, clock: Clock) -> dict[str, object]:
     held = fence.held()
     flow_id = None if held is None else held.flow_id

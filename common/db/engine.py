@@ -33,6 +33,7 @@ POOL_RECYCLE_S = 3600
 BUSY_ATTEMPTS = 10
 """A deadlock, or a file that another process holds, is met again so often."""
 
+_BUSY_PAUSE_S = 0.01
 _READ_ONLY = "lite_read_only"
 _WHEN_COMMITTED = "lite_when_committed"
 _DRIVER_ERRORS = (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, ConnectionError, TimeoutError)
@@ -88,8 +89,13 @@ class Database:
         Deadlocks and serialization failures are ordinary, so `work` must have no effect but on its connection.
         Raises what `begin` raises; DatabaseBusy when the attempts are spent.
         """
+        try:
+            async with self.begin(read_only=read_only) as conn:
+                return await work(conn)
+        except DatabaseBusy:
+            await self._clock.sleep(_BUSY_PAUSE_S)
         async for attempt in AsyncRetrying(
-            stop=stop_after_attempt(BUSY_ATTEMPTS),
+            stop=stop_after_attempt(BUSY_ATTEMPTS - 1),
             wait=wait_random_exponential(multiplier=0.01, max=1),
             retry=retry_if_exception_type(DatabaseBusy),
             sleep=self._clock.sleep,

@@ -11,13 +11,19 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Self
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from common.base.errors import Conflict
 from common.db.tables import flows
 
 RUNNING = "running"
+
+_STANDS = (
+    select(flows.c.id)
+    .where(flows.c.id == bindparam("flow_id"), flows.c.fence == bindparam("number"), flows.c.state == RUNNING)
+    .with_for_update(read=True)
+)
 
 
 class Superseded(Conflict):
@@ -61,6 +67,5 @@ def fenced(fence: Fence | None) -> Iterator[None]:
 
 async def check(conn: AsyncConnection, fence: Fence) -> None:
     """Returns when the flow still runs under that number, and until the transaction ends nobody can change it. Raises Superseded."""
-    query = select(flows.c.id).where(flows.c.id == fence.flow_id, flows.c.fence == fence.number, flows.c.state == RUNNING)
-    if (await conn.execute(query.with_for_update(read=True))).first() is None:
+    if (await conn.execute(_STANDS, {"flow_id": fence.flow_id, "number": fence.number})).first() is None:
         raise Superseded(flow_id=fence.flow_id, fence=fence.number)

@@ -79,6 +79,7 @@ class JournalRow:
         return Entry(self.step, self.mark, self.final)
 
 
+_INSERT_ENTRY = insert(journal)
 _STORED = [name for name in FlowRow.__dataclass_fields__ if name != "is_over"]
 
 
@@ -151,7 +152,7 @@ class Journal:
         }
 
         async def work(conn: AsyncConnection) -> None:
-            await conn.execute(insert(journal).values(row))
+            await conn.execute(_INSERT_ENTRY, row)
             if outbox is not None:
                 await outbox.put(conn, letters)
 

@@ -5,7 +5,7 @@ the right to act (fences do, common.db.fence); it only says when others may take
 lease loses what was taken meanwhile, and goes on with the rest.
 """
 
-from sqlalchemy import ColumnElement, delete, exists, insert, select, update
+from sqlalchemy import ColumnElement, bindparam, delete, exists, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from common.base.limits import LEASE_S, LEASES_KEPT_S
@@ -21,20 +21,20 @@ class Leases:
     def __init__(self, db: Database, *, lease_s: float = LEASE_S) -> None:
         self._db = db
         self._lease_s = lease_s
+        self._renewed = update(leases).where(leases.c.owner == bindparam("b_owner")).values(lease_until=database_time(lease_s))
 
     async def renew(self, owner: str) -> None:
         """The process lives for another `lease_s` seconds."""
-        until = database_time(self._lease_s)
-        renewed = update(leases).where(leases.c.owner == owner).values(lease_until=until)
+        mine = {"b_owner": owner}
 
         async def work(conn: AsyncConnection) -> None:
-            if not (await conn.execute(renewed)).rowcount:
-                await conn.execute(insert(leases).values(owner=owner, lease_until=until))
+            if not (await conn.execute(self._renewed, mine)).rowcount:
+                await conn.execute(insert(leases).values(owner=owner, lease_until=database_time(self._lease_s)))
 
         try:
             await self._db.run(work)
         except Duplicate:  # a statement whose outcome was unknown had entered it
-            await self._db.run(lambda conn: conn.execute(renewed))
+            await self._db.run(lambda conn: conn.execute(self._renewed, mine))
 
     async def release(self, owner: str) -> None:
         """The process has ended: what it leaves may be taken over now."""

@@ -5,7 +5,7 @@ is said of the flow's outcome.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, assert_never
 
@@ -30,6 +30,7 @@ from common.wire.values import to_primitive
 
 _BETWEEN_ATTEMPTS = Retry(first_delay_s=0.2, factor=3.0, delay_s_max=10.0)
 _FAILURE = "failure"
+_FIRST_PAUSE_S = 0.1
 _log = structlog.get_logger(__name__)
 
 
@@ -180,16 +181,12 @@ class Driver:
 
     async def _tell(self, run: Run) -> None:
         if not run.is_told:
-            async for trial in self._until_written():
-                with trial:
-                    await run.flow.turned_back(run.why())
+            await self._written(lambda: run.flow.turned_back(run.why()))
             run.is_told = True
 
     async def _park(self, run: Run, step: Step) -> None:
         fault = FlowParked(saga=run.flow.saga.name, subject=run.flow.subject, step=step.name, reason=str(run.why()))
-        async for trial in self._until_written():
-            with trial:
-                await run.flow.parked(fault)
+        await self._written(lambda: run.flow.parked(fault))
         await self._finish(run, FlowState.PARKED, fault)
         _log.error("flow parked", step=step.name, reason=str(fault))
         raise fault
@@ -207,21 +204,27 @@ class Driver:
         if self._failpoints.is_on:
             await self._failpoints.reach(step_place(run.flow.saga.name, step.name, place, is_undo=is_undo))
 
-    def _until_written(self) -> AsyncRetrying:
+    async def _written(self, writing: Callable[[], Awaitable[None]]) -> None:
         """A database that is away for a while must not end a flow between an act and its row."""
         deadline = self._clock.monotonic() + JOURNAL_PATIENCE_S
-        return AsyncRetrying(
-            retry=retry_if_exception_type(Unavailable),
-            wait=wait_random_exponential(multiplier=0.1, max=5),
-            stop=lambda _: self._clock.monotonic() >= deadline,
-            sleep=self._clock.sleep,
-            reraise=True,
-        )
+        try:
+            await writing()
+        except Unavailable:
+            async for trial in AsyncRetrying(
+                retry=retry_if_exception_type(Unavailable),
+                wait=wait_random_exponential(multiplier=0.1, max=5),
+                stop=lambda _: self._clock.monotonic() >= deadline,
+                sleep=self._clock.sleep,
+                reraise=True,
+            ):
+                with trial:
+                    await self._clock.sleep(_FIRST_PAUSE_S)
+                    await writing()
 
     async def _finish(self, run: Run, state: FlowState, fault: Fault | None = None) -> None:
-        async for trial in self._until_written():
-            with trial, fenced(None):  # `finish` asks for the fence in its own statement
-                await self._journal.finish(run.flow.id, state, _text(fault) if fault else None, fence=run.fence.number)
+        with fenced(None):  # `finish` asks for the fence in its own statement
+            text = _text(fault) if fault else None
+            await self._written(lambda: self._journal.finish(run.flow.id, state, text, fence=run.fence.number))
         if self._failpoints.is_on:
             await self._failpoints.reach(f"{run.flow.saga.name}.{FINISHED}")
 
@@ -236,20 +239,20 @@ class Driver:
         output: Output = None,
         error: Fault | None = None,
     ) -> None:
-        async for trial in self._until_written():
-            with trial:
-                await self._journal.write(
-                    run.flow.id,
-                    seq=len(run.entries),
-                    step=step.name,
-                    mark=mark,
-                    attempt=attempt,
-                    final=final,
-                    output=output if error is None else {_FAILURE: encode_failure(error)},
-                    error=_text(error) if error else None,
-                    letters=run.flow.letters if mark is Mark.DONE else (),
-                    outbox=self._outbox,
-                )
+        await self._written(
+            lambda: self._journal.write(
+                run.flow.id,
+                seq=len(run.entries),
+                step=step.name,
+                mark=mark,
+                attempt=attempt,
+                final=final,
+                output=output if error is None else {_FAILURE: encode_failure(error)},
+                error=_text(error) if error else None,
+                letters=run.flow.letters if mark is Mark.DONE else (),
+                outbox=self._outbox,
+            )
+        )
         run.entries.append(Entry(step.name, mark, final=final))
 
 

@@ -94,7 +94,7 @@ def _forward(saga: Saga, journal: Sequence[Entry]) -> Decision:
         if any(entry.mark is Mark.DONE for entry in marks):
             continue
         recent = _since_resumed(marks)
-        if _spent(max(step.attempts, saga.patience) if is_behind_pivot else step.attempts, recent):
+        if _spent_behind(saga, step, recent) if is_behind_pivot else _spent(step.attempts, recent):
             return Parked(step)
         return Do(step, sum(entry.mark in _FAILURES for entry in recent) + 1)
     return Completed()
@@ -133,6 +133,14 @@ def _spent(attempts: int, marks: Sequence[Entry]) -> bool:
     failures = [entry for entry in marks if entry.mark in _FAILURES]
     crashes = sum(entry.mark is Mark.BEGUN for entry in marks) - sum(entry.mark in _ENDS for entry in marks)
     return len(failures) >= attempts or any(entry.final for entry in failures) or crashes >= CRASHES_MAX
+
+
+def _spent_behind(saga: Saga, step: Step, marks: Sequence[Entry]) -> bool:
+    """Behind the pivot there is no other way than on: even a failure that looks final is met some more times, but not for so long."""
+    finals = sum(entry.final for entry in marks)
+    crashes = sum(entry.mark is Mark.BEGUN for entry in marks) - sum(entry.mark in _ENDS for entry in marks)
+    failures = sum(entry.mark in _FAILURES for entry in marks)
+    return failures >= max(step.attempts, saga.patience) or finals >= max(1, saga.patience // 10) or crashes >= CRASHES_MAX
 
 
 def _since_resumed(entries: Sequence[Entry]) -> Sequence[Entry]:

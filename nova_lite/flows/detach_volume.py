@@ -23,7 +23,7 @@ DETACH_VOLUME = Saga(
     pivot="detach_volume",
     steps=(
         Step("adopt_detachment", undo="roll_detaching", timeout_s=30),
-        Step("detach_volume", timeout_s=60),
+        Step("detach_volume", undo="attach_volume", timeout_s=60, attempts=3),
         Step("disconnect_volume", timeout_s=60, attempts=5),
         Step("terminate_connection", timeout_s=60, attempts=5),
         Step("destroy_block_device_mapping", timeout_s=10, attempts=5),
@@ -39,6 +39,7 @@ class DetachArguments(msgspec.Struct, frozen=True, kw_only=True):
     volume_id: str
     attachment_id: str
     bdm_uuid: str
+    device_name: str = ""
 
 
 class DetachVolume(Flow[DetachArguments, ComputeParts]):
@@ -53,6 +54,7 @@ class DetachVolume(Flow[DetachArguments, ComputeParts]):
             volume_id=bdm.volume_id or "",
             attachment_id=bdm.attachment_id or "",
             bdm_uuid=bdm.uuid,
+            device_name=bdm.device_name or "",
         )
         return cls(
             ctx,
@@ -71,6 +73,15 @@ class DetachVolume(Flow[DetachArguments, ComputeParts]):
 
     async def detach_volume(self, ctx: Context) -> None:
         await self.parts.let_go(self.arguments.instance_uuid, self.arguments.volume_id)
+
+    async def attach_volume(self, ctx: Context) -> None:
+        """The disk is there again, if it was gone: whoever did not answer may have let go all the same.
+
+        A machine that is gone has no disk to give back; what becomes of its volumes is settled with it.
+        """
+        args, info = self.arguments, await self._connection_info()
+        if info is not None and args.instance_uuid in await self.parts.hypervisor.list_instances():
+            await self.parts.hypervisor.attach_volume(info, args.instance_uuid, args.device_name)
 
     async def disconnect_volume(self, ctx: Context) -> None:
         info = await self._connection_info()
