@@ -24,6 +24,10 @@ CINDER = ObjectNamespace("versioned_object", "cinder")
 """The rows below cross the bus as cinder's objects, in the versions of cinder 29."""
 
 
+INVENTORY_TIMEOUT_S = 30.0
+RECONCILE_TIMEOUT_S = 120.0
+
+
 class VolumeStatus(StrEnum):
     """volumes.status, in cinder's words."""
 
@@ -247,6 +251,46 @@ class VolumeManagerAPI(Contract, Protocol, topic="cinder-volume", version="3.20"
     @cast(since="3.0")
     async def publish_service_capabilities(self, ctx: Context) -> None:
         """Report capabilities to the schedulers now."""
+        ...
+
+
+class ExportReport(msgspec.Struct, frozen=True, kw_only=True):
+    """An export as the target has it; `volume_id` is that of its name, `sessions` has a peer once for each of its sessions."""
+
+    volume_id: str | None = None
+    path: str | None = None
+    let_in: list[str] = []
+    sessions: list[str] = []
+
+
+class BackendReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What is really there on a backend, whatever the rows say. No secrets.
+
+    backend          host@backend
+    kind             the target's: "tgt", "local" ...
+    exports          by their names, IQNs for iSCSI; several backends with one target tell of the same ones
+    volumes          names of all volumes that are kept, half-made ones too
+    provisioned_gb   sum of the sizes of the kept volumes
+    capacity_gb      most that may be promised
+    """
+
+    backend: str
+    kind: str
+    exports: dict[str, ExportReport]
+    volumes: list[str]
+    provisioned_gb: float
+    capacity_gb: float
+
+
+class BackendInventory(Contract, Protocol, topic="cinder-volume", version="1.0", namespace="inventory", exchange=CONTROL_EXCHANGE):
+    """What a backend has, for comparison with the rows, and what makes the two agree."""
+
+    @call(timeout_s=INVENTORY_TIMEOUT_S)
+    async def inventory(self, ctx: Context) -> BackendReport: ...
+
+    @call(timeout_s=RECONCILE_TIMEOUT_S)
+    async def reconcile(self, ctx: Context) -> list[str]:
+        """Mends now what the backend's service would mend in its next round; what was done, a line each."""
         ...
 
 

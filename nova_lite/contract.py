@@ -21,6 +21,13 @@ NOVA = ObjectNamespace("nova_object", "nova")
 """The rows below cross the bus as nova's objects, in the versions of nova 34."""
 
 
+INVENTORY_TIMEOUT_S = 30.0
+"""Longest wait for a host's report: one machine of it may take MACHINE_TIMEOUT_S."""
+MACHINE_TIMEOUT_S = 10.0
+"""A machine that has not said by then what disks it has is told of as silent."""
+RECONCILE_TIMEOUT_S = 120.0
+
+
 class VmState(StrEnum):
     """instances.vm_state, in nova's words."""
 
@@ -188,6 +195,35 @@ class ComputeManagerAPI(Contract, Protocol, topic="compute", version="6.5", exch
     async def detach_volume(
         self, ctx: Context, *, instance: Instance, volume_id: str, attachment_id: str | None = None
     ) -> None: ...
+
+
+class HostReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What is really there on a compute host, whatever the rows say. No secrets.
+
+    machines      of each machine that is alive: volume id -> mountpoint of the disks that it has
+    silent        machines that are alive and do not say what they have -> why
+    leftovers     instance uuid -> what is left of a machine, or in it, that nothing uses
+    connections   volumes that the host itself is connected to; None where connecting makes nothing on the host
+    """
+
+    host: str
+    kind: str
+    machines: dict[str, dict[str, str]]
+    silent: dict[str, str] = {}
+    leftovers: dict[str, list[str]] = {}
+    connections: list[str] | None = None
+
+
+class HostInventory(Contract, Protocol, topic="compute", version="1.0", namespace="inventory", exchange=CONTROL_EXCHANGE):
+    """What a compute host has, for comparison with the rows, and what makes the two agree."""
+
+    @call(timeout_s=INVENTORY_TIMEOUT_S)
+    async def inventory(self, ctx: Context) -> HostReport: ...
+
+    @call(timeout_s=RECONCILE_TIMEOUT_S)
+    async def reconcile(self, ctx: Context) -> list[str]:
+        """Mends now what the host would mend in its next round; what was done, a line each."""
+        ...
 
 
 class GuestProbe(Contract, Protocol, topic="compute", version="1.0", namespace="probe", exchange=CONTROL_EXCHANGE):

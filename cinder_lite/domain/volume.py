@@ -3,6 +3,7 @@
 from enum import StrEnum, auto
 
 from cinder_lite.contract import AttachStatus, VolumeStatus as Status
+from common.base.ids import is_uuid
 from common.machine.table import Machine
 
 
@@ -58,6 +59,12 @@ def attach_status_of(status: Status) -> AttachStatus:
             return AttachStatus.DELETED
         case _:
             return AttachStatus.DETACHED
+
+
+def volume_id_of(name: str) -> str | None:
+    """The id in the name of a volume or of its export, which ends with it; None for the name of something else."""
+    _, found, volume_id = name.rpartition("volume-")
+    return volume_id if found and is_uuid(volume_id) else None
 
 
 FINAL_STATES = frozenset({Status.AVAILABLE, Status.IN_USE, Status.ERROR, Status.ERROR_DELETING, Status.DELETED})

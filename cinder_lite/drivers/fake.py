@@ -57,6 +57,11 @@ class FakeDriver:
         self.script.strike("get_volume_stats", When.AFTER)
         return self._stats()
 
+    async def list_volumes(self) -> set[str]:
+        self._begin("list_volumes")
+        self.script.strike("list_volumes", When.AFTER)
+        return set(self.sizes)
+
     def _stats(self) -> VolumeStats:
         provisioned = float(sum(self.sizes.values()))
         return VolumeStats(

@@ -16,11 +16,13 @@ from pathlib import Path
 
 from cinder_lite.contract import Volume
 from cinder_lite.domain.capacity import lack_of_room
+from cinder_lite.domain.volume import volume_id_of
 from cinder_lite.errors import DriverNotInitialized, VolumeBackendAPIException, VolumeIsBusy
 from cinder_lite.ports.driver import VolumeStats
 from common.host.locks import KeyedLocks
 
 _GIB = 1024**3
+_UNFINISHED = ".unfinished"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +108,10 @@ class FileDriver:
             thin_provisioning_support=is_thin,
         )
 
+    async def list_volumes(self) -> set[str]:
+        with _told_as_backend_error(f"the volumes in {self._folder} could not be told"):
+            return await asyncio.to_thread(_names_in, self._folder)
+
     def _path(self, volume: Volume) -> Path:
         if volume.name != os.path.basename(volume.name):  # noqa: PTH119  # Path would drop what makes the name unfit
             raise VolumeBackendAPIException(data=f"{volume.name!r} cannot be the name of a file")
@@ -188,7 +194,12 @@ def _delete(path: Path) -> None:
 
 
 def _unfinished(path: Path) -> Path:
-    return path.with_name(f".{path.name}.unfinished")
+    return path.with_name(f".{path.name}{_UNFINISHED}")
+
+
+def _names_in(folder: Path) -> set[str]:
+    names = {path.name.removeprefix(".").removesuffix(_UNFINISHED) for path in folder.iterdir()}
+    return {name for name in names if name == f"volume-{volume_id_of(name)}"}
 
 
 def _sync_folder(folder: Path) -> None:

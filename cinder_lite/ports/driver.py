@@ -8,6 +8,7 @@ Guarantees; the conformance suite's tests carry these numbers.
  4. `get_volume_stats` counts what the place really has free, and every volume at its full size as provisioned.
  5. A new volume reads as zeros.
  6. A failed `create_volume` leaves nothing.
+ 7. `list_volumes` names every volume that the place keeps, what is half made of one too, and nothing that is not ours.
 """
 
 from typing import Protocol
@@ -53,3 +54,7 @@ class VolumeDriver(Protocol):
         ...
 
     async def get_volume_stats(self) -> VolumeStats: ...
+
+    async def list_volumes(self) -> set[str]:
+        """`Volume.name` of each: volume-<uuid>. Raises VolumeBackendAPIException."""
+        ...

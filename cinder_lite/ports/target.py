@@ -12,6 +12,7 @@ Guarantees; the conformance suite's tests carry these numbers.
  6. `validate_connector` refuses a connector that lacks what this target needs, naming it: InvalidConnectorException.
  7. No secret appears in a log line or an error.
  8. A failed `create_export` leaves nothing.
+ 9. `connections` tells of each of these exports what it serves, who is let in and whose sessions are open, as the target has it.
 """
 
 from collections.abc import Mapping
@@ -48,6 +49,20 @@ class Export:
     volume: Volume
     path: str
     chap: Chap | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ExportState:
+    """An export as the target has it.
+
+    path       what it serves; None when that is nothing, or cannot be told
+    let_in     who may connect: initiator names, or hosts for `local`
+    sessions   who is connected, once for each session; always empty for `local`, which has none
+    """
+
+    path: str | None
+    let_in: frozenset[str] = frozenset()
+    sessions: tuple[str, ...] = ()
 
 
 class Target(Protocol):
@@ -87,6 +102,10 @@ class Target(Protocol):
 
     async def exports(self) -> set[str]:
         """The names of what is exported now; its IQNs for iSCSI."""
+        ...
+
+    async def connections(self) -> Mapping[str, ExportState]:
+        """By the names of `exports`. Raises TargetUnavailable, and another Fault when the target's words cannot be used."""
         ...
 
     def export_name(self, volume: Volume) -> str:

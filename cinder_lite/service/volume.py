@@ -7,13 +7,24 @@ from typing import Any
 
 import structlog
 
-from cinder_lite.contract import BackingStoreProbe, SchedulerAPI, Volume, VolumeAttachment, VolumeManagerAPI
+from cinder_lite.contract import (
+    BackendInventory,
+    BackendReport,
+    BackingStoreProbe,
+    ExportReport,
+    SchedulerAPI,
+    Volume,
+    VolumeAttachment,
+    VolumeManagerAPI,
+)
+from cinder_lite.domain.volume import volume_id_of
 from cinder_lite.errors import InvalidInput
 from cinder_lite.flows.create_volume import CreateVolume
 from cinder_lite.flows.delete_volume import DeleteVolume
 from cinder_lite.flows.initialize_connection import InitializeConnection
 from cinder_lite.flows.parts import BackendParts
 from cinder_lite.flows.terminate_connection import Detach, TerminateConnection
+from cinder_lite.ports.target import ExportState
 from common.base.context import Context
 from common.base.errors import Fault
 from common.flow.runner import Runner
@@ -124,6 +135,32 @@ class VolumeManager(VolumeManagerAPI):
             )
         except Fault as exc:
             _log.info("capabilities not reported", host=self._parts.host, reason=str(exc))
+
+
+class Inventory(BackendInventory):
+    """Implements the contract."""
+
+    def __init__(self, parts: BackendParts) -> None:
+        self._parts = parts
+
+    async def inventory(self, ctx: Context) -> BackendReport:
+        target, driver = self._parts.target, self._parts.driver
+        exports, stats = await target.connections(), await driver.get_volume_stats()
+        return BackendReport(
+            backend=self._parts.host,
+            kind=target.kind,
+            exports={name: _export(name, state) for name, state in sorted(exports.items())},
+            volumes=sorted(await driver.list_volumes()),
+            provisioned_gb=stats.provisioned_capacity_gb,
+            capacity_gb=stats.total_capacity_gb * max(stats.max_over_subscription_ratio, 1.0),
+        )
+
+    async def reconcile(self, ctx: Context) -> list[str]:
+        return []
+
+
+def _export(name: str, state: ExportState) -> ExportReport:
+    return ExportReport(volume_id=volume_id_of(name), path=state.path, let_in=sorted(state.let_in), sessions=sorted(state.sessions))
 
 
 class BackingStore(BackingStoreProbe):

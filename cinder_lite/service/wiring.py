@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import assert_never
 
 from cinder_lite.config import Backend, CinderConfig, cinder_sections, load_cinder
-from cinder_lite.contract import BackingStoreProbe, SchedulerAPI, VolumeAPI, VolumeManagerAPI
+from cinder_lite.contract import BackendInventory, BackingStoreProbe, SchedulerAPI, VolumeAPI, VolumeManagerAPI
 from cinder_lite.drivers.fake import FakeDriver
 from cinder_lite.drivers.file import FileDriver, FileOptions
 from cinder_lite.flows.create_volume import CreateVolume
@@ -17,8 +17,9 @@ from cinder_lite.flows.terminate_connection import Detach, TerminateConnection
 from cinder_lite.ports.driver import VolumeDriver
 from cinder_lite.ports.target import Target
 from cinder_lite.service.api import ApiParts, VolumeApi
+from cinder_lite.service.audit import CinderAuditor
 from cinder_lite.service.scheduler import SchedulerManager
-from cinder_lite.service.volume import BackingStore, VolumeManager
+from cinder_lite.service.volume import BackingStore, Inventory, VolumeManager
 from cinder_lite.store.tables import BRANCH
 from cinder_lite.store.volume_attachment import VolumeAttachments
 from cinder_lite.store.volumes import Volumes
@@ -131,7 +132,8 @@ async def _backend(config: CinderConfig, backend: Backend, base: Ground, adapter
         carrier.runner.knows(parts, CreateVolume, DeleteVolume, InitializeConnection, TerminateConnection, Detach)
         manager = VolumeManager(parts, carrier.runner, schedulers)
         await manager.init_host()
-        endpoints = [manager, BackingStore(parts)] if config.common.enable_data_probe else [manager]
+        probes = [BackingStore(parts)] if config.common.enable_data_probe else []
+        endpoints = [manager, Inventory(parts), *probes]
         servers = (
             _serving(config, host, *endpoints),
             _serving(config, config.common.host, *endpoints, topic=f"cinder-volume.{host}"),
@@ -229,5 +231,6 @@ SERVICE = Service(
     load=_load,
     sections=cinder_sections,
     migrations=BRANCH,
-    contracts=(VolumeAPI, SchedulerAPI, VolumeManagerAPI, BackingStoreProbe),
+    contracts=(VolumeAPI, SchedulerAPI, VolumeManagerAPI, BackendInventory, BackingStoreProbe),
+    auditor=CinderAuditor(),
 )

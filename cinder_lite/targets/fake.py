@@ -6,7 +6,7 @@ from typing import Any
 
 from cinder_lite.contract import Volume
 from cinder_lite.errors import ExportFailure
-from cinder_lite.ports.target import Chap, Export
+from cinder_lite.ports.target import Chap, Export, ExportState
 from cinder_lite.targets.iscsi_names import Portal, ProviderLocation, initiator_of, iscsi_connection_info, target_iqn
 from common.testing.script import Script, When
 
@@ -53,6 +53,13 @@ class FakeTarget:
         self._begin("exports")
         self.script.strike("exports", When.AFTER)
         return set(self.served)
+
+    async def connections(self) -> dict[str, ExportState]:
+        self._begin("connections")
+        self.script.strike("connections", When.AFTER)
+        return {
+            iqn: ExportState(there.path, frozenset(there.acl), tuple(sorted(there.sessions))) for iqn, there in self.served.items()
+        }
 
     async def create_export(self, export: Export) -> str:
         self._begin("create_export", export.volume)

@@ -20,7 +20,7 @@ import msgspec
 
 from cinder_lite.contract import Volume
 from cinder_lite.errors import ExportFailure, InvalidConnectorException, TargetUnavailable
-from cinder_lite.ports.target import Export
+from cinder_lite.ports.target import Export, ExportState
 from common.host.locks import KeyedLocks
 
 
@@ -84,6 +84,10 @@ class LocalTarget:
     async def exports(self) -> set[str]:
         with _told("the exports", self._folder):
             return await asyncio.to_thread(_names_in, self._folder)
+
+    async def connections(self) -> dict[str, ExportState]:
+        with _told("the exports", self._folder):
+            return await asyncio.to_thread(_states_in, self._folder)
 
     async def create_export(self, export: Export) -> str:
         async with self._locks.hold(export.volume.name):
@@ -169,6 +173,14 @@ def _prepare(folder: Path) -> None:
 
 def _names_in(folder: Path) -> set[str]:
     return {path.stem for path in folder.glob("*.json") if not path.name.startswith(".")}
+
+
+def _states_in(folder: Path) -> dict[str, ExportState]:
+    """A record that cannot be read serves nobody."""
+    records = {name: _read_record(folder / f"{name}.json") for name in _names_in(folder)}
+    return {
+        name: ExportState(record.path, frozenset(record.hosts)) if record else ExportState(None) for name, record in records.items()
+    }
 
 
 def _read_record(path: Path) -> _Record | None:

@@ -17,7 +17,7 @@ from typing import Any
 
 from cinder_lite.contract import Volume
 from cinder_lite.errors import ExportFailure, PortalNotBound
-from cinder_lite.ports.target import Chap, Export
+from cinder_lite.ports.target import Chap, Export, ExportState
 from cinder_lite.targets.iscsi_names import (
     Portal,
     ProviderLocation,
@@ -108,7 +108,11 @@ class TgtTarget:
 
     async def exports(self) -> set[str]:
         """IQNs with our prefix, half-made targets among them."""
-        return {target.iqn for target in await self._tgtadm.targets() if target.iqn.startswith(self._options.target_prefix)}
+        return set(await self.connections())
+
+    async def connections(self) -> dict[str, ExportState]:
+        targets = await self._tgtadm.targets()
+        return {target.iqn: _state(target) for target in targets if target.iqn.startswith(self._options.target_prefix)}
 
     async def create_export(self, export: Export) -> str:
         chap = _chap_of(export)
@@ -296,6 +300,11 @@ class TgtTarget:
 
     def _location(self, iqn: str, tid: int) -> ProviderLocation:
         return ProviderLocation((self._options.portal,), iqn=iqn, lun=DISK_LUN, tid=tid)
+
+
+def _state(target: TargetInfo) -> ExportState:
+    path = next((lun.path for lun in target.luns if lun.number == DISK_LUN), None)
+    return ExportState(path, frozenset(target.acl), tuple(sorted(target.nexuses)))
 
 
 def _has_disk(target: TargetInfo, path: str) -> bool:

@@ -8,7 +8,16 @@ from typing import Annotated, Any
 
 import typer
 
-from common.app import bus_command, completion, contract_command, db_command, dlq_command, notify_command, rpc_command
+from common.app import (
+    bus_command,
+    completion,
+    contract_command,
+    db_command,
+    dlq_command,
+    doctor_command,
+    notify_command,
+    rpc_command,
+)
 from common.app.cli import run_cli
 from common.app.commands import ConfigFiles, Debug, UsersSender, on_bus, tell
 from common.app.config_sample import sample
@@ -86,6 +95,7 @@ def demo(
     on_bus(whole.common, work)
 
 
+app.command()(doctor_command.doctor)
 app.command()(contract_command.asyncapi)
 
 

@@ -10,6 +10,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Protocol, cast
 
+from common.app.auditing import Auditor
 from common.app.config import Overrides, Section
 from common.app.options import CommonConfig, DatabaseConfig
 from common.base.clock import Clock
@@ -79,6 +80,7 @@ class Service:
     sections     its sections, for samples
     migrations   its alembic branch
     contracts    what it offers on the bus; with them come the errors that it raises
+    auditor      compares its rows with what its hosts have, for `lite doctor`; None: nobody does
     """
 
     name: str
@@ -87,6 +89,7 @@ class Service:
     sections: Callable[[], Sequence[Section]]
     migrations: Branch
     contracts: tuple[type[Contract], ...]
+    auditor: Auditor | None = None
 
     def process(self, name: str) -> Process:
         """The process of that name. Raises KeyError."""

@@ -46,6 +46,11 @@ class FakeConnector:
         self.connected.discard(volume_id)
         self.script.strike("disconnect_volume", When.AFTER)
 
+    async def connections(self) -> set[str] | None:
+        self._begin("connections")
+        self.script.strike("connections", When.AFTER)
+        return set(self.connected)
+
     def _begin(self, method: str, volume_id: str | None = None) -> None:
         self.calls.append((method, volume_id))
         self.script.strike(method, When.BEFORE)

@@ -5,6 +5,8 @@ Guarantees; the conformance suite's tests carry these numbers.
  2. `connect_volume` returns when the volume can be used on this host. Connected already: the same answer.
  3. `disconnect_volume` returns when nothing of the connection is left on this host. Not connected: nothing happens.
  4. A failed `connect_volume` leaves nothing behind.
+ 5. `connections` tells which volumes this host has a connection of, as the host itself shows it; None where connecting makes nothing
+    on the host, so that there is nothing to see.
 """
 
 from collections.abc import Mapping
@@ -27,4 +29,8 @@ class Connector(Protocol):
 
     async def disconnect_volume(self, connection_info: Mapping[str, Any]) -> None:
         """Raises VolumeConnectionFailed while something of the connection is still there."""
+        ...
+
+    async def connections(self) -> set[str] | None:
+        """Volume ids."""
         ...

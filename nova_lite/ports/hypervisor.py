@@ -12,6 +12,8 @@ Guarantees; the conformance suite's tests carry these numbers.
  8. Machines outlive this object and this process: another object on the same state directory finds them.
  9. No secret of a connection_info appears in an argument vector, a log line or an error.
 10. What one machine does, or fails to do, does not hold up another.
+11. `leftovers` names what is of no use to a machine any more: the folder of one that died; in a live one that answers, parts of
+    disks that are no disks. `destroy` clears it.
 """
 
 from collections.abc import Mapping
@@ -64,6 +66,10 @@ class Hypervisor(Protocol):
 
     async def disks(self, instance_uuid: str) -> dict[str, str]:
         """volume id -> mountpoint of every volume that the machine has."""
+        ...
+
+    async def leftovers(self) -> dict[str, list[str]]:
+        """instance uuid -> what is left of the machine, or in it, as an operator knows it. A sound machine is not there."""
         ...
 
     async def write_pattern(self, instance_uuid: str, volume_id: str, *, pattern: int, offset: int, length: int) -> None:

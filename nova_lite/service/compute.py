@@ -1,12 +1,22 @@
 """nova-compute: the manager of one host's guests. An endpoint checks and starts a flow; the flow is a file in nova_lite/flows."""
 
-from collections.abc import Mapping
-from typing import Any
+import asyncio
+from collections.abc import Awaitable, Mapping
+from typing import Any, TypeVar
 
 from common.base.context import Context
+from common.base.errors import Fault, Timeout
 from common.base.ids import new_uuid
 from common.host.locks import KeyedLocks
-from nova_lite.contract import BlockDeviceMapping, ComputeManagerAPI, GuestProbe, Instance
+from nova_lite.contract import (
+    MACHINE_TIMEOUT_S,
+    BlockDeviceMapping,
+    ComputeManagerAPI,
+    GuestProbe,
+    HostInventory,
+    HostReport,
+    Instance,
+)
 from nova_lite.domain.device_name import next_device_name
 from nova_lite.errors import VolumeAlreadyAttached, VolumeBDMNotFound
 from nova_lite.flows.attach_volume import AttachVolume
@@ -14,6 +24,8 @@ from nova_lite.flows.boot import Boot
 from nova_lite.flows.delete import Delete
 from nova_lite.flows.detach_volume import DetachVolume
 from nova_lite.flows.parts import ComputeParts
+
+T = TypeVar("T")
 
 
 class ComputeManager(ComputeManagerAPI):
@@ -70,6 +82,45 @@ class ComputeManager(ComputeManagerAPI):
         if attachment_id is not None and mapping.attachment_id != attachment_id:
             raise VolumeBDMNotFound(volume_id=volume_id, instance_uuid=instance.uuid)
         await self._parts.runner.start(DetachVolume.of(ctx, self._parts, bdm=mapping))
+
+
+class Inventory(HostInventory):
+    """Implements the contract. A machine that does not answer holds up nobody but itself."""
+
+    def __init__(self, parts: ComputeParts) -> None:
+        self._parts = parts
+
+    async def inventory(self, ctx: Context) -> HostReport:
+        hypervisor = self._parts.hypervisor
+        alive, connections = sorted(await hypervisor.list_instances()), await self._parts.connector.connections()
+        async with asyncio.TaskGroup() as group:
+            remains = group.create_task(_in_time(hypervisor.leftovers()))
+            looks = {uuid: group.create_task(_in_time(hypervisor.disks(uuid))) for uuid in alive}
+        if isinstance(leftovers := remains.result(), Fault):
+            raise leftovers
+        found = {uuid: look.result() for uuid, look in looks.items()}
+        return HostReport(
+            host=self._parts.host,
+            kind=hypervisor.kind,
+            machines={uuid: disks for uuid, disks in found.items() if not isinstance(disks, Fault)},
+            silent={uuid: str(why) for uuid, why in found.items() if isinstance(why, Fault)},
+            leftovers={uuid: sorted(parts) for uuid, parts in sorted(leftovers.items())},
+            connections=None if connections is None else sorted(connections),
+        )
+
+    async def reconcile(self, ctx: Context) -> list[str]:
+        return []
+
+
+async def _in_time(look: Awaitable[T]) -> T | Fault:
+    """What a look came to: its result, or why there is none."""
+    try:
+        async with asyncio.timeout(MACHINE_TIMEOUT_S):
+            return await look
+    except Fault as exc:
+        return exc
+    except TimeoutError:
+        return Timeout(what="it", timeout_s=MACHINE_TIMEOUT_S)
 
 
 class Guests(GuestProbe):

@@ -16,7 +16,7 @@ from nova_lite.brick.host import HostConnector
 from nova_lite.brick.properties import ensure_initiator_name
 from nova_lite.clients.cinder import volumes
 from nova_lite.config import NovaConfig, load_nova, nova_sections
-from nova_lite.contract import ComputeAPI, ComputeManagerAPI, GuestProbe
+from nova_lite.contract import ComputeAPI, ComputeManagerAPI, GuestProbe, HostInventory
 from nova_lite.flows.attach_volume import AttachVolume
 from nova_lite.flows.boot import Boot, RequestBoot
 from nova_lite.flows.delete import Delete, RequestDelete
@@ -27,7 +27,8 @@ from nova_lite.flows.request_detach import RequestDetach
 from nova_lite.ports.connector import Connector
 from nova_lite.ports.hypervisor import Hypervisor
 from nova_lite.service.api import BINARY, ComputeApi, Fleet
-from nova_lite.service.compute import ComputeManager, Guests
+from nova_lite.service.audit import NovaAuditor
+from nova_lite.service.compute import ComputeManager, Guests, Inventory
 from nova_lite.store.block_device_mapping import BlockDeviceMappings
 from nova_lite.store.instances import Instances
 from nova_lite.store.tables import BRANCH
@@ -100,7 +101,8 @@ async def compute_with(
         carrier.runner.knows(parts, Boot, Delete, AttachVolume, DetachVolume)
         limit, held = config.max_disk_devices_to_attach, hypervisor.disks_max
         manager = ComputeManager(parts, KeyedLocks(), disks_max=held if limit < 0 else min(limit, held))
-        endpoints = [manager, Guests(parts)] if config.common.enable_data_probe else [manager]
+        probes = [Guests(parts)] if config.common.enable_data_probe else []
+        endpoints = [manager, Inventory(parts), *probes]
         try:
             serving = _serving(config, host, *endpoints)
             async with base.serve(serving, carrier=carrier, binary=BINARY, topic="compute", host=host):
@@ -148,5 +150,6 @@ SERVICE = Service(
     load=_load,
     sections=nova_sections,
     migrations=BRANCH,
-    contracts=(ComputeAPI, ComputeManagerAPI, GuestProbe),
+    contracts=(ComputeAPI, ComputeManagerAPI, HostInventory, GuestProbe),
+    auditor=NovaAuditor(),
 )

@@ -36,16 +36,19 @@ class FakeHost:
     hung       machines that do not answer
     sectors    (volume id, sector) -> the byte that fills it; sectors never written hold 0
     size       bytes of every volume
+    leftovers  instance uuid -> what is left of the machine, or in it
     """
 
     machines: dict[str, dict[str, str]] = field(default_factory=dict)
     hung: set[str] = field(default_factory=set)
     sectors: dict[tuple[str, int], int] = field(default_factory=dict)
     size: int = 1024**3
+    leftovers: dict[str, list[str]] = field(default_factory=dict)
 
     def kill(self, instance_uuid: str) -> None:
         """The machine dies by itself."""
         self.machines.pop(instance_uuid, None)
+        self.leftovers[instance_uuid] = [f"/fake/instances/{instance_uuid}"]
 
 
 class FakeHypervisor:
@@ -84,12 +87,14 @@ class FakeHypervisor:
     async def spawn(self, instance: Instance) -> None:
         await self._begin("spawn", instance.uuid)
         self.host.machines.setdefault(instance.uuid, {})
+        self.host.leftovers.pop(instance.uuid, None)
         self.script.strike("spawn", When.AFTER)
 
     async def destroy(self, instance_uuid: str) -> None:
         await self._begin("destroy", instance_uuid)
         self.host.machines.pop(instance_uuid, None)
         self.host.hung.discard(instance_uuid)
+        self.host.leftovers.pop(instance_uuid, None)
         self.script.strike("destroy", When.AFTER)
 
     async def list_instances(self) -> set[str]:
@@ -115,6 +120,9 @@ class FakeHypervisor:
         await self._begin("disks", instance_uuid)
         self.script.strike("disks", When.AFTER)
         return dict(self._disks(instance_uuid))
+
+    async def leftovers(self) -> dict[str, list[str]]:
+        return {uuid: list(found) for uuid, found in self.host.leftovers.items() if uuid not in self.host.hung}
 
     async def write_pattern(self, instance_uuid: str, volume_id: str, *, pattern: int, offset: int, length: int) -> None:
         await self._begin("write_pattern", instance_uuid, volume_id)

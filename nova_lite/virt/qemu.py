@@ -31,6 +31,7 @@ from nova_lite.virt.qemu_process import (
     last_words,
     machine_process,
     make_folder,
+    remains_in,
     remove_folder,
     running_in,
 )
@@ -94,6 +95,13 @@ class QemuHypervisor:
             devices = await machine.devices()
         return {volume_id: mountpoint_of(device) for volume_id, device in devices.items()}
 
+    async def leftovers(self) -> dict[str, list[str]]:
+        """A live machine that does not answer is passed over."""
+        alive, found = await self.list_instances(), remains_in(self._instances)
+        async with asyncio.TaskGroup() as group:
+            looks = {uuid: group.create_task(self._unused(uuid)) for uuid in alive}
+        return {uuid: parts for uuid, parts in {**found, **{uuid: look.result() for uuid, look in looks.items()}}.items() if parts}
+
     async def write_pattern(self, instance_uuid: str, volume_id: str, *, pattern: int, offset: int, length: int) -> None:
         check_pattern(pattern, offset=offset, length=length)
         async with self._machine(instance_uuid) as (machine, qmp):
@@ -123,6 +131,12 @@ class QemuHypervisor:
         folder = self._folder(uuid)
         async with self._locks.hold(uuid), open_qmp(folder, name=uuid, timeout_s=self._options.command_timeout_s) as qmp:
             yield QemuMachine(qmp, name=uuid, options=self._options, clock=self._clock), qmp
+
+    async def _unused(self, uuid: str) -> list[str]:
+        with suppress(HypervisorUnavailable, HypervisorRefused):
+            async with self._machine(uuid) as (machine, _):
+                return await machine.unused()
+        return []
 
     async def _read(self, qmp: QmpClient, uuid: str, volume_id: str, *, offset: int, length: int) -> bytes:
         timeout_s = self._options.command_timeout_s

@@ -15,6 +15,8 @@ from nova_lite.errors import HypervisorRefused
 SERIAL_CHARS = 20
 """What virtio-blk has room for; the guest sees /dev/disk/by-id/virtio-<first 20 characters of the volume id>."""
 
+_NODE = "node-"
+_SECRET = "chap-"  # noqa: S105  # the beginning of a name
 _VOLUME_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _MOUNTPOINT = re.compile(r"/dev/([a-z]{1,16})")
 _DEVICE_ID = re.compile(r"volume-([A-Za-z0-9_-]+)\.[a-z]+")
@@ -70,12 +72,22 @@ def mountpoint_of(device: str) -> str:
 
 def node_name(volume_id: str) -> str:
     """The block node's name. QEMU allows 31 characters, a UUID has 36."""
-    return f"node-{_digest(volume_id)}"
+    return f"{_NODE}{_digest(volume_id)}"
 
 
 def secret_id(volume_id: str) -> str:
     """The secret object's id."""
-    return f"chap-{_digest(volume_id)}"
+    return f"{_SECRET}{_digest(volume_id)}"
+
+
+def is_node_name(name: str) -> bool:
+    """True for what `node_name` gives."""
+    return name.startswith(_NODE)
+
+
+def is_secret_id(name: str) -> bool:
+    """True for what `secret_id` gives."""
+    return name.startswith(_SECRET)
 
 
 def _digest(volume_id: str) -> str:

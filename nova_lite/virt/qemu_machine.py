@@ -12,7 +12,7 @@ from common.base.clock import Clock
 from common.base.errors import Fault
 from nova_lite.errors import DeviceDetachFailed, HypervisorRefused, HypervisorUnavailable, TooManyDiskDevices
 from nova_lite.virt.qemu_argv import QemuOptions, root_port
-from nova_lite.virt.qemu_disk import Disk, mountpoint_of, node_name, secret_id, volume_of
+from nova_lite.virt.qemu_disk import Disk, is_node_name, is_secret_id, mountpoint_of, node_name, secret_id, volume_of
 from nova_lite.virt.qemu_probe import clear_probe
 from nova_lite.virt.qmp import Event
 from nova_lite.virt.qmp_client import QmpClient
@@ -59,6 +59,14 @@ class QemuMachine:
             await self.devices(),
             frozenset(str(node["node-name"]) for node in nodes),
             frozenset(str(child["name"]) for child in objects),
+        )
+
+    async def unused(self) -> list[str]:
+        """The names of block nodes and secrets of ours that no disk uses: what an attachment left that was cut short."""
+        found = await self.inventory()
+        used = {node_name(volume_id) for volume_id in found.devices}
+        return sorted(f"block node {name}" for name in found.nodes - used if is_node_name(name)) + sorted(
+            f"secret {name}" for name in found.objects if is_secret_id(name)
         )
 
     async def plug(self, disk: Disk) -> None:

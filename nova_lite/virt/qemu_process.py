@@ -102,6 +102,15 @@ def running_in(instances: Path) -> set[str]:
     return {folder.name for folder in folders if is_running(folder, folder.name)}
 
 
+def remains_in(instances: Path) -> dict[str, list[str]]:
+    """uuid -> the folder, of each machine that is not alive."""
+    try:
+        folders = [folder for folder in instances.iterdir() if is_uuid(folder.name)]
+    except OSError:
+        return {}
+    return {folder.name: [str(folder)] for folder in folders if not is_running(folder, folder.name)}
+
+
 def last_words(folder: Path) -> str | None:
     """The last line of the machine's log; None when it holds none."""
     try:

@@ -98,6 +98,9 @@ class SimulatedHypervisor:
         async with self._machine(instance_uuid) as machine:
             return {volume_id: disk.mountpoint for volume_id, disk in machine.disks.items()}
 
+    async def leftovers(self) -> dict[str, list[str]]:
+        return await asyncio.to_thread(_remains_in, self._instances)
+
     async def write_pattern(self, instance_uuid: str, volume_id: str, *, pattern: int, offset: int, length: int) -> None:
         check_pattern(pattern, offset=offset, length=length)
         async with self._machine(instance_uuid) as machine:
@@ -179,6 +182,11 @@ def _remove(folder: Path) -> None:
 
 def _machines_in(instances: Path) -> set[str]:
     return {file.parent.name for file in instances.glob(f"*/{MACHINE_FILE}") if is_uuid(file.parent.name)}
+
+
+def _remains_in(instances: Path) -> dict[str, list[str]]:
+    folders = [folder for folder in instances.glob("*") if is_uuid(folder.name)]
+    return {folder.name: [str(folder)] for folder in folders if not (folder / MACHINE_FILE).exists()}
 
 
 def _disk_of(machine: SimulatedMachine, volume_id: str) -> SimulatedDisk:

@@ -83,6 +83,21 @@ def test_a_database_without_tables_says_what_to_run(tmp_path) -> None:
     check(command("lite", "db", "check", files=[path]), 78, "lite db upgrade")
 
 
+def test_a_doctor_who_cannot_look_says_why(tmp_path) -> None:
+    away = "[DEFAULT]\nstate_path = {tmp}\n[database]\nconnection = postgresql://u:hunter2@127.0.0.1:1/x\n"
+    deaf = "[DEFAULT]\nstate_path = {tmp}\ntransport_url = rabbit://u:hunter2@127.0.0.1:1/v\n"
+    for text in (away, deaf):
+        ran = command("lite", "doctor", files=[conf(tmp_path, text)])
+        check(ran, 69, "127.0.0.1:1")
+        assert "hunter2" not in ran.err
+    path = conf(tmp_path, "[DEFAULT]\nstate_path = {tmp}\n")
+    check(command("lite", "doctor", files=[path]), 78, "lite db upgrade")
+    for seconds in ("-1", "nan", "soon"):
+        check(command("lite", "doctor", "--older-than", seconds, files=[path]), 64, "--older-than")
+    assert command("lite", "db", "upgrade", files=[path]).code == 0
+    check(command("lite", "doctor", "--strict", files=[path]), 0, "Nothing is wrong", "services: 0")
+
+
 def test_the_article_s_stanza_is_read_and_what_is_not_built_yet_is_said(tmp_path) -> None:
     path = conf(
         tmp_path,

@@ -4,6 +4,8 @@ import asyncio
 
 import pytest
 
+from cinder_lite.targets.tgtadm import Tgtadm
+from common.base.ids import new_uuid
 from common.host.clock import SystemClock
 from common.testing.servers import RabbitServer
 from tests.conftest import RealParts
@@ -60,12 +62,28 @@ async def check_both_hosts_and_backends(running: Cloud) -> None:
     assert refused.err.count("\n") == 1
     assert (await running.nova("volume-detach", "on-cmp1", "gold", "--wait")).code == 0
     assert (await running.nova("volume-attach", "on-cmp2", "gold", "--wait")).code == 0
+    await check_doctor(running)
     shown = (await running.cinder("show", "gold", "--json")).json()
     assert shown["volume_attachment"][0]["attached_host"] == "cmp2"
     for host in ("cmp1", "cmp2"):
         assert (await running.nova("delete", f"on-{host}", "--wait")).code == 0
     assert (await running.cinder("delete", "gold", "iron", "--wait")).code == 0
     assert (await running.cinder("list", "--json")).json() == []
+    left = await running.lite("doctor", "--strict")
+    assert left.code == 0, left.out + left.err
+
+
+async def check_doctor(running: Cloud) -> None:
+    """Two real disks, then a real target of nobody beside them."""
+    sound = await running.lite("doctor", "--strict", "--json")
+    assert sound.code == 0, sound.out + sound.err
+    assert sound.json()["checked"] == {"backends": 2, "hosts": 2, "servers": 2, "services": 7, "volumes": 2}
+    tgt, stray = Tgtadm(socket=running.client.parent / "gold.tgtd"), new_uuid()
+    await tgt.ask("new", "target", "--tid", "77", "--targetname", f"iqn.2010-10.org.openstack:volume-{stray}")
+    (found,) = (await running.lite("doctor", "--json")).json()["violations"]
+    assert (found["invariant"], found["subject"]) == ("L3", f"volume:{stray}")
+    assert "store1@gold exports" in found["evidence"]
+    await tgt.ask("delete", "target", "--tid", "77")
 
 
 @pytest.mark.parametrize("database_kind", ["sqlite"])

@@ -132,3 +132,33 @@ async def test_without_tgtd_and_qemu_the_demo_says_what_stands_in_for_them(tmp_p
         assert "target local" in demo.out
         assert "machine simulated" in demo.out
         assert "the machine reads the 4096 bytes back" in demo.out
+        await check_doctor(running)
+
+
+async def check_doctor(running: Up) -> None:
+    """Sound, then with a file of nobody and a service that is stopped, then sound again."""
+    sound = await running.run("lite", "doctor", "--strict")
+    assert (sound.code, sound.out) == (0, ""), sound.out
+    assert "Nothing is wrong. Looked at backends: 1, hosts: 1, servers: 0, services: 5, volumes: 0." in sound.err
+    stray = running.state / "lite" / "volumes" / "file" / f"volume-{STRAY}"
+    stray.write_bytes(b"")
+    api = running.child("nova-api")
+    os.kill(api, signal.SIGSTOP)
+    try:
+        told = await running.run("lite", "doctor")
+        strict = await running.run("lite", "doctor", "--strict", "--json", "--fix")
+    finally:
+        os.kill(api, signal.SIGCONT)
+    assert (told.code, strict.code) == (0, 1), told.err + strict.err
+    found = [(each["invariant"], each["subject"]) for each in strict.json()["violations"]]
+    assert len(found) == 2
+    assert found[0][0] == "unknown"
+    assert found[0][1].startswith("service:nova-api on ")
+    assert found[1] == ("L3", f"volume:{STRAY}")
+    assert STRAY in told.out
+    assert "does not answer within 5 s" in told.out
+    stray.unlink()
+    assert (await running.run("lite", "doctor", "--strict")).code == 0
+
+
+STRAY = "6b1f0a36-6f0c-4b8e-9b0a-0d5f5f3c2b11"

@@ -10,9 +10,10 @@ from cinder_lite.contract import Volume, VolumeAPI, VolumeManagerAPI, VolumeStat
 from cinder_lite.drivers.fake import FakeDriver
 from cinder_lite.service import wiring as cinder
 from cinder_lite.targets.fake import FakeTarget
-from common.app.commands import opener
+from common.app.commands import UsersSender, opener
+from common.app.doctor import Doctor
 from common.app.following import follow
-from common.app.service import Outside
+from common.app.service import Outside, Service, ServiceConfig
 from common.base.clock import Clock
 from common.base.context import Context
 from common.base.errors import NotFound
@@ -49,6 +50,13 @@ class World:
     connector: FakeConnector = field(default_factory=lambda: FakeConnector(host=HOST, initiator=INITIATOR))
     driver: FakeDriver = field(default_factory=lambda: FakeDriver(volume_backend_name=BACKEND))
     target: FakeTarget = field(default_factory=FakeTarget)
+    services: list[tuple[Service, ServiceConfig]] = field(default_factory=list)
+
+    @property
+    def doctor(self) -> Doctor:
+        """What `lite doctor` looks with."""
+        sender = UsersSender(self.rpc, bus=self.rpc.transport.url)
+        return Doctor(self.services, self.database, self.rpc.transport, sender, self.clock)
 
     @property
     def ctx(self) -> Context:
@@ -165,6 +173,7 @@ async def running_world(folder: Path, **fakes: object) -> AsyncIterator[World]:
         stack.push_async_callback(transport.close)
         rpc = await stack.enter_async_context(client(transport, clock=clock, options=RpcOptions()))
         world = World(clock=clock, rpc=rpc, database=database, **fakes)  # type: ignore[arg-type]  # by their names
+        world.services += [(nova.SERVICE, nova_config), (cinder.SERVICE, cinder_config)]
         for process in (
             cinder.api(cinder_config, outside),
             cinder.scheduler(cinder_config, outside),

@@ -121,6 +121,19 @@ async def test_4_a_failed_connection_can_be_taken_back_and_tried_again(bench: Be
     assert (await bench.connector.connect_volume(info))["type"] == "local"
 
 
+async def test_5_connections_are_told_where_connecting_makes_any(bench: Bench) -> None:
+    info = bench.local()
+    if await bench.connector.connections() is None:
+        await bench.connector.connect_volume(info)
+        assert await bench.connector.connections() is None
+        return
+    assert await bench.connector.connections() == set()
+    await bench.connector.connect_volume(info)
+    assert await bench.connector.connections() == {info["serial"]}
+    await bench.connector.disconnect_volume(info)
+    assert await bench.connector.connections() == set()
+
+
 async def test_2_a_path_that_is_no_disk_is_refused_by_the_host(tmp_path: Path) -> None:
     for path, why in (
         (tmp_path, "neither a file nor"),

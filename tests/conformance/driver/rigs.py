@@ -44,6 +44,14 @@ class Rig(Protocol):
         """From now on no volume can be made."""
         ...
 
+    def begin_creating(self, volume: Volume) -> None:
+        """What is there when whoever makes it dies on the way."""
+        ...
+
+    def add_strangers(self) -> None:
+        """Things of others lie in the place."""
+        ...
+
 
 class FakeRig:
     def __init__(self) -> None:
@@ -67,6 +75,12 @@ class FakeRig:
 
     def break_creating(self) -> None:
         self.driver.total_capacity_gb = 0.5
+
+    def begin_creating(self, volume: Volume) -> None:
+        self.driver.sizes[volume.name] = 0
+
+    def add_strangers(self) -> None:
+        pass
 
 
 class FileRig:
@@ -101,6 +115,14 @@ class FileRig:
         other = self._folder / "volume-of-another"
         other.touch()
         os.truncate(other, 10 * GIB)
+
+    def begin_creating(self, volume: Volume) -> None:
+        (self._folder / f".{volume.name}.unfinished").touch()
+
+    def add_strangers(self) -> None:
+        (self._folder / "exports").mkdir()
+        for name in ("volume-of-another", f"backup-{volume().name}", f"{volume().name}.old", "lost+found"):
+            (self._folder / name).touch()
 
 
 def _read(path: str, offset: int, length: int) -> bytes:

@@ -107,3 +107,26 @@ async def test_6_a_failed_create_leaves_nothing(rig: Rig) -> None:
     with pytest.raises(VolumeBackendAPIException, match="1 GiB wanted, 0"):
         await rig.driver.create_volume(volume(1))
     assert rig.names() == before
+
+
+async def test_7_every_volume_is_listed_and_a_deleted_one_no_longer(rig: Rig) -> None:
+    assert await rig.driver.list_volumes() == set()
+    gone, kept = volume(), volume()
+    for new in (gone, kept):
+        await rig.driver.create_volume(new)
+    assert await rig.driver.list_volumes() == {gone.name, kept.name}
+    await rig.driver.delete_volume(gone)
+    assert await rig.driver.list_volumes() == {kept.name}
+
+
+async def test_7_a_half_made_volume_is_listed_until_it_is_deleted(rig: Rig) -> None:
+    half = volume()
+    rig.begin_creating(half)
+    assert await rig.driver.list_volumes() == {half.name}
+    await rig.driver.delete_volume(half)
+    assert await rig.driver.list_volumes() == set()
+
+
+async def test_7_what_is_not_ours_is_not_listed(rig: Rig) -> None:
+    rig.add_strangers()
+    assert await rig.driver.list_volumes() == set()

@@ -237,6 +237,42 @@ async def test_10_a_machine_that_hangs_can_be_destroyed(bench: Bench) -> None:
     assert bench.processes(uuid) == []
 
 
+async def test_11_of_sound_machines_nothing_is_left_over(bench: Bench) -> None:
+    uuid, info = await spawned(bench.hypervisor), bench.volume()
+    await bench.hypervisor.attach_volume(info, uuid, "/dev/vdb")
+    assert await bench.hypervisor.leftovers() == {}
+    await bench.hypervisor.detach_volume(info["serial"], uuid)
+    await bench.hypervisor.destroy(uuid)
+    assert await bench.hypervisor.leftovers() == {}
+
+
+async def test_11_what_a_dead_machine_left_is_told_until_it_is_destroyed(bench: Bench) -> None:
+    dead, alive = await spawned(bench.hypervisor), await spawned(bench.hypervisor)
+    await bench.kill(dead)
+    found = await bench.restarted().leftovers()
+    assert set(found) == {dead}
+    assert any(dead in part for part in found[dead])
+    await bench.hypervisor.destroy(dead)
+    assert await bench.hypervisor.leftovers() == {}
+    assert await bench.hypervisor.list_instances() == {alive}
+
+
+async def test_11_a_machine_that_was_spawned_anew_left_nothing(bench: Bench) -> None:
+    uuid = await spawned(bench.hypervisor)
+    await bench.kill(uuid)
+    await bench.hypervisor.spawn(instance(uuid))
+    assert await bench.hypervisor.leftovers() == {}
+
+
+@pytest.mark.parametrize("bench", WILFUL, indirect=True)
+async def test_11_a_machine_that_hangs_is_passed_over(bench: Bench) -> None:
+    hung, dead = await spawned(bench.hypervisor), await spawned(bench.hypervisor)
+    await bench.kill(dead)
+    impatient = bench.hang(hung)
+    assert impatient is not None
+    assert set(await impatient.leftovers()) == {dead}
+
+
 async def test_a_volume_moves_to_another_machine_with_what_was_written(bench: Bench) -> None:
     one, other, info = await spawned(bench.hypervisor), await spawned(bench.hypervisor), bench.volume()
     await bench.hypervisor.attach_volume(info, one, "/dev/vdb")

@@ -12,7 +12,7 @@ from common.host.clock import SystemClock
 from nova_lite.errors import DeviceDetachFailed, HypervisorRefused, HypervisorUnavailable
 from nova_lite.virt.qemu import QemuHypervisor
 from nova_lite.virt.qemu_argv import QemuOptions
-from nova_lite.virt.qemu_disk import device_id, node_name, plan_disk
+from nova_lite.virt.qemu_disk import device_id, node_name, plan_disk, secret_id
 from nova_lite.virt.qmp_client import open_qmp
 from tests.conformance.hypervisor.bench import DISKS_MAX, QemuBench, instance, spawned
 
@@ -172,3 +172,16 @@ def script(folder: Path, body: str) -> str:
     path.write_text(f"#!/bin/sh\n{body}\n")
     path.chmod(0o755)
     return str(path)
+
+
+async def test_11_the_parts_of_an_attachment_that_was_cut_short_are_told(qemu: QemuBench) -> None:
+    uuid, info, cut = await spawned(qemu.hypervisor), qemu.volume(), qemu.volume()
+    await qemu.hypervisor.attach_volume(info, uuid, "/dev/vdb")
+    disk = plan_disk(cut, machine=uuid, mountpoint="/dev/vdc")
+    async with open_qmp(qemu.instance_folder(uuid), name=uuid, timeout_s=20) as qmp:
+        await qmp.execute("object-add", {"qom-type": "secret", "id": secret_id(disk.volume_id), "data": "x"})
+        await qmp.execute("blockdev-add", disk.backend)
+    parts = [f"block node {node_name(disk.volume_id)}", f"secret {secret_id(disk.volume_id)}"]
+    assert await qemu.hypervisor.leftovers() == {uuid: parts}
+    await qemu.hypervisor.detach_volume(disk.volume_id, uuid)
+    assert await qemu.hypervisor.leftovers() == {}

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from cinder_lite.errors import ExportFailure, InvalidConnectorException
+from cinder_lite.ports.target import ExportState
 from cinder_lite.targets.iscsi_names import new_chap
 from tests.conformance.target.rigs import Rig, connector, new_export, new_volume
 
@@ -217,3 +218,49 @@ async def test_8_a_failed_create_leaves_nothing(rig: Rig) -> None:
     with pytest.raises(ExportFailure, match=export.volume.id):
         await rig.target.create_export(export)
     assert await rig.target.exports() == set()
+
+
+async def test_9_a_new_export_serves_its_path_and_lets_nobody_in(rig: Rig) -> None:
+    assert await rig.target.connections() == {}
+    export = new_export(rig)
+    await rig.target.create_export(export)
+    assert await rig.target.connections() == {rig.target.export_name(export.volume): ExportState(export.path)}
+
+
+async def test_9_who_is_let_in_is_told_of_each_export(rig: Rig) -> None:
+    one, other = new_export(rig), new_export(rig, new_volume(multiattach=True))
+    for export in (one, other):
+        await rig.target.create_export(export)
+    for export, number in ((one, 1), (other, 1), (other, 2)):
+        await rig.target.initialize_connection(export, connector(number))
+    names = {number: connector(number)["host" if rig.target.kind == "local" else "initiator"] for number in (1, 2)}
+    found = await rig.target.connections()
+    assert {name: state.let_in for name, state in found.items()} == {
+        rig.target.export_name(one.volume): {names[1]},
+        rig.target.export_name(other.volume): {names[1], names[2]},
+    }
+    assert [state.sessions for state in found.values()] == [(), ()]
+    await rig.target.terminate_connection(other, connector(1))
+    assert (await rig.target.connections())[rig.target.export_name(other.volume)].let_in == {names[2]}
+    await rig.target.remove_export(one)
+    assert set(await rig.target.connections()) == {rig.target.export_name(other.volume)}
+
+
+async def test_9_sessions_are_told_while_they_are_open(rig: Rig) -> None:
+    export = new_export(rig)
+    name = rig.target.export_name(export.volume)
+    await rig.target.create_export(export)
+    await rig.target.initialize_connection(export, connector())
+    async with rig.session(export, connector()):
+        expected = () if rig.target.kind == "local" else (connector()["initiator"],)
+        assert (await rig.target.connections())[name].sessions == expected
+        await rig.target.terminate_connection(export, connector())
+        assert (await rig.target.connections())[name].sessions == ()
+
+
+async def test_9_no_secret_is_in_it(rig: Rig) -> None:
+    export = new_export(rig)
+    await rig.target.create_export(export)
+    await rig.target.initialize_connection(export, connector())
+    secret = export.chap.password if export.chap else "no secret"
+    assert secret not in str(await rig.target.connections())

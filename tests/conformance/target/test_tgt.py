@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cinder_lite.errors import ExportFailure, PortalNotBound, TargetUnavailable
-from cinder_lite.ports.target import Chap
+from cinder_lite.ports.target import Chap, ExportState
 from cinder_lite.targets.iscsi_names import ProviderLocation, new_chap
 from cinder_lite.targets.tgt import TgtTarget
 from common.host.clock import SystemClock
@@ -247,3 +247,23 @@ def recording_tgtadm(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(folder), prepend=":")
     return log
+
+
+async def test_9_two_sessions_of_one_initiator_are_two(tgt: TgtRig) -> None:
+    export = new_export(tgt)
+    await tgt.target.create_export(export)
+    await tgt.target.initialize_connection(export, connector())
+    async with tgt.session(export, connector()), tgt.session(export, connector()):
+        name = tgt.target.export_name(export.volume)
+        async with asyncio.timeout(20):
+            while len((await tgt.target.connections())[name].sessions) < 2:
+                await SystemClock().sleep(0.02)
+        assert (await tgt.target.connections())[name].sessions == (connector()["initiator"],) * 2
+
+
+async def test_9_a_target_without_a_disk_is_told_of(tgt: TgtRig) -> None:
+    export = new_export(tgt)
+    name = tgt.target.export_name(export.volume)
+    await tgt.tgtadm.ask("new", "target", "--tid", "7", "--targetname", name)
+    assert await tgt.target.connections() == {name: ExportState(None)}
+    await tgt.target.remove_export(export)
