@@ -10,6 +10,7 @@ import sqlite3
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from functools import cache
 from typing import Any, TypeVar
 
@@ -18,6 +19,8 @@ from sqlalchemy.engine import URL, Dialect, Engine
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import StaticPool
 
+from common.base.clock import Clock
+from common.db.now import SQLITE_FUNCTION, as_sqlite_text
 from common.testing.fate import Kind
 from common.testing.process import Process
 
@@ -30,12 +33,13 @@ _ADDRESS = URL.create("sqlite", database="simulated")
 
 
 class InlineDatabase:
-    """The database of one world. `image` is what `sqlite3.Connection.serialize` of an empty one gave."""
+    """The database of one world. `image` is what `sqlite3.Connection.serialize` of an empty one gave, `clock` the time in it."""
 
-    def __init__(self, image: bytes) -> None:
+    def __init__(self, image: bytes, clock: Clock) -> None:
         self.raw = sqlite3.connect(":memory:", isolation_level=None, cached_statements=1024)
         self.raw.deserialize(image)
         self.raw.execute("PRAGMA foreign_keys = ON")
+        self.raw.create_function(SQLITE_FUNCTION, 1, lambda plus_s: as_sqlite_text(clock.utcnow() + timedelta(seconds=plus_s)))
         dialect, compiled = _shared()
         engine = Engine(StaticPool(lambda: self.raw, dialect=dialect), dialect, _ADDRESS, hide_parameters=True)  # type: ignore[arg-type]  # a DBAPI connection is what it is
         engine._compiled_cache = compiled
@@ -92,6 +96,7 @@ class InlineConnection:
         self.process = process
         self._database = database
         self._begin = "BEGIN IMMEDIATE"
+        self.info: dict[str, Any] = {}
         self._tables: Counter[str] = Counter()
 
     async def execution_options(self, **options: Any) -> "InlineConnection":

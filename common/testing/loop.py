@@ -56,7 +56,7 @@ class _Task(asyncio.Task[Any]):
 
 
 class VirtualLoop(asyncio.BaseEventLoop):
-    """`time()` is virtual and begins at 0. Made for one run; see `run`."""
+    """`time()` is virtual and begins at `begin_s`. Made for one run; see `run`."""
 
     # Of asyncio.BaseEventLoop, which typeshed does not show.
     _ready: deque[Any]
@@ -64,11 +64,11 @@ class VirtualLoop(asyncio.BaseEventLoop):
     _timer_cancelled_count: int
     _stopping: bool
 
-    def __init__(self, *, steps_max: int = STEPS_MAX, virtual_s_max: float = VIRTUAL_S_MAX) -> None:
+    def __init__(self, *, begin_s: float = 0.0, steps_max: int = STEPS_MAX, virtual_s_max: float = VIRTUAL_S_MAX) -> None:
         super().__init__()
-        self._now_s = 0.0
+        self._now_s = begin_s
         self._steps_left = steps_max
-        self._virtual_s_max = virtual_s_max
+        self._end_s = begin_s + virtual_s_max
         self._tasks = count(1)
         self._frozen: list[Owner] = []
         self.set_task_factory(self._make_task)  # type: ignore[arg-type]  # typeshed wants a protocol with any keywords
@@ -123,7 +123,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
             if not timers:
                 raise DeadLock("nothing is ready and no timer is set")
             self._now_s = max(self._now_s, timers[0]._when)
-            if self._now_s > self._virtual_s_max:
+            if self._now_s > self._end_s:
                 raise RanTooLong(f"the run is at {self._now_s:.0f} virtual seconds")
         due = self._now_s + _DUE
         while timers and timers[0]._when < due:

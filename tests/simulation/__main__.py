@@ -11,8 +11,8 @@ import time
 from collections import Counter, defaultdict
 from itertools import islice
 
-from common.testing.fate import Strike
-from tests.simulation.cases import Report, run_case, single_faults
+from tests.simulation.cases import Case, Report, run_case, single_faults
+from tests.simulation.scenario import SINGLE
 from tests.simulation.workers import quiet, run_all
 
 _SHOWN = 3
@@ -32,17 +32,17 @@ def main() -> int:
     quiet()
     if asked.case:
         return _one(asked.case, asked.seed)
-    strikes = list(single_faults(run_case(seed=asked.seed).events, frozenset(asked.faults.split(",")) if asked.faults else None))
-    strikes = [strike for strike in strikes if asked.match in strike.boundary]
-    if asked.sample and asked.sample < len(strikes):
-        strikes = random.Random(asked.seed).sample(strikes, asked.sample)
+    kinds = frozenset(asked.faults.split(",")) if asked.faults else None
+    cases = [case for case in single_faults(SINGLE, kinds, seed=asked.seed) if asked.match in str(case)]
+    if asked.sample and asked.sample < len(cases):
+        cases = random.Random(asked.seed).sample(cases, asked.sample)
     begun = time.perf_counter()
-    reports = list(run_all([(strike,) for strike in strikes], seed=asked.seed, jobs=asked.jobs))
+    reports = list(run_all(cases, seed=asked.seed, jobs=asked.jobs))
     return _table(reports, time.perf_counter() - begun)
 
 
 def _one(case: str, seed: str) -> int:
-    report = run_case([Strike.parse(text) for text in case.split(" + ")], seed=seed, tell=print)
+    report = run_case(Case.parse(case), seed=seed, tell=print)
     for invariant, what in report.violations:
         print(f"{invariant}: {what}")
     return bool(report.violations)
@@ -61,7 +61,7 @@ def _table(reports: list[Report], took_s: float) -> int:
         f"slowest {max((report.took_s for report in reports), default=0):.2f} s, mean {sum(report.took_s for report in reports) / max(1, len(reports)):.3f} s"
     )
     for invariant, found in sorted(by_first.items()):
-        kinds = Counter(report.case.rpartition("|")[2] for report in found)
+        kinds = Counter(report.case.strikes[-1].fault for report in found)
         print(f"{invariant:4} first in {len(found):5}   {dict(kinds)}")
         for report in islice(found, _SHOWN):
             print(f"       {report.case}\n           {report.violations[0][1]}")

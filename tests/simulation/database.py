@@ -79,8 +79,8 @@ _BEGINNINGS = {table: {_word(state) for state in (machine.start, *machine.ends)}
 class WatchedDatabase(InlineDatabase):
     """`told` hears of each change of a status, `violated` of one that no table allows."""
 
-    def __init__(self, *, told: Callable[[str], None], violated: Callable[[str, str], None]) -> None:
-        super().__init__(image())
+    def __init__(self, stored: bytes, clock: Clock, *, told: Callable[[str], None], violated: Callable[[str, str], None]) -> None:
+        super().__init__(stored, clock)
         self._told = told
         self._violated = violated
         self.raw.create_function("changed", 4, self._changed)

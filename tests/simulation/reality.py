@@ -5,6 +5,7 @@ volume is never open in two machines, and nobody is let in while another still h
 """
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass, field
 
 from cinder_lite.ports.target import Chap
@@ -70,6 +71,12 @@ class Reality:
         self.hosts = {name: Host(name, f"iqn.1993-08.org.debian:01:{name}") for name in hosts}
         self.total_gib = total_gib
         self._violated = violated
+
+    def copy(self, *, violated: Callable[[str, str], None]) -> "Reality":
+        """The same once more, and nothing of it shared."""
+        twin = Reality((), total_gib=self.total_gib, violated=violated)
+        twin.volumes, twin.served, twin.hosts = deepcopy((self.volumes, self.served, self.hosts))
+        return twin
 
     # -- the storage host ---------------------------------------------------------------------------------------------
 

@@ -1,7 +1,4 @@
-"""What one client does in a case: every operation of the article once, with a second try where a fault was in the way.
-
-The invariants are judged after the operation in which the fault struck, and once more at the end, when everything is deleted again.
-"""
+"""What one client does in a case: an operation of the article, with a second try where a fault was in the way, then the judge."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -23,7 +20,7 @@ TRIES = 3
 CALL_S_MAX = 61.0
 """Longest call: oslo's rpc_response_timeout, and a second."""
 
-_PATTERN = 0x5A
+_PATTERN, _SECTOR = 0x5A, 7
 _LOOK_S = 0.5
 _AFTERWARDS_S = 3.0
 
@@ -143,65 +140,104 @@ class Client:
         )
 
 
-async def article(client: Client) -> None:
-    """Create, boot twice, attach, write, detach, attach elsewhere, read, delete the server with its volume attached, delete all."""
-    with suppress(StopHere):
-        await _whole(client)
+Stage = Callable[[Client], Awaitable[None]]
 
 
-async def _whole(client: Client) -> None:
-    world, ctx = client.world, lambda: client.ctx
-    volumes, servers = client.volumes, client.servers
+async def create(client: Client) -> None:
     await client.achieve(
-        "create v1", lambda: volumes.create(ctx(), size=1, name="v1"), lambda: client.volume("v1", "available") is not None
+        "create v1",
+        lambda: client.volumes.create(client.ctx, size=1, name="v1"),
+        lambda: client.volume("v1", "available") is not None,
     )
-    volume = client.volume("v1", "available") or ""
-    for name, host in (("s1", "cmp1"), ("s2", "cmp2")):
-        await client.achieve(
-            f"boot {name}",
-            lambda name=name, host=host: servers.create(ctx(), name=name, flavor="m1.tiny", host=host),  # type: ignore[misc]
-            lambda name=name: client.server(name, "active") is not None,  # type: ignore[misc]
-        )
-    first, second = client.server("s1", "active") or "", client.server("s2", "active") or ""
-    await _attach(client, volume, first)
-    await _touch(client, volume, first, "cmp1", is_written=True)
+
+
+async def boot(client: Client) -> None:
+    await client.achieve(
+        "boot s1",
+        lambda: client.servers.create(client.ctx, name="s1", flavor="m1.tiny", host="cmp1"),
+        lambda: client.server("s1", "active") is not None,
+    )
+
+
+async def boot_another(client: Client) -> None:
+    await client.achieve(
+        "boot s2",
+        lambda: client.servers.create(client.ctx, name="s2", flavor="m1.tiny", host="cmp2"),
+        lambda: client.server("s2", "active") is not None,
+    )
+
+
+async def attach(client: Client) -> None:
+    await _attach(client, "s1")
+    await _touch(client, "s1", is_written=True)
+
+
+async def detach(client: Client) -> None:
+    volume, server = client.volume("v1") or "", client.server("s1") or ""
     await client.achieve(
         "detach v1 from s1",
-        lambda: servers.detach_volume(ctx(), server=first, volume=volume),
-        lambda: not client.is_attached(volume, first) and client.volume("v1", "available") is not None,
+        lambda: client.servers.detach_volume(client.ctx, server=server, volume=volume),
+        lambda: not client.is_attached(volume, server) and client.volume("v1", "available") is not None,
     )
-    await _attach(client, volume, second)
-    await _touch(client, volume, second, "cmp2", is_written=False)
-    for name, uuid in (("s2", second), ("s1", first)):
-        await client.achieve(
-            f"delete {name}",
-            lambda uuid=uuid: servers.delete(ctx(), server=uuid),  # type: ignore[misc]
-            lambda uuid=uuid: not world.database.rows("SELECT id FROM instances WHERE deleted = 0 AND uuid = ?", uuid),  # type: ignore[misc]
-        )
+
+
+async def attach_elsewhere(client: Client) -> None:
+    await _attach(client, "s2")
+    await _touch(client, "s2", is_written=False)
+
+
+async def delete_server(client: Client) -> None:
+    """With its volume attached."""
+    server = client.server("s2") or ""
     await client.achieve(
-        "delete v1",
-        lambda: volumes.delete(ctx(), volume_id=volume),
-        lambda: not world.database.rows("SELECT id FROM volumes WHERE NOT deleted AND id = ?", volume),
+        "delete s2",
+        lambda: client.servers.delete(client.ctx, server=server),
+        lambda: client.server("s2") is None and client.volume("v1", "available") is not None,
     )
-    client.check()
 
 
-async def _attach(client: Client, volume: str, uuid: str) -> None:
+async def delete_volume(client: Client) -> None:
+    volume = client.volume("v1") or ""
     await client.achieve(
-        f"attach v1 to {uuid}",
-        lambda: client.servers.attach_volume(client.ctx, server=uuid, volume=volume),
-        lambda: client.is_attached(volume, uuid),
+        "delete v1", lambda: client.volumes.delete(client.ctx, volume_id=volume), lambda: client.volume("v1") is None
     )
 
 
-async def _touch(client: Client, volume: str, uuid: str, host: str, *, is_written: bool) -> None:
+STAGES: dict[str, Stage] = {
+    stage.__name__: stage
+    for stage in (create, boot, boot_another, attach, detach, attach_elsewhere, delete_server, delete_volume)
+}
+"""The article, in order: each begins with what the one before it left."""
+
+SINGLE = ("create", "boot", "attach", "detach", "delete_server", "delete_volume")
+"""The stages in which faults are tried one by one; the others are the same again."""
+
+
+async def staged(client: Client, stage: Stage) -> None:
+    """One stage, and a look at the end."""
+    with suppress(StopHere):
+        await stage(client)
+        client.check()
+
+
+async def _attach(client: Client, name: str) -> None:
+    volume, server = client.volume("v1") or "", client.server(name) or ""
+    await client.achieve(
+        f"attach v1 to {name}",
+        lambda: client.servers.attach_volume(client.ctx, server=server, volume=volume),
+        lambda: client.is_attached(volume, server),
+    )
+
+
+async def _touch(client: Client, name: str, *, is_written: bool) -> None:
     """S12: what one machine wrote, another reads."""
-    disk = client.world.reality.hosts[host].machines[uuid].disks[volume]
-    stored = client.world.reality.bytes_of(disk)
+    volume, server = client.volume("v1") or "", client.server(name) or ""
+    reality = client.world.reality
+    found = [disk for disk in reality.disks() if (disk.volume_id, disk.machine.uuid) == (volume, server)]
+    stored = reality.bytes_of(found[0]) if found else None
     if stored is None:
-        client.world.violated("S12", f"{uuid} cannot reach the bytes of its volume")
-        raise StopHere
-    if is_written:
-        stored.sectors[7] = _PATTERN
-    elif stored.sectors.get(7) != _PATTERN:
-        client.world.violated("S12", f"{uuid} reads {stored.sectors.get(7)} where {_PATTERN} was written")
+        client.world.violated("S12", f"{name} cannot reach the bytes of its volume")
+    elif is_written:
+        stored.sectors[_SECTOR] = _PATTERN
+    elif stored.sectors.get(_SECTOR) != _PATTERN:
+        client.world.violated("S12", f"{name} reads {stored.sectors.get(_SECTOR)} where {_PATTERN} was written")

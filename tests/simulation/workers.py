@@ -9,15 +9,13 @@ from multiprocessing import get_context
 
 import structlog
 
-from common.testing.fate import Strike
-from tests.simulation.cases import Report, run_case
+from tests.simulation.cases import Case, Report, flawless, run_case
+from tests.simulation.scenario import STAGES
 
 LAST = 25
 """Lines of a failed case's trace that are kept."""
 
 _CHUNK = 20
-
-Plan = tuple[Strike, ...]
 
 
 def quiet() -> None:
@@ -26,17 +24,17 @@ def quiet() -> None:
     logging.disable(logging.CRITICAL)
 
 
-def run_all(plans: Sequence[Plan], *, seed: str, jobs: int) -> Iterator[Report]:
-    """The reports of all plans, in their order, with the end of a failed one's trace."""
-    chunks = [plans[number : number + _CHUNK] for number in range(0, len(plans), _CHUNK)]
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_begin) as pool:
+def run_all(cases: Sequence[Case], *, seed: str, jobs: int) -> Iterator[Report]:
+    """The reports of all cases, in their order, with the end of a failed one's trace."""
+    chunks = [cases[number : number + _CHUNK] for number in range(0, len(cases), _CHUNK)]
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_begin, initargs=(seed,)) as pool:
         for found in pool.map(_chunk, chunks, [seed] * len(chunks)):
             yield from found
 
 
-def _begin() -> None:
+def _begin(seed: str) -> None:
     quiet()
-    run_case()
+    flawless(list(STAGES)[-1], seed)
     without_pauses()
 
 
@@ -47,10 +45,10 @@ def without_pauses() -> None:
     gc.disable()
 
 
-def _chunk(plans: Sequence[Plan], seed: str) -> list[Report]:
+def _chunk(cases: Sequence[Case], seed: str) -> list[Report]:
     found = []
-    for plan in plans:
-        report = run_case(plan, seed=seed)
-        found.append(replace(report, trace=report.trace[-LAST:] if report.violations else (), events=()))
+    for case in cases:
+        report = run_case(case, seed=seed)
+        found.append(replace(report, trace=report.trace[-LAST:] if report.violations else (), events=(), past=None))
     gc.collect()
     return found

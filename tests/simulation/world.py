@@ -2,8 +2,9 @@
 
 import asyncio
 import tempfile
-from collections.abc import Awaitable, Callable, Iterable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
+from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from random import Random
@@ -26,7 +27,7 @@ from common.transport.port import Transport
 from nova_lite.config import NovaConfig, load_nova
 from nova_lite.service import wiring as nova
 from tests.simulation.adapters import SimulatedConnector, SimulatedDriver, SimulatedHypervisor, SimulatedTarget
-from tests.simulation.database import WatchedDatabase
+from tests.simulation.database import WatchedDatabase, image
 from tests.simulation.reality import Reality
 
 BACKEND = "vault"
@@ -51,12 +52,21 @@ class ArmedFailpoints(Failpoints):
         await self._process.reach(name)
 
 
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What a world left when all its processes had died: what is stored and what is real, and when that was."""
+
+    database: bytes
+    reality: Reality
+    time_s: float
+
+
 class World:
     """What a scenario holds of it. Violations are pairs of an invariant's name and what was seen."""
 
     def __init__(
         self, loop: VirtualLoop, chance: Random, *, strikes: Iterable[Strike] = (), computes: int = 2,
-        tell: Callable[[str], None] | None = None,
+        tell: Callable[[str], None] | None = None, past: "Past | None" = None,
     ) -> None:  # fmt: skip
         self.loop = loop
         self.chance = chance
@@ -66,13 +76,14 @@ class World:
         self.fate = Fate(strikes, tell=self.tell)
         self.clock = ProcessClock(loop)
         self.bus = MemoryBus(self.clock)
-        self.database = WatchedDatabase(told=self.tell, violated=self.violated)
+        self.database = WatchedDatabase(past.database if past else image(), self.clock, told=self.tell, violated=self.violated)
         self.hosts = tuple(f"cmp{number + 1}" for number in range(computes))
-        self.reality = Reality(self.hosts, violated=self.violated)
+        self.reality = past.reality.copy(violated=self.violated) if past else Reality(self.hosts, violated=self.violated)
         self.processes: dict[str, Process] = {}
         self._dead: list[Process] = []
         self._ready: dict[str, asyncio.Event] = {}
         self._stops: dict[str, asyncio.Event] = {}
+        self._names: dict[str, Process] = {}
         self.is_over = False
 
     @property
@@ -146,6 +157,10 @@ class World:
         for process in self._dead:
             process.is_buried = True
 
+    def past(self) -> Past:
+        """What another world can begin with."""
+        return Past(self.database.raw.serialize(), self.reality, self.loop.time())
+
     def close(self) -> None:
         self.database.close()
 
@@ -192,7 +207,15 @@ class World:
         def open_database(connection: str, **how: Any) -> Database:
             return self.database.opened(process, connection, **how)
 
-        return Outside(process.clock, open_bus, open_database, ArmedFailpoints(process))
+        @contextmanager
+        def hold_name(_: Path, name: str) -> Iterator[None]:
+            """The lock of a process that stands still is held; the one of a dead process is not."""
+            holder = self._names.get(name)
+            assert holder is None or holder is process or holder.is_dead, f"{name} runs already"
+            self._names[name] = process
+            yield
+
+        return Outside(process.clock, open_bus, open_database, hold_name, ArmedFailpoints(process))
 
     async def with_client(self, work: Callable[[Process, RpcClient], Awaitable[None]]) -> None:
         """Returns when `work` has, which is done by somebody who asks for things."""
