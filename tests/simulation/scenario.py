@@ -204,8 +204,7 @@ async def delete_volume(client: Client) -> None:
 
 
 STAGES: dict[str, Stage] = {
-    stage.__name__: stage
-    for stage in (create, boot, boot_another, attach, detach, attach_elsewhere, delete_server, delete_volume)
+    stage.__name__: stage for stage in (create, boot, boot_another, attach, detach, attach_elsewhere, delete_server, delete_volume)
 }
 """The article, in order: each begins with what the one before it left."""
 
