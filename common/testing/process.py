@@ -13,8 +13,8 @@ T = TypeVar("T")
 
 PAUSE_S = 25.0
 """A stop that outlives every lease."""
-HANG_S = 900.0
-"""An act that hangs outlives every timeout of a step."""
+HANG_S = 130.0
+"""An act that hangs outlives the timeouts of all steps but those that make and delete bytes; then it fails."""
 JUMP_S = 3600.0
 """By how much a wall clock is set wrong."""
 EPOCH = datetime(2026, 1, 1)  # noqa: DTZ001  # naive UTC, as rows have it
@@ -169,8 +169,17 @@ class Process:
             case "raise":
                 raise failure()
             case "hang":
-                await asyncio.sleep(HANG_S)
+                await self._hang()
+                raise failure()
         await self.living()
+
+    async def _hang(self) -> None:
+        """The fault is over when the act fails, or when whoever waited has had enough."""
+        self.fate.busy_until = max(self.fate.busy_until, self._loop.time() + HANG_S)
+        try:
+            await asyncio.sleep(HANG_S)
+        finally:
+            self.fate.busy_until = self._loop.time()
 
     async def reach(self, name: str) -> None:
         """A failpoint."""
