@@ -5,7 +5,10 @@
 # make compat-openstack  real nova 34 and cinder 29 as our clients (installs them once: 1 to 5 minutes, 700 MB)
 # make bench  how fast our RPC is beside other libraries', and the buses; bench-buses: the buses alone; bench-survival: calls while the broker fails;
 #             bench-flood: calls while 100,000 casts flood another queue
+# make repro  one case of the simulation with its whole trace: CASE='...' SEED=0
+# make chaos  kill -9 at every failpoint of attach and detach, and outages: real processes, RabbitMQ, DATABASE=postgresql, CASES=0 (all)
 # make fuzz   hostile bytes for the decoders, MINUTES=1, with atheris where it can be installed
+# make repro  one case of the simulation with its whole trace: CASE='attach: nova-compute.cmp1|effect ...#1|after|crash' SEED=0
 # make parts  the Debian packages of the real parts (as root)
 
 PYTHON ?= python3
@@ -13,7 +16,7 @@ MINUTES ?= 1
 BIN := .venv/bin
 PARTS := tgt libiscsi-bin qemu-system-x86 qemu-block-extra qemu-utils rabbitmq-server postgresql mariadb-server redis-server
 
-.PHONY: demo test lint check format lab bench bench-buses bench-flood bench-survival fuzz parts clean compat-openstack
+.PHONY: demo test lint check format lab repro chaos bench bench-buses bench-flood bench-survival fuzz parts clean compat-openstack
 
 demo: .venv/installed
 	@$(BIN)/lite demo --embedded
@@ -39,6 +42,12 @@ lab: .venv/installed
 
 compat-openstack: .venv/installed-dev .venv-openstack/installed
 	$(BIN)/pytest tests/compat/test_real_nova_cinder.py tests/compat/test_golden_objects.py
+
+repro: .venv/installed-dev
+	$(BIN)/python -m tests.simulation --case '$(CASE)' --seed '$(or $(SEED),0)'
+
+chaos: .venv/installed-dev
+	$(BIN)/python -m tests.integration.chaos --database $(or $(DATABASE),postgresql) --cases $(or $(CASES),0)
 
 bench: .venv-bench/installed
 	.venv-bench/bin/python -m tests.bench.rpc_peers

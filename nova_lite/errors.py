@@ -80,6 +80,7 @@ class HypervisorRefused(Broken):
 class DeviceDetachFailed(Timeout):
     """Device {device} did not leave the machine {name} within {timeout_s:g} s: the guest has not let go of it."""
 
+    retryable = False  # an answer: the disk stays, and whoever wants it away asks again
     wire = ("nova.exception", "DeviceDetachFailed")
 
 

@@ -1,0 +1,101 @@
+"""What goes wrong, and where: a plan of strikes against boundaries, and the record of every boundary that was crossed.
+
+A boundary is a place where a process meets the world: `nova-compute.cmp1|effect hypervisor.attach_volume#1` is the first time that
+this process plugs a disk. A run without strikes lists the boundaries that a run with a strike can name.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import StrEnum, auto
+
+
+class When(StrEnum):
+    """Which side of a boundary."""
+
+    BEFORE = auto()
+    AFTER = auto()
+
+
+class Kind(StrEnum):
+    """What meets the world there; which faults there are follows from it."""
+
+    EFFECT = auto()
+    PUBLISH = auto()
+    DELIVER = auto()
+    ACK = auto()
+    COMMIT = auto()
+    FAILPOINT = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Strike:
+    """One fault. Its text, `boundary|when|fault`, is the id of a case, and is read back by `parse`."""
+
+    boundary: str
+    when: When
+    fault: str
+
+    def __str__(self) -> str:
+        return f"{self.boundary}|{self.when}|{self.fault}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Strike":
+        """Raises ValueError when the text is not of that form."""
+        boundary, when, fault = text.rsplit("|", 2)
+        return cls(boundary, When(when), fault)
+
+
+@dataclass(frozen=True, slots=True)
+class Crossing:
+    """A boundary that is being crossed, and the faults that wait on its sides."""
+
+    boundary: str
+    before: str | None = None
+    after: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A boundary that was crossed."""
+
+    process: str
+    kind: Kind
+    name: str
+    number: int
+
+    @property
+    def boundary(self) -> str:
+        return f"{self.process}|{self.kind} {self.name}#{self.number}"
+
+
+class Fate:
+    """The strikes of one run, and what it crossed. `tell` hears of each crossing and of each fault that strikes."""
+
+    def __init__(self, strikes: Iterable[Strike] = (), *, tell: Callable[[str], None] = lambda _: None) -> None:
+        self._strikes = {(strike.boundary, strike.when): strike.fault for strike in strikes}
+        self._counts: Counter[tuple[str, Kind, str]] = Counter()
+        self._tell = tell
+        self.events: list[Event] = []
+        self.busy_until = 0.0
+        """The loop's time at which every fault that has struck is over."""
+        self.struck = 0
+        """Faults that have happened."""
+
+    def cross(self, process: str, kind: Kind, name: str) -> Crossing:
+        """The process is about to cross this boundary once more."""
+        key = (process, kind, name)
+        self._counts[key] += 1
+        event = Event(process, kind, name, self._counts[key])
+        self.events.append(event)
+        boundary = event.boundary
+        self._tell(boundary)
+        if not self._strikes:
+            return Crossing(boundary)
+        found = Crossing(boundary, *(self._strikes.pop((boundary, when), None) for when in When))
+        self.struck += (found.before is not None) + (found.after is not None)
+        return found
+
+    def strike(self, crossing: Crossing, fault: str) -> None:
+        """`fault` happens there."""
+        self._tell(f"!! {fault} at {crossing.boundary}")

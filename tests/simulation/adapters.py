@@ -1,0 +1,297 @@
+"""One process's hands on reality: the ports of cinder and nova, each act of which takes a little time and can fail or hang."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from cinder_lite.contract import Volume
+from cinder_lite.errors import ExportFailure, TargetUnavailable, VolumeBackendAPIException, VolumeIsBusy
+from cinder_lite.ports.driver import VolumeStats
+from cinder_lite.ports.target import Chap, Export
+from cinder_lite.targets.iscsi_names import Portal, ProviderLocation, initiator_of, iscsi_connection_info, target_iqn
+from common.base.errors import Invalid
+from common.testing.process import Process
+from nova_lite.brick.properties import connector_properties
+from nova_lite.contract import Instance
+from nova_lite.errors import (
+    DeviceDetachFailed,
+    HypervisorRefused,
+    HypervisorUnavailable,
+    TooManyDiskDevices,
+    VolumeBDMNotFound,
+    VolumeConnectionFailed,
+)
+from nova_lite.ports.hypervisor import ConnectionInfo
+from nova_lite.virt.pattern import check_pattern
+from tests.simulation.reality import SECTOR_BYTES, BackendVolume, Disk, Host, Machine, Reality
+
+T = TypeVar("T")
+
+_PREFIX = "iqn.2010-10.org.openstack:"
+_PORTAL = Portal("192.0.2.1")
+_GIB = 1024**3
+_LETS_GO_S = 20.0
+
+
+class SimulatedDriver:
+    """Implements `cinder_lite.ports.driver.VolumeDriver`."""
+
+    def __init__(self, reality: Reality, process: Process, *, backend: str) -> None:
+        self._reality = reality
+        self._process = process
+        self._backend = backend
+
+    async def check_for_setup_error(self) -> None:
+        """The place is always there."""
+
+    async def create_volume(self, volume: Volume) -> None:
+        def act() -> None:
+            there = self._reality.volumes.get(volume.name)
+            if there is None:
+                if self._provisioned() + volume.size > self._reality.total_gib:
+                    raise VolumeBackendAPIException(data=f"no room for {volume.size} GiB")
+                self._reality.volumes[volume.name] = BackendVolume(volume.size)
+            elif there.size_gib != volume.size:
+                raise VolumeBackendAPIException(data=f"{volume.name} is there with {there.size_gib} GiB; wanted {volume.size} GiB")
+
+        await self._act("create_volume", act, takes_s=0.2)
+
+    async def delete_volume(self, volume: Volume) -> None:
+        def act() -> None:
+            if volume.name in self._reality.volumes and self._reality.is_used(volume.name):
+                raise VolumeIsBusy(volume_name=volume.name, reason="the target has it open")
+            self._reality.volumes.pop(volume.name, None)
+
+        await self._act("delete_volume", act, takes_s=0.2)
+
+    def local_path(self, volume: Volume) -> str:
+        return self._reality.path(volume.name)
+
+    async def get_volume_stats(self) -> VolumeStats:
+        await self._process.living()
+        provisioned = self._provisioned()
+        return VolumeStats(
+            volume_backend_name=self._backend,
+            pool_name=self._backend,
+            storage_protocol="iSCSI",
+            driver_version="1.0.0",
+            total_capacity_gb=self._reality.total_gib,
+            free_capacity_gb=self._reality.total_gib - provisioned,
+            provisioned_capacity_gb=provisioned,
+        )
+
+    def _provisioned(self) -> float:
+        return float(sum(volume.size_gib for volume in self._reality.volumes.values()))
+
+    async def _act(self, name: str, act: Callable[[], T], *, takes_s: float) -> T:
+        return await self._process.act(
+            f"driver.{name}", act, takes_s=takes_s, failure=lambda: VolumeBackendAPIException(data="the backend failed")
+        )
+
+
+class SimulatedTarget:
+    """Implements `cinder_lite.ports.target.Target`."""
+
+    kind = "simulated"
+    needs_chap = True
+
+    def __init__(self, reality: Reality, process: Process) -> None:
+        self._reality = reality
+        self._process = process
+
+    async def check_for_setup_error(self) -> None:
+        """The daemon is always there; what it has may be gone."""
+
+    def validate_connector(self, connector: Mapping[str, Any]) -> None:
+        initiator_of(connector)
+
+    def export_name(self, volume: Volume) -> str:
+        return target_iqn(_PREFIX, volume.name)
+
+    async def exports(self) -> set[str]:
+        return await self._act("exports", lambda: set(self._reality.served), takes_s=0.01)
+
+    async def create_export(self, export: Export) -> str:
+        iqn = self.export_name(export.volume)
+
+        def act() -> None:
+            self._check_chap(export)
+            if export.volume.name not in self._reality.volumes:
+                raise ExportFailure(volume_id=export.volume.id, reason=f"{export.path} is not there")
+            self._reality.export(iqn, export.path, export.chap)
+
+        await self._act("create_export", act)
+        return str(_location(iqn))
+
+    async def remove_export(self, export: Export) -> None:
+        await self._act("remove_export", lambda: self._reality.unexport(self.export_name(export.volume)))
+
+    async def initialize_connection(self, export: Export, connector: Mapping[str, Any]) -> dict[str, Any]:
+        initiator, iqn = initiator_of(connector), self.export_name(export.volume)
+
+        def act() -> None:
+            self._check_chap(export)
+            there = self._reality.served.get(iqn)
+            if there is None or (there.path, there.chap) != (export.path, export.chap):
+                raise ExportFailure(volume_id=export.volume.id, reason=f"{iqn} is not exported as the volume is")
+            self._reality.let_in(iqn, initiator)
+
+        await self._act("initialize_connection", act)
+        is_multipath = bool(connector.get("multipath"))
+        return iscsi_connection_info(_location(iqn), volume_id=export.volume.id, chap=export.chap, is_multipath=is_multipath)
+
+    async def terminate_connection(self, export: Export, connector: Mapping[str, Any] | None) -> None:
+        initiator = None if connector is None else initiator_of(connector)
+        await self._act("terminate_connection", lambda: self._reality.shut_out(self.export_name(export.volume), initiator))
+
+    def _check_chap(self, export: Export) -> None:
+        if export.chap is None:
+            raise ExportFailure(volume_id=export.volume.id, reason="this target needs CHAP credentials and was given none")
+
+    async def _act(self, name: str, act: Callable[[], T], *, takes_s: float = 0.05) -> T:
+        return await self._process.act(
+            f"target.{name}", act, takes_s=takes_s, failure=lambda: TargetUnavailable(name="tgtd", reason="it does not answer")
+        )
+
+
+def _location(iqn: str) -> ProviderLocation:
+    return ProviderLocation((_PORTAL,), iqn=iqn, lun=1, tid=1)
+
+
+class SimulatedConnector:
+    """Implements `nova_lite.ports.connector.Connector`; machines log in themselves."""
+
+    def __init__(self, host: Host, process: Process) -> None:
+        self._host = host
+        self._process = process
+
+    async def get_connector_properties(self) -> dict[str, Any]:
+        await self._process.living()
+        return connector_properties(host=self._host.name, ip="192.0.2.2", initiator=self._host.initiator)
+
+    async def connect_volume(self, connection_info: Mapping[str, Any]) -> dict[str, Any]:
+        if connection_info.get("driver_volume_type") != "iscsi":
+            raise Invalid(reason=f"driver_volume_type {connection_info.get('driver_volume_type')!r} is not iscsi")
+        volume_id = str(connection_info["serial"])
+        await self._act("connect_volume", volume_id, lambda: self._host.connected.add(volume_id))
+        return {"type": "network"}
+
+    async def disconnect_volume(self, connection_info: Mapping[str, Any]) -> None:
+        volume_id = str(connection_info["serial"])
+        await self._act("disconnect_volume", volume_id, lambda: self._host.connected.discard(volume_id))
+
+    async def _act(self, name: str, volume_id: str, act: Callable[[], None]) -> None:
+        await self._process.act(
+            f"connector.{name}",
+            act,
+            takes_s=0.05,
+            failure=lambda: VolumeConnectionFailed(volume_id=volume_id, reason="the initiator failed"),
+        )
+
+
+class SimulatedHypervisor:
+    """Implements `nova_lite.ports.hypervisor.Hypervisor`."""
+
+    kind = "simulated"
+    device_prefix = "/dev/vd"
+
+    def __init__(self, reality: Reality, host: Host, process: Process, *, disks_max: int = 25) -> None:
+        self._reality = reality
+        self._host = host
+        self._process = process
+        self.disks_max = disks_max
+
+    async def spawn(self, instance: Instance) -> None:
+        def act() -> None:
+            self._host.machines.setdefault(instance.uuid, Machine(instance.uuid, self._host))
+
+        await self._act("spawn", instance.uuid, act, takes_s=0.5)
+
+    async def destroy(self, instance_uuid: str) -> None:
+        def act() -> None:
+            self._host.machines.pop(instance_uuid, None)
+
+        await self._act("destroy", instance_uuid, act, takes_s=0.2)
+
+    async def list_instances(self) -> set[str]:
+        await self._process.living()
+        return set(self._host.machines)
+
+    async def attach_volume(self, connection_info: ConnectionInfo, instance_uuid: str, mountpoint: str) -> None:
+        volume_id, data = str(connection_info["serial"]), connection_info.get("data") or {}
+
+        def act() -> None:
+            machine = self._machine(instance_uuid)
+            if volume_id in machine.disks:
+                return
+            if len(machine.disks) >= self.disks_max:
+                raise TooManyDiskDevices(maximum=self.disks_max)
+            chap = Chap(data["auth_username"], data["auth_password"]) if "auth_username" in data else None
+            disk = Disk(volume_id, mountpoint, data.get("target_iqn", ""), chap, machine)
+            if not self._reality.plug(machine, disk):
+                raise HypervisorRefused(name=instance_uuid, command="blockdev-add", reason="the target refuses the login")
+
+        await self._act("attach_volume", instance_uuid, act)
+
+    async def detach_volume(self, volume_id: str, instance_uuid: str) -> None:
+        def act() -> None:
+            machine = self._machine(instance_uuid)
+            if volume_id in machine.disks and machine.clings:
+                machine.clings = False
+                raise DeviceDetachFailed(device=machine.disks[volume_id].mountpoint, name=instance_uuid, timeout_s=_LETS_GO_S)
+            machine.disks.pop(volume_id, None)
+
+        await self._act("detach_volume", instance_uuid, act)
+
+    async def disks(self, instance_uuid: str) -> dict[str, str]:
+        await self._process.living()
+        return {disk.volume_id: disk.mountpoint for disk in self._machine(instance_uuid).disks.values()}
+
+    async def write_pattern(self, instance_uuid: str, volume_id: str, *, pattern: int, offset: int, length: int) -> None:
+        def act() -> None:
+            sectors = self._sectors(instance_uuid, volume_id, pattern=pattern, offset=offset, length=length)
+            self._bytes(instance_uuid, volume_id).sectors.update(dict.fromkeys(sectors, pattern))
+
+        await self._act("write_pattern", instance_uuid, act)
+
+    async def verify_pattern(self, instance_uuid: str, volume_id: str, *, pattern: int, offset: int, length: int) -> bool:
+        def act() -> bool:
+            sectors = self._sectors(instance_uuid, volume_id, pattern=pattern, offset=offset, length=length)
+            found = self._bytes(instance_uuid, volume_id).sectors
+            return all(found.get(sector, 0) == pattern for sector in sectors)
+
+        return await self._act("verify_pattern", instance_uuid, act)
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+    def _machine(self, uuid: str) -> Machine:
+        machine = self._host.machines.get(uuid)
+        if machine is None:
+            raise HypervisorUnavailable(name=uuid, reason="it is not running")
+        return machine
+
+    def _disk(self, uuid: str, volume_id: str) -> Disk:
+        disk = self._machine(uuid).disks.get(volume_id)
+        if disk is None:
+            raise VolumeBDMNotFound(volume_id=volume_id, instance_uuid=uuid)
+        return disk
+
+    def _bytes(self, uuid: str, volume_id: str) -> BackendVolume:
+        found = self._reality.bytes_of(self._disk(uuid, volume_id))
+        if found is None:
+            raise HypervisorRefused(name=uuid, command="the pattern", reason="its session is gone")
+        return found
+
+    def _sectors(self, uuid: str, volume_id: str, *, pattern: int, offset: int, length: int) -> range:
+        check_pattern(pattern, offset=offset, length=length)
+        if offset + length > self._bytes(uuid, volume_id).size_gib * _GIB:
+            raise HypervisorRefused(name=uuid, command="the pattern", reason=f"the disk ends before {offset + length}")
+        return range(offset // SECTOR_BYTES, (offset + length) // SECTOR_BYTES)
+
+    async def _act(self, name: str, uuid: str, act: Callable[[], T], *, takes_s: float = 0.1) -> T:
+        return await self._process.act(
+            f"hypervisor.{name}",
+            act,
+            takes_s=takes_s,
+            failure=lambda: HypervisorUnavailable(name=uuid, reason="its socket does not answer"),
+        )

@@ -1,0 +1,142 @@
+"""The judge: what must hold once every fault is over, seen in reality and compared with the rows. Names are those of reliability.md."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from cinder_lite.contract import VolumeStatus as Status
+from common.testing.bus import label
+from tests.simulation.reality import Disk
+from tests.simulation.world import World
+
+Finding = tuple[str, str]
+
+_PREFIX = "iqn.2010-10.org.openstack:volume-"
+_MOVING = {"creating", "reserved", "attaching", "detaching", "deleting"}
+_KEPT = {Status.AVAILABLE, Status.IN_USE}
+
+
+def judge(world: World) -> list[Finding]:
+    """Everything that is not as it has to be now; each finding an invariant's name and what was seen."""
+    rows = world.database.rows
+    volumes = rows("SELECT id, status, attach_status, provider_location, size FROM volumes WHERE NOT deleted")
+    attachments = rows("SELECT id, volume_id, instance_uuid, attached_host, attach_status FROM volume_attachment WHERE NOT deleted")
+    mappings = rows("SELECT instance_uuid, volume_id, attachment_id, device_name FROM block_device_mapping WHERE deleted = 0")
+    servers = rows("SELECT uuid, vm_state, task_state, host FROM instances WHERE deleted = 0")
+    return [
+        *_nothing_moves(volumes, attachments, servers),
+        *_no_work_is_left(world),
+        *_all_agree(world, volumes, attachments, mappings, servers),
+        *_nothing_leaks(world, volumes, servers),
+    ]
+
+
+def is_quiet(world: World) -> bool:
+    """Every process is up, and nobody is at work."""
+    return (
+        world.are_up
+        and not any(True for _ in _no_work_is_left(world))
+        and not any(
+            True
+            for _ in _nothing_moves(
+                world.database.rows("SELECT id, status FROM volumes WHERE NOT deleted"),
+                [],
+                world.database.rows("SELECT uuid, vm_state, task_state FROM instances WHERE deleted = 0"),
+            )
+        )
+    )
+
+
+def _nothing_moves(volumes: list[Any], attachments: list[Any], servers: list[Any]) -> Iterator[Finding]:
+    """L1"""
+    for row in volumes:
+        if row["status"] in _MOVING:
+            yield "L1", f"volume {row['id']} is {row['status']}"
+    for row in attachments:
+        if row["attach_status"] in _MOVING:
+            yield "L1", f"attachment {row['id']} is {row['attach_status']}"
+    for row in servers:
+        if row["task_state"] is not None or row["vm_state"] == "building":
+            yield "L1", f"server {row['uuid']} is {row['vm_state']}, {row['task_state']}"
+
+
+def _no_work_is_left(world: World) -> Iterator[Finding]:
+    """L2"""
+    for row in world.database.rows("SELECT id, state, owner, error FROM flows WHERE state NOT IN ('completed', 'compensated')"):
+        yield "L2", f"flow {row['id']} of {row['owner']} is {row['state']} {row['error'] or ''}"
+    tables = {row["name"] for row in world.database.rows("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    if "outbox" in tables and (left := world.database.rows("SELECT count(*) AS number FROM outbox")[0]["number"]):
+        yield "L2", f"{left} rows are in the outbox"
+    for name, queue in world.bus._queues.items():
+        if queue.takers and queue.ready:
+            yield "L2", f"{len(queue.ready)} messages wait in {name}: {label(queue.ready[0].body)}"
+        for taker in queue.takers:
+            if taker._unsettled:
+                yield "L2", f"{len(taker._unsettled)} messages of {name} are not settled: {label(taker._unsettled[0].body)}"
+
+
+def _all_agree(
+    world: World, volumes: list[Any], attachments: list[Any], mappings: list[Any], servers: list[Any]
+) -> Iterator[Finding]:
+    """S8: mapping <=> attachment <=> export and access <=> disk with a session; the volume's status follows."""
+    reality = world.reality
+    disks: dict[str, list[Disk]] = {}
+    for disk in reality.disks():
+        disks.setdefault(disk.volume_id, []).append(disk)
+    known = {row["uuid"]: row for row in servers}
+    for row in volumes:
+        key = row["id"]
+        mine = [each for each in attachments if each["volume_id"] == key]
+        attached = [each for each in mine if each["attach_status"] == "attached"]
+        mapped = [each for each in mappings if each["volume_id"] == key]
+        has = disks.pop(key, [])
+        served = reality.served.get(f"{_PREFIX}{key}")
+        facts = (
+            f"volume {key} is {row['status']}, attachments {[each['attach_status'] for each in mine]}, mappings {len(mapped)}, "
+            f"disks {len(has)} (open {sum(disk.is_open for disk in has)}), export {served is not None}, "
+            f"let in {sorted(served.acl) if served else []}"
+        )
+        if row["status"] == Status.IN_USE:
+            is_whole = (
+                len(attached) == len(mine) == len(mapped) == len(has) == 1
+                and mapped[0]["attachment_id"] == attached[0]["id"]
+                and has[0].machine.uuid == mapped[0]["instance_uuid"] == attached[0]["instance_uuid"]
+                and has[0].mountpoint == mapped[0]["device_name"]
+                and has[0].is_open
+                and served is not None
+                and served.acl == {has[0].machine.host.initiator}
+                and known.get(has[0].machine.uuid, {}).get("host") == has[0].machine.host.name
+                and key in has[0].machine.host.connected
+            )
+        else:
+            is_whole = row["status"] in _MOVING or not (mine or mapped or has or served)
+        if not is_whole:
+            yield "S8", facts
+    for key, left in disks.items():
+        yield "S8", f"{len(left)} disks of volume {key}, which has no row"
+
+
+def _nothing_leaks(world: World, volumes: list[Any], servers: list[Any]) -> Iterator[Finding]:
+    """L3: what is there is what the rows say."""
+    reality = world.reality
+    rows = {f"volume-{row['id']}": row for row in volumes}
+    for name in sorted(reality.volumes.keys() - rows.keys()):
+        yield "L3", f"the backend keeps {name}, which has no row"
+    for name, row in rows.items():
+        if row["status"] in _KEPT and name not in reality.volumes:
+            yield "L3", f"{name} is {row['status']}, and the backend has nothing of it"
+    exported = {f"{_PREFIX}{row['id']}" for row in volumes if row["provider_location"] is not None}
+    if set(reality.served) != exported:
+        yield "L3", f"exported are {sorted(reality.served)}; the rows say {sorted(exported)}"
+    living = {row["uuid"]: row for row in servers}
+    for machine in reality.machines():
+        row = living.get(machine.uuid)
+        if row is None or row["host"] != machine.host.name:
+            yield "L3", f"machine {machine.uuid} runs on {machine.host.name}; its row: {row}"
+    running = {machine.uuid for machine in reality.machines()}
+    for uuid, row in living.items():
+        if (row["vm_state"], row["task_state"]) == ("active", None) and uuid not in running:
+            yield "L3", f"server {uuid} is active, and has no machine"
+    plugged = {(disk.machine.host.name, disk.volume_id) for disk in reality.disks()}
+    connected = {(host.name, volume_id) for host in reality.hosts.values() for volume_id in host.connected}
+    if plugged != connected:
+        yield "L3", f"connected are {sorted(connected)}; plugged are {sorted(plugged)}"

@@ -1,0 +1,172 @@
+"""What is really there: a storage host's volumes and target daemon, compute hosts, their machines and what these hold open.
+
+Nothing here knows a table or a message. It outlives every process of ours, and each of its changes is judged on the spot: one
+volume is never open in two machines, and nobody is let in while another still has it open.
+"""
+
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass, field
+
+from cinder_lite.ports.target import Chap
+
+SECTOR_BYTES = 512
+
+
+@dataclass(slots=True)
+class BackendVolume:
+    """Bytes that are kept; sectors never written hold 0."""
+
+    size_gib: int
+    sectors: dict[int, int] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Served:
+    """What the target daemon exports under one name."""
+
+    path: str
+    chap: Chap | None
+    acl: set[str] = field(default_factory=set)
+
+
+@dataclass(slots=True, eq=False)
+class Disk:
+    """A volume in a machine, as the machine logs in to it; `is_open` while it has a session."""
+
+    volume_id: str
+    mountpoint: str
+    iqn: str
+    chap: Chap | None
+    machine: "Machine"
+    is_open: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Machine:
+    """A guest; `clings` while it does not let go of its disks."""
+
+    uuid: str
+    host: "Host"
+    disks: dict[str, Disk] = field(default_factory=dict)
+    clings: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Host:
+    """A compute host: its iSCSI name, and what it has connected, by volume id."""
+
+    name: str
+    initiator: str
+    connected: set[str] = field(default_factory=set)
+    machines: dict[str, Machine] = field(default_factory=dict)
+
+
+class Reality:
+    """All of it. `violated` is told of what must never be: an invariant's name and what was seen."""
+
+    def __init__(self, hosts: tuple[str, ...], *, total_gib: float = 100.0, violated: Callable[[str, str], None]) -> None:
+        self.volumes: dict[str, BackendVolume] = {}
+        self.served: dict[str, Served] = {}
+        self.hosts = {name: Host(name, f"iqn.1993-08.org.debian:01:{name}") for name in hosts}
+        self.total_gib = total_gib
+        self._violated = violated
+
+    def copy(self, *, violated: Callable[[str, str], None]) -> "Reality":
+        """The same once more, and nothing of it shared."""
+        twin = Reality((), total_gib=self.total_gib, violated=violated)
+        twin.volumes, twin.served, twin.hosts = deepcopy((self.volumes, self.served, self.hosts))
+        return twin
+
+    # -- the storage host ---------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def path(volume_name: str) -> str:
+        """Where the target daemon finds a volume."""
+        return f"/backend/{volume_name}"
+
+    def is_used(self, volume_name: str) -> bool:
+        """The target daemon has it open."""
+        return any(served.path == self.path(volume_name) for served in self.served.values())
+
+    def restart_target(self) -> None:
+        """The daemon begins anew: it keeps nothing, and every session ends."""
+        self.served.clear()
+        for disk in self.disks():
+            disk.is_open = False
+
+    def export(self, iqn: str, path: str, chap: Chap | None) -> None:
+        there = self.served.get(iqn)
+        if there is None or there.path != path:
+            self.unexport(iqn)
+            self.served[iqn] = Served(path, chap)
+        else:
+            there.chap = chap
+
+    def unexport(self, iqn: str) -> None:
+        self.served.pop(iqn, None)
+        for disk in self.sessions(iqn):
+            disk.is_open = False
+
+    def let_in(self, iqn: str, initiator: str) -> None:
+        """Nobody else is let in from then on; machines of that host that knocked are in at once."""
+        for disk in self.sessions(iqn):
+            if disk.machine.host.initiator != initiator:
+                self._violated(
+                    "S2", f"{initiator} is let in to {iqn} while {disk.machine.uuid} on {disk.machine.host.name} has it open"
+                )
+                disk.is_open = False
+        self.served[iqn].acl = {initiator}
+        for disk in self.disks():
+            if disk.iqn == iqn and not disk.is_open:
+                self.log_in(disk)
+
+    def shut_out(self, iqn: str, initiator: str | None) -> None:
+        served = self.served.get(iqn)
+        if served is None:
+            return
+        served.acl = set() if initiator is None else served.acl - {initiator}
+        for disk in self.sessions(iqn):
+            if disk.machine.host.initiator not in served.acl:
+                disk.is_open = False
+
+    def sessions(self, iqn: str) -> list[Disk]:
+        """The disks that are logged in there."""
+        return [disk for disk in self.disks() if disk.is_open and disk.iqn == iqn]
+
+    # -- the compute hosts --------------------------------------------------------------------------------------------
+
+    def machines(self) -> list[Machine]:
+        return [machine for host in self.hosts.values() for machine in host.machines.values()]
+
+    def disks(self) -> list[Disk]:
+        return [disk for machine in self.machines() for disk in machine.disks.values()]
+
+    def log_in(self, disk: Disk) -> bool:
+        """What the target daemon says to a machine that knocks."""
+        served = self.served.get(disk.iqn)
+        disk.is_open = served is not None and disk.machine.host.initiator in served.acl and served.chap == disk.chap
+        others = [other for other in self.sessions(disk.iqn) if other.machine is not disk.machine]
+        if disk.is_open and others:
+            where = ", ".join(f"{other.machine.uuid} on {other.machine.host.name}" for other in (disk, *others))
+            self._violated("S1", f"volume {disk.volume_id} is open in several machines: {where}")
+        return disk.is_open
+
+    def plug(self, machine: Machine, disk: Disk) -> bool:
+        """The machine has the disk, once it could log in."""
+        if not self.log_in(disk):
+            return False
+        machine.disks[disk.volume_id] = disk
+        return True
+
+    def kill_machine(self, uuid: str) -> None:
+        """It is gone, with its sessions."""
+        for host in self.hosts.values():
+            host.machines.pop(uuid, None)
+
+    def bytes_of(self, disk: Disk) -> BackendVolume | None:
+        """What the machine reads and writes through it; None: it has no session, or the bytes are gone."""
+        if not disk.is_open and not self.log_in(disk):
+            return None
+        name = self.served[disk.iqn].path.rpartition("/")[2]
+        return self.volumes.get(name)
