@@ -15,18 +15,33 @@ SOURCE = Path(engine.__file__).read_text()
 MUTANTS = {
     "done is not looked at": ("if any(entry.mark is Mark.DONE for entry in marks):", "if False:"),
     "spent steps are tried again": (
-        "if _spent(max(step.attempts, saga.patience) if is_behind_pivot else step.attempts, recent):",
+        "if _spent_behind(saga, step, recent) if is_behind_pivot else _spent(step.attempts, recent):",
         "if False:",
     ),
     "one attempt too many": ("len(failures) >= attempts", "len(failures) > attempts"),
     "final failures are tried again": ("or any(entry.final for entry in failures)", ""),
-    "behind the pivot no more patience than before it": (
-        "max(step.attempts, saga.patience) if is_behind_pivot else step.attempts",
-        "step.attempts",
-    ),
+    "behind the pivot no more patience than before it": ("_spent_behind(saga, step, recent) if is_behind_pivot else", ""),
     "a step's own attempts are cut to the saga's patience": ("max(step.attempts, saga.patience)", "saga.patience"),
-    "an act may kill its process for ever": ("for entry in failures) or crashes >= CRASHES_MAX", "for entry in failures)"),
-    "an act that ended counts as a crash": ("- sum(entry.mark in _ENDS for entry in marks)", ""),
+    "behind the pivot one failure too many": ("failures >= max(step", "failures > max(step"),
+    "behind the pivot the first final failure is the last": ("max(1, saga.patience // 10)", "1"),
+    "behind the pivot final failures are like any other": ("or finals >= max(1, saga.patience // 10)", ""),
+    "behind the pivot no final failure is met": ("max(1, saga.patience // 10)", "saga.patience // 10"),
+    "in front of the pivot an act may kill its process for ever": (
+        "for entry in failures) or crashes >= CRASHES_MAX",
+        "for entry in failures)",
+    ),
+    "behind the pivot an act may kill its process for ever": (
+        "saga.patience // 10) or crashes >= CRASHES_MAX",
+        "saga.patience // 10)",
+    ),
+    "in front of the pivot an act that ended counts as a crash": (
+        "- sum(entry.mark in _ENDS for entry in marks)\n    return",
+        "\n    return",
+    ),
+    "behind the pivot an act that ended counts as a crash": (
+        "- sum(entry.mark in _ENDS for entry in marks)\n    failures",
+        "\n    failures",
+    ),
     "one crash too many": ("CRASHES_MAX = 5", "CRASHES_MAX = 6"),
     "one crash is the last": ("CRASHES_MAX = 5", "CRASHES_MAX = 1"),
     "undone in the order of doing": ("for step in reversed(saga.steps):", "for step in saga.steps:"),
@@ -107,6 +122,12 @@ def check_patience(found: Decide) -> None:
         assert found(hasty, journal + failure * failures) == (
             Do(hasty.step("b"), failures + 1) if failures < 8 else Parked(hasty.step("b"))
         )
+    final = [Entry("b", Mark.BEGUN), Entry("b", Mark.REFUSED, final=True)]
+    stubborn = Saga("s", pivot="a", steps=(Step("a"), Step("b")), patience=30)
+    assert found(stubborn, journal + failure + final * 2) == Do(stubborn.step("b"), 4)
+    assert found(stubborn, journal + failure + final * 3) == Parked(stubborn.step("b"))
+    front = Saga("s", steps=(Step("a", attempts=10),))
+    assert found(front, [Entry("a", Mark.BEGUN), Entry("a", Mark.FAILED)] * 9) == Do(front.step("a"), 10)
     journal += failure * 10
     for _ in range(2):
         assert found(patient, journal) == Parked(patient.step("b"))
