@@ -210,6 +210,7 @@ class Driver:
         try:
             await writing()
         except Unavailable:
+            await self._clock.sleep(_FIRST_PAUSE_S)
             async for trial in AsyncRetrying(
                 retry=retry_if_exception_type(Unavailable),
                 wait=wait_random_exponential(multiplier=0.1, max=5),
@@ -218,7 +219,6 @@ class Driver:
                 reraise=True,
             ):
                 with trial:
-                    await self._clock.sleep(_FIRST_PAUSE_S)
                     await writing()
 
     async def _finish(self, run: Run, state: FlowState, fault: Fault | None = None) -> None:

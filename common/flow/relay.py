@@ -52,30 +52,44 @@ class Relay:
         self._poked.set()
 
     async def run(self) -> None:
-        """Send what there is, then wait to be poked, or for the time at which an address is tried again."""
+        """Send what there is, then wait to be poked, or for the time at which something is tried again."""
+        failures = 0
         with fenced(None):
             while True:
                 self._poked.clear()
                 try:
                     await self.send_all()
                 except Fault as exc:
-                    _log.warning("outbox not read", reason=str(exc))
-                await self._wait()
+                    failures += 1
+                    if failures == 1:
+                        _log.warning("outbox not read", reason=str(exc))
+                    await self._wait_until(self._clock.monotonic() + _AGAIN.delay_s(failures))
+                else:
+                    failures = 0
+                    await self._wait_until(min((blocked.until for blocked in self._blocked.values()), default=None))
 
     async def send_all(self) -> int:
         """Publish every letter whose address is not blocked; how many were sent. Raises what the database does."""
         sent, after = 0, 0
+        seen: set[str] = set()
+        held_up: set[str] = set()
         while letters := await self._outbox.pending(after):
-            sent += await self._send(letters)
+            seen.update(letter.address for letter in letters)
+            sent += await self._send(letters, held_up)
             after = letters[-1].id
+        # Another process may have taken letters over: nothing is left to wait for.
+        self._blocked = {address: blocked for address, blocked in self._blocked.items() if address in seen}
         return sent
 
-    async def _send(self, letters: Sequence[Letter]) -> int:
+    async def _send(self, letters: Sequence[Letter], held_up: set[str]) -> int:
+        """`held_up` are addresses of which a letter was passed over: what comes behind it waits too, whatever the time is then."""
         lines: dict[str, list[Letter]] = {}
         for letter in letters:
             lines.setdefault(letter.address, []).append(letter)
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self._send_line(address, line)) for address, line in lines.items()]
+            free = [(address, line) for address, line in lines.items() if address not in held_up]
+            tasks = [group.create_task(self._send_line(address, line)) for address, line in free]
+        held_up.update(address for (address, line), task in zip(free, tasks, strict=True) if len(task.result()) < len(line))
         ids = [letter_id for task in tasks for letter_id in task.result()]
         if ids:
             await self._outbox.sent(ids)
@@ -86,10 +100,10 @@ class Relay:
     async def _send_line(self, address: str, line: Sequence[Letter]) -> list[int]:
         """Ids of those that the bus has taken. The first that it does not take holds up the rest of its line, and no other line."""
         sent: list[int] = []
+        blocked = self._blocked.get(address)
+        if blocked is not None and blocked.until > self._clock.monotonic():
+            return sent
         for letter in line:
-            blocked = self._blocked.get(address)
-            if blocked is not None and blocked.until > self._clock.monotonic():
-                break
             try:
                 await self._publish(letter)
             except Fault as exc:
@@ -117,17 +131,13 @@ class Relay:
         except Fault as exc:
             _log.debug("failure not noted", reason=str(exc))
 
-    async def _wait(self) -> None:
-        """Until poked, or the next blocked address is due."""
-        due = min((blocked.until for blocked in self._blocked.values()), default=None)
-        if due is None:
+    async def _wait_until(self, due: float | None) -> None:
+        """Until poked, or that time by the clock."""
+        async with asyncio.TaskGroup() as group:
+            alarm = None if due is None else group.create_task(self._poke_at(due))
             await self._poked.wait()
-            return
-        alarm = asyncio.get_running_loop().create_task(self._poke_at(due), name="outbox")
-        try:
-            await self._poked.wait()
-        finally:
-            alarm.cancel()
+            if alarm is not None:
+                alarm.cancel()
 
     async def _poke_at(self, due: float) -> None:
         await self._clock.sleep(due - self._clock.monotonic())

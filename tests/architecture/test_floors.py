@@ -29,6 +29,7 @@ MAY_OWN_TASKS = {
 MAY_CATCH_ALL = {
     "common/rpc/work.py",
     "common/rpc/oslo/endpoints.py",  # logs what nobody expected, and raises it on
+    "common/flow/driver.py",
     "common/flow/runner.py",
     "common/app/supervisor.py",
     "common/app/cli.py",

@@ -60,7 +60,8 @@ async def test_servers_of_a_process_share_the_inbox_of_its_database_and_one_set_
     with structlog.testing.capture_logs() as logged:
         async with (
             process(tmp_path, buses, "pay.h1") as base,
-            base.serve(Serving([pay], "h1"), binary="pay", topic="pay", host="h1"),
+            base.carrying("pay.h1") as carrier,
+            base.serve(Serving([pay], "h1"), carrier=carrier, binary="pay", topic="pay", host="h1"),
         ):
             assert await PayAPI.over(base.rpc).pay(Context(), amount=5) == 5
             async with base.database.begin(read_only=True) as conn:

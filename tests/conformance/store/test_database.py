@@ -97,13 +97,13 @@ async def test_a_second_row_of_the_same_key_is_a_duplicate(database: Database) -
 
 
 async def test_a_row_without_its_parent_is_refused_as_a_mistake_of_ours(database: Database) -> None:
-    orphan = insert(journal).values(flow_id="none", step="s", mark="begun", attempt=1, created_at=NOW)
+    orphan = insert(journal).values(flow_id="none", seq=0, step="s", mark="begun", attempt=1, created_at=NOW)
     with pytest.raises(DatabaseRefused):
         await database.run(lambda conn: conn.execute(orphan))
 
 
 async def test_the_values_of_a_refused_statement_do_not_show_in_the_error(database: Database) -> None:
-    bad = insert(journal).values(flow_id="none", step="hunter2", mark="begun", attempt=1, created_at=NOW)
+    bad = insert(journal).values(flow_id="none", seq=0, step="hunter2", mark="begun", attempt=1, created_at=NOW)
     with pytest.raises(Fault) as caught:
         await database.run(lambda conn: conn.execute(bad))
     assert "hunter2" not in str(caught.value)
@@ -230,7 +230,7 @@ async def test_an_upgraded_database_passes_the_check(database: Database) -> None
 async def test_an_empty_database_is_told_to_be_upgraded(empty_database_url: str) -> None:
     db = open_database(empty_database_url, clock=SystemClock())
     try:
-        with pytest.raises(DatabaseNotUpgraded, match=r"has no tables of ours; .*common_0002.* Run: lite db upgrade"):
+        with pytest.raises(DatabaseNotUpgraded, match=r"has no tables of ours; .*common_0003.* Run: lite db upgrade"):
             await db.check()
         with pytest.raises(DatabaseNotUpgraded, match="Run: lite db upgrade"):
             await db.run(lambda conn: conn.execute(select(flows)))

@@ -5,13 +5,19 @@ from dataclasses import replace
 
 import pytest
 
-from common.base.errors import NotFound
 from common.db.engine import Database
+from common.db.fence import Superseded
 from common.db.journal import FlowRow, FlowState, Journal
+from common.db.owner import Owner
+from common.db.tables import flows
 from common.host.clock import SystemClock
 from common.machine.decide import Entry, Mark
 
-FLOW = FlowRow(id="attach_volume/a", saga="attach_volume", subject="a", owner="cmp1", arguments={"volume_id": "v", "ü": [1]})
+CMP1 = Owner(process="cmp1", home="cmp1", is_alone=True, boot="1")
+CMP2 = Owner(process="cmp2", home="cmp2", is_alone=True, boot="1")
+FLOW = FlowRow(
+    id="attach_volume/a", saga="attach_volume", subject="a", owner=str(CMP1), home="cmp1", arguments={"volume_id": "v", "ü": [1]}
+)
 
 
 @pytest.fixture
@@ -23,7 +29,7 @@ async def test_a_flow_is_stored_once_and_stays_as_it_was(journal: Journal) -> No
     assert await journal.open(FLOW)
     first = await journal.flow(FLOW.id)
     assert first is not None
-    assert not await journal.open(replace(FLOW, owner="cmp2", arguments={}))
+    assert not await journal.open(replace(FLOW, owner=str(CMP2), arguments={}))
     assert await journal.flow(FLOW.id) == first
     assert replace(first, created_at=None, updated_at=None) == FLOW
     assert first.created_at is not None
@@ -40,10 +46,10 @@ async def test_a_flow_that_nobody_opened_is_none(journal: Journal) -> None:
 
 async def test_the_journal_gives_back_its_rows_in_order_as_the_engine_reads_them(journal: Journal) -> None:
     await journal.open(FLOW)
-    await journal.write(FLOW.id, step="one", mark=Mark.BEGUN, attempt=1)
-    await journal.write(FLOW.id, step="one", mark=Mark.DONE, attempt=1, output={"device": "/dev/vdb"})
-    await journal.write(FLOW.id, step="two", mark=Mark.BEGUN, attempt=1)
-    await journal.write(FLOW.id, step="two", mark=Mark.FAILED, attempt=1, final=True, error="no")
+    await journal.write(FLOW.id, seq=0, step="one", mark=Mark.BEGUN, attempt=1)
+    await journal.write(FLOW.id, seq=1, step="one", mark=Mark.DONE, attempt=1, output={"device": "/dev/vdb"})
+    await journal.write(FLOW.id, seq=2, step="two", mark=Mark.BEGUN, attempt=1)
+    await journal.write(FLOW.id, seq=3, step="two", mark=Mark.FAILED, attempt=1, final=True, error="no")
     rows = await journal.entries(FLOW.id)
     assert [row.entry for row in rows] == [
         Entry("one", Mark.BEGUN),
@@ -58,18 +64,18 @@ async def test_the_rows_of_one_flow_are_not_those_of_another(journal: Journal) -
     other = replace(FLOW, id="other")
     await journal.open(FLOW)
     await journal.open(other)
-    await journal.write(other.id, step="one", mark=Mark.BEGUN, attempt=1)
+    await journal.write(other.id, seq=0, step="one", mark=Mark.BEGUN, attempt=1)
     assert await journal.entries(FLOW.id) == []
 
 
 async def test_secrets_of_a_flow_do_not_show_in_its_repr(journal: Journal) -> None:
     await journal.open(replace(FLOW, arguments={"password": "hunter2"}))
-    await journal.write(FLOW.id, step="one", mark=Mark.DONE, attempt=1, output="hunter2")
+    await journal.write(FLOW.id, seq=0, step="one", mark=Mark.DONE, attempt=1, output="hunter2")
     assert "hunter2" not in repr(await journal.flow(FLOW.id))
     assert "hunter2" not in repr(await journal.entries(FLOW.id))
 
 
-async def test_only_the_running_flows_of_their_owner_are_unfinished(journal: Journal) -> None:
+async def test_only_running_flows_of_the_home_are_left_behind(journal: Journal) -> None:
     for name, state in (
         ("a", None),
         ("b", FlowState.COMPLETED),
@@ -79,28 +85,32 @@ async def test_only_the_running_flows_of_their_owner_are_unfinished(journal: Jou
     ):
         await journal.open(replace(FLOW, id=name))
         if state is not None:
-            await journal.finish(name, state)
-    await journal.open(replace(FLOW, id="f", owner="cmp2"))
-    assert [flow.id for flow in await journal.unfinished("cmp1")] == ["a", "e"]
+            await journal.finish(name, state, fence=1)
+    await journal.open(replace(FLOW, id="f", owner=str(CMP2), home="cmp2"))
+    assert [flow.id for flow in await journal.left_behind(CMP1)] == ["a", "e"]
 
 
-async def test_a_finished_flow_tells_its_end_and_a_parked_one_may_run_again(journal: Journal) -> None:
+async def test_a_finished_flow_tells_its_end_and_finishing_it_again_changes_nothing(journal: Journal) -> None:
     await journal.open(FLOW)
-    await journal.finish(FLOW.id, FlowState.PARKED, error="the target does not answer")
+    await journal.finish(FLOW.id, FlowState.PARKED, error="the target does not answer", fence=1)
+    await journal.finish(FLOW.id, FlowState.PARKED, error="the target does not answer", fence=1)
     found = await journal.flow(FLOW.id)
     assert found is not None
     assert (found.state, found.error) == (FlowState.PARKED, "the target does not answer")
-    await journal.finish(FLOW.id, FlowState.RUNNING)
-    assert [(flow.state, flow.error) for flow in await journal.unfinished("cmp1")] == [(FlowState.RUNNING, None)]
 
 
-async def test_an_unknown_flow_cannot_be_finished(journal: Journal) -> None:
-    with pytest.raises(NotFound, match="flow none"):
-        await journal.finish("none", FlowState.COMPLETED)
+async def test_an_unknown_flow_or_one_under_another_fence_cannot_be_finished(journal: Journal) -> None:
+    with pytest.raises(Superseded, match="Flow none"):
+        await journal.finish("none", FlowState.COMPLETED, fence=1)
+    await journal.open(FLOW)
+    assert await journal.adopt(FLOW, CMP1) == 2
+    with pytest.raises(Superseded, match="fence 1"):
+        await journal.finish(FLOW.id, FlowState.COMPLETED, fence=1)
+    await journal.finish(FLOW.id, FlowState.COMPLETED, fence=2)
 
 
 async def test_flows_are_listed_by_subject_oldest_first(journal: Journal) -> None:
     for name, subject in (("a", "s1"), ("b", "s2"), ("c", "s1")):
         await journal.open(replace(FLOW, id=name, subject=subject))
-    assert [flow.id for flow in await journal.list("s1")] == ["a", "c"]
+    assert [flow.id for flow in await journal.list(flows.c.subject == "s1")] == ["a", "c"]
     assert [flow.id for flow in await journal.list()] == ["a", "b", "c"]

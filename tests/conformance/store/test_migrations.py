@@ -21,7 +21,10 @@ from nova_lite.store import tables as nova_tables
 
 CLOCK = SystemClock()
 BRANCHES = (nova_tables.BRANCH, cinder_tables.BRANCH)
-OURS = {"services", "flows", "journal", "inbox", "instances", "instance_faults", "block_device_mapping"} | {
+OURS = {"services", "flows", "journal", "leases", "outbox", "inbox", "state_history"} | {
+    "instances",
+    "instance_faults",
+    "block_device_mapping",
     "volumes",
     "volume_attachment",
     "messages",

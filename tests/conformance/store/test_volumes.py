@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cinder_lite.contract import AttachStatus, Volume, VolumeStatus
 from cinder_lite.domain.volume import Event
@@ -14,10 +15,10 @@ from cinder_lite.errors import AmbiguousVolume, VolumeNotFound
 from cinder_lite.store.tables import volumes
 from cinder_lite.store.volume_attachment import VolumeAttachments
 from cinder_lite.store.volumes import MESSAGES_SHOWN_MAX, Volumes
+from common.app.post import Writing
 from common.base.errors import Conflict
 from common.base.ids import new_uuid
 from common.db.engine import Database
-from common.db.errors import Duplicate
 from common.host.clock import SystemClock
 
 
@@ -40,10 +41,11 @@ async def test_what_was_created_comes_back_with_its_time(store: Volumes) -> None
     assert await store.get(wanted.id) == made
 
 
-async def test_an_id_is_there_once(store: Volumes) -> None:
+async def test_an_id_is_there_once_and_who_creates_it_again_gets_it_as_it_is(store: Volumes) -> None:
     made = await store.create(volume())
-    with pytest.raises(Duplicate):
-        await store.create(made)
+    now = await store.advance(made.id, Event.CREATED)
+    assert await store.create(replace(made, display_name="other")) == now
+    assert await store.list() == [now]
 
 
 async def test_a_volume_is_found_by_id_and_by_name(store: Volumes) -> None:
@@ -62,7 +64,7 @@ async def test_a_name_that_two_have_is_ambiguous_and_names_both(store: Volumes) 
 
 async def test_what_is_not_there_is_not_found(store: Volumes) -> None:
     attempts = (
-        store.get("none"), store.find("none"), store.advance("none", Event.CREATED), store.set_host("none", "h"),
+        store.get("none"), store.find("none"), store.advance("none", Event.CREATED),
         store.save_export("none", "l"), store.clear_export("none"), store.provider_auth("none"), store.save_auth("none", "a"),
     )  # fmt: skip
     for attempt in attempts:
@@ -126,10 +128,27 @@ async def test_a_destroyed_volume_is_gone_and_its_row_has_no_secret(database: Da
 
 async def test_the_scheduler_places_a_volume(database: Database, store: Volumes) -> None:
     made = await store.create(volume())
-    await store.set_host(made.id, "h@lvm#p")
+    assert await store.set_host(made.id, "h@lvm#p") is True
     assert (await store.get(made.id)).host == "h@lvm#p"
     async with database.begin() as conn:
         assert (await conn.execute(select(volumes.c.scheduled_at))).scalar_one() is not None
+
+
+async def test_of_many_that_place_a_volume_one_does_and_writes_what_goes_with_it(store: Volumes) -> None:
+    made = await store.create(volume())
+    written: list[str] = []
+
+    def writing(place: str) -> Writing:
+        async def write(conn: AsyncConnection) -> None:
+            written.append(place)
+
+        return write
+
+    places = [f"h@lvm#p{number}" for number in range(10)]
+    placed = await asyncio.gather(*(store.set_host(made.id, place, also=writing(place)) for place in places))
+    assert sorted(placed) == [False] * 9 + [True]
+    assert [(await store.get(made.id)).host] == written == [places[placed.index(True)]]
+    assert await store.set_host("none", "h@lvm#p") is False
 
 
 async def test_the_first_credentials_count_and_every_caller_gets_them(store: Volumes) -> None:

@@ -49,8 +49,8 @@ SAGA = Saga(
 class Walk(Flow[Nothing, None]):
     saga = SAGA
 
-    def __init__(self, name: str = "w1", **faults: list[Exception]) -> None:
-        super().__init__(Context(), None, id=name, subject="thing:1", arguments=Nothing())
+    def __init__(self, name: str = "w1", *, subject: str = "thing:1", **faults: list[Exception]) -> None:
+        super().__init__(Context(), None, id=name, subject=subject, arguments=Nothing())
         self.faults = faults
         self.done: list[str] = []
         self.gate: asyncio.Event | None = None
@@ -213,7 +213,7 @@ async def test_the_same_flow_again_ends_with_the_one_that_runs_here_and_elsewher
     assert again.done == []
 
 
-async def test_a_flow_in_the_background_goes_on_until_the_runner_ends(journal: Journal, clock: NoWait) -> None:
+async def test_a_flow_in_the_background_goes_on_without_its_caller(journal: Journal, clock: NoWait) -> None:
     flow = Walk()
     flow.gate = asyncio.Event()
     async with Runner(journal, clock=clock, owner=OWNER) as runner:
@@ -221,11 +221,27 @@ async def test_a_flow_in_the_background_goes_on_until_the_runner_ends(journal: J
         await flow.begun.wait()
         assert await marks(journal) == ["one begun"]
         flow.gate.set()
+        await runner.run(Walk())
     assert await state(journal) is FlowState.COMPLETED
 
 
+async def test_a_flow_in_the_background_is_handed_back_behind_its_step_when_the_runner_ends(
+    journal: Journal, clock: NoWait
+) -> None:
+    flow = Walk()
+    flow.gate = asyncio.Event()
+    async with Runner(journal, clock=clock, owner=OWNER) as runner:
+        await runner.start(flow)
+        await flow.begun.wait()
+        runner.hand_back()
+        flow.gate.set()
+    assert flow.done == ["one"]
+    assert await marks(journal) == ["one begun", "one done"]
+    assert await state(journal) is FlowState.RUNNING
+
+
 async def test_no_more_flows_than_the_limit_run_at_once(journal: Journal, clock: NoWait) -> None:
-    flows = [Walk(str(number)) for number in range(3)]
+    flows = [Walk(str(number), subject=f"thing:{number}") for number in range(3)]
     gate = asyncio.Event()
     for flow in flows:
         flow.gate = gate
@@ -238,6 +254,8 @@ async def test_no_more_flows_than_the_limit_run_at_once(journal: Journal, clock:
         assert not third.done()
         assert await state(journal, "2") is None
         gate.set()
+        await third
+        await runner.run(Walk("2"))
     assert await state(journal, "2") is FlowState.COMPLETED
 
 

@@ -1,6 +1,7 @@
 """A journal that is away: for a while, for ever, and at the very end."""
 
 import asyncio
+from contextlib import nullcontext
 
 import msgspec
 import pytest
@@ -29,13 +30,13 @@ class Short(Flow[Nothing, None]):
 
     def __init__(self, *, fault: Exception | None = None, hangs: bool = False) -> None:
         super().__init__(Context(user_id="u", deadline=3.0), None, id="s1", subject="thing:1", arguments=Nothing())
-        self.fault = fault
+        self.planned = fault
         self.hangs = hangs
         self.done: list[str] = []
 
     async def act(self, ctx: Context) -> Output:
-        if self.fault is not None:
-            raise self.fault
+        if self.planned is not None:
+            raise self.planned
         return None
 
     async def un_act(self, ctx: Context) -> None:
@@ -83,7 +84,8 @@ async def test_a_journal_that_is_away_at_the_end_of_a_flow_is_waited_for(
 ) -> None:
     journal = Away(sqlite_database, clock, method="finish", failures=4)
     async with Runner(journal, clock=clock, owner=OWNER) as runner:
-        await runner.start(Short(fault=fault))
+        with nullcontext() if fault is None else pytest.raises(Conflict):
+            await runner.run(Short(fault=fault))
     row = await journal.flow("s1")
     assert row is not None
     assert row.state is (FlowState.COMPENSATED if fault else FlowState.COMPLETED)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from common.machine import decide as engine
-from common.machine.decide import Do, Entry, Mark, decide
+from common.machine.decide import Do, Entry, Mark, Parked, Undo, decide
 from common.machine.saga import Saga, Step
 from tests.unit.machine.model import Decide, check
 
@@ -15,23 +15,57 @@ SOURCE = Path(engine.__file__).read_text()
 MUTANTS = {
     "done is not looked at": ("if any(entry.mark is Mark.DONE for entry in marks):", "if False:"),
     "spent steps are tried again": (
-        "if _spent(step, marks):\n            return Parked(step)",
-        "if False:\n            return Parked(step)",
+        "if _spent_behind(saga, step, recent) if is_behind_pivot else _spent(step.attempts, recent):",
+        "if False:",
     ),
-    "one attempt too many": ("len(failures) >= step.attempts", "len(failures) > step.attempts"),
+    "one attempt too many": ("len(failures) >= attempts", "len(failures) > attempts"),
     "final failures are tried again": ("or any(entry.final for entry in failures)", ""),
+    "behind the pivot no more patience than before it": ("_spent_behind(saga, step, recent) if is_behind_pivot else", ""),
+    "a step's own attempts are cut to the saga's patience": ("max(step.attempts, saga.patience)", "saga.patience"),
+    "behind the pivot one failure too many": ("failures >= max(step", "failures > max(step"),
+    "behind the pivot the first final failure is the last": ("max(1, saga.patience // 10)", "1"),
+    "behind the pivot final failures are like any other": ("or finals >= max(1, saga.patience // 10)", ""),
+    "behind the pivot no final failure is met": ("max(1, saga.patience // 10)", "saga.patience // 10"),
+    "in front of the pivot an act may kill its process for ever": (
+        "for entry in failures) or crashes >= CRASHES_MAX",
+        "for entry in failures)",
+    ),
+    "behind the pivot an act may kill its process for ever": (
+        "saga.patience // 10) or crashes >= CRASHES_MAX",
+        "saga.patience // 10)",
+    ),
+    "in front of the pivot an act that ended counts as a crash": (
+        "- sum(entry.mark in _ENDS for entry in marks)\n    return",
+        "\n    return",
+    ),
+    "behind the pivot an act that ended counts as a crash": (
+        "- sum(entry.mark in _ENDS for entry in marks)\n    failures",
+        "\n    failures",
+    ),
+    "one crash too many": ("CRASHES_MAX = 5", "CRASHES_MAX = 6"),
+    "one crash is the last": ("CRASHES_MAX = 5", "CRASHES_MAX = 1"),
     "undone in the order of doing": ("for step in reversed(saga.steps):", "for step in saga.steps:"),
     "refused steps are undone": ("return marks.count(Mark.BEGUN) == marks.count(Mark.REFUSED)", "return Mark.BEGUN not in marks"),
-    "begun steps are not undone": ("or _had_no_effect(marks):", "or Mark.DONE not in marks:"),
-    "undone twice": ("or Mark.UNDONE in marks or", "or"),
-    "undos never give up": ("if failures >= UNDO_ATTEMPTS else", "if False else"),
-    "undos give up at once": ("if failures >= UNDO_ATTEMPTS else", "if failures >= 1 else"),
+    "begun steps are not undone": ("or _had_no_effect(marks):", "or all(entry.mark is not Mark.DONE for entry in marks):"),
+    "undone twice": ("any(entry.mark is Mark.UNDONE for entry in marks) or", ""),
+    "undos never give up": ("failures >= saga.patience or", ""),
+    "undos give up at once": ("failures >= saga.patience or", "failures >= 1 or"),
+    "an undo may kill its process for ever": ("or crashes >= CRASHES_MAX else", "else"),
+    "an undo that ended counts as a crash": ("- sum(mark in _UNDO_ENDS for mark in recent)", ""),
     "the pivot is no pivot": (
-        "mark is Mark.DONE for entry in journal):\n        return False",
-        "mark is Mark.DONE for entry in ()):\n        return False",
+        "    if _pivoted(saga, journal):\n        return False",
+        "    if False:\n        return False",
     ),
-    "never turns back": ("return any(_spent(step,", "return False and any(_spent(step,"),
-    "attempts do not count": ("return Do(step, failures + 1)", "return Do(step, 1)"),
+    "never turns back": ("return any(_spent(step.attempts,", "return False and any(_spent(step.attempts,"),
+    "attempts do not count": ("return Do(step, sum(entry.mark in _FAILURES for entry in recent) + 1)", "return Do(step, 1)"),
+    "attempts of an undo do not count": ("else Undo(step, failures + 1)", "else Undo(step, 1)"),
+    "resuming changes nothing": ("return entries[last + 1 :]", "return entries"),
+    "resuming forgives only what failed first": ("last = max(", "last = min("),
+    "resuming forgets that the step had an effect": ("_had_no_effect(marks):", "_had_no_effect(_since_resumed(marks)):"),
+    "resuming ends a compensation": (
+        "[entry for entry in journal if entry.step == step.name]) for step",
+        "_since_resumed([entry for entry in journal if entry.step == step.name])) for step",
+    ),
 }
 
 
@@ -46,7 +80,7 @@ def test_steps_are_undone_in_the_reverse_order_and_attempts_count() -> None:
     failed = [*done, Entry("b", Mark.BEGUN), Entry("b", Mark.DONE), Entry("c", Mark.BEGUN), Entry("c", Mark.FAILED)]
     order = []
     while not isinstance(decision := decide(saga, failed), engine.Compensated):
-        assert isinstance(decision, engine.Undo)
+        assert isinstance(decision, Undo)
         order.append((decision.step.name, decision.attempt))
         mark = Mark.UNDO_FAILED if order == [("b", 1)] else Mark.UNDONE
         failed += [Entry(decision.step.name, Mark.UNDOING), Entry(decision.step.name, mark)]
@@ -66,14 +100,46 @@ def test_a_mutant_of_the_engine_is_caught(mutant: str) -> None:
 
 
 def check_all(found: Decide) -> None:
-    """The model, and what it cannot see: numbers of attempts, and that a final failure is not tried again."""
+    """The model, and what it cannot see: numbers of attempts, and what counts as one."""
     saga = Saga("s", steps=(Step("a", undo="x"), Step("b", undo="y", attempts=3), Step("c", undo="z")))
     journal = [Entry("a", Mark.BEGUN), Entry("a", Mark.DONE), Entry("b", Mark.BEGUN), Entry("b", Mark.FAILED)]
     assert found(saga, journal) == Do(saga.step("b"), 2)
-    assert found(saga, [Entry("a", Mark.BEGUN), Entry("a", Mark.FAILED)]) == engine.Undo(saga.step("a"), 1)
+    assert found(saga, [Entry("a", Mark.BEGUN), Entry("a", Mark.FAILED)]) == Undo(saga.step("a"), 1)
     journal += [Entry("b", Mark.BEGUN), Entry("b", Mark.FAILED, final=True)]
-    assert found(saga, journal) == engine.Undo(saga.step("b"), 1)
+    assert found(saga, journal) == Undo(saga.step("b"), 1)
+    assert found(saga, [*journal, Entry("b", Mark.UNDOING), Entry("b", Mark.UNDO_FAILED)]) == Undo(saga.step("b"), 2)
+    check_patience(found)
     check(found)
+
+
+def check_patience(found: Decide) -> None:
+    """Failures are counted by patience, crashes by CRASHES_MAX, and neither by the other; both anew after each `resumed`."""
+    patient, hasty = (Saga("s", pivot="a", steps=(Step("a"), Step("b", attempts=8)), patience=patience) for patience in (10, 2))
+    journal = [Entry("a", Mark.BEGUN), Entry("a", Mark.DONE)]
+    failure = [Entry("b", Mark.BEGUN), Entry("b", Mark.FAILED)]
+    for failures in range(10):
+        assert found(patient, journal + failure * failures) == Do(patient.step("b"), failures + 1)
+        assert found(hasty, journal + failure * failures) == (
+            Do(hasty.step("b"), failures + 1) if failures < 8 else Parked(hasty.step("b"))
+        )
+    final = [Entry("b", Mark.BEGUN), Entry("b", Mark.REFUSED, final=True)]
+    stubborn = Saga("s", pivot="a", steps=(Step("a"), Step("b")), patience=30)
+    assert found(stubborn, journal + failure + final * 2) == Do(stubborn.step("b"), 4)
+    assert found(stubborn, journal + failure + final * 3) == Parked(stubborn.step("b"))
+    front = Saga("s", steps=(Step("a", attempts=10),))
+    assert found(front, [Entry("a", Mark.BEGUN), Entry("a", Mark.FAILED)] * 9) == Do(front.step("a"), 10)
+    journal += failure * 10
+    for _ in range(2):
+        assert found(patient, journal) == Parked(patient.step("b"))
+        journal.append(Entry("b", Mark.RESUMED))
+        assert found(patient, journal) == Do(patient.step("b"), 1)
+        journal += failure * 10
+    back = Saga("s", steps=(Step("a", undo="x"),), patience=10)
+    journal = [Entry("a", Mark.BEGUN), Entry("a", Mark.FAILED)]
+    for failures in range(10):
+        assert found(back, journal) == Undo(back.step("a"), failures + 1)
+        journal += [Entry("a", Mark.UNDOING), Entry("a", Mark.UNDO_FAILED)]
+    assert found(back, journal) == Parked(back.step("a"))
 
 
 def compiled(source: str) -> Decide:
