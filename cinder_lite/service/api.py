@@ -17,7 +17,8 @@ from cinder_lite.contract import (
     VolumeStatus,
 )
 from cinder_lite.domain.volume import Event
-from cinder_lite.errors import InvalidInput, InvalidVolume, VolumeInUse
+from cinder_lite.errors import InvalidInput, InvalidVolume, VolumeInUse, VolumeNotFound
+from cinder_lite.flows.delete_volume import DELETE_VOLUME
 from cinder_lite.flows.parts import manager_of
 from cinder_lite.store.volume_attachment import VolumeAttachments
 from cinder_lite.store.volumes import Volumes
@@ -26,6 +27,7 @@ from common.base.context import Context
 from common.base.errors import Conflict
 from common.base.ids import same_uuid
 from common.db.hosts import Hosts
+from common.db.journal import Journal
 
 NAME_LENGTH_MAX = 255
 """Characters of volumes.display_name."""
@@ -44,6 +46,7 @@ class ApiParts:
     manager: VolumeManagerAPI
     orders: VolumeManagerAPI
     post: Post
+    journal: Journal
     service_down_time_s: float
 
 
@@ -81,7 +84,12 @@ class VolumeApi(VolumeAPI):
         return await self._parts.volumes.list()
 
     async def delete(self, ctx: Context, *, volume_id: str) -> None:
-        volume = await self._parts.volumes.find(volume_id)
+        try:
+            volume = await self._parts.volumes.find(volume_id)
+        except VolumeNotFound:
+            if await self._parts.journal.was_done(ctx.request_id, DELETE_VOLUME.name):
+                return
+            raise
         if volume.status is VolumeStatus.DELETING:
             return
         _check_detached(volume)

@@ -34,6 +34,7 @@ from common.app.service import Outside, Process, Service
 from common.base.clock import Clock
 from common.base.context import Context
 from common.base.errors import Misconfigured
+from common.db.journal import Journal
 from common.rpc.contract import Sender
 from common.rpc.session import Serving
 
@@ -58,6 +59,7 @@ async def api(config: CinderConfig, outside: Outside) -> AsyncIterator[None]:
             manager=_manager_client(config, base.rpc),
             orders=_manager_client(config, carrier.post.sender),
             post=carrier.post,
+            journal=Journal(base.database, base.clock),
             service_down_time_s=config.common.service_down_time,
         )
         serving = _serving(config, host, VolumeApi(parts))

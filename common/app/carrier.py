@@ -39,6 +39,10 @@ class Carrier:
         async with alongside(self._keeper.run()), alongside(self._relay.run()):
             yield
 
+    async def sweep(self) -> None:
+        """Forget what is of no use any more. Raises what the database does."""
+        await self._keeper.sweep()
+
     def hand_back(self) -> None:
         """The process is told to stop: flows end where they are between two steps."""
         self.runner.hand_back()

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import structlog
 
@@ -81,6 +82,7 @@ class Ground:
             ),
             alongside(self._report(binary, host)),
             alongside(_sweep(self.inbox, self.clock)),
+            alongside(_sweep(carrier, self.clock)),
         ):
             _log.info("serving", binary=binary, host=host, topic=topic, bus=self.transport.url)
             try:
@@ -137,13 +139,19 @@ async def ground(
         )
 
 
-async def _sweep(inbox: SqlInbox, clock: Clock) -> None:
-    """Keeps the inbox small. A database that is away is no reason to stop: the next hour tries again."""
+class Swept(Protocol):
+    """Something that grows unless it is swept."""
+
+    async def sweep(self) -> object: ...
+
+
+async def _sweep(swept: Swept, clock: Clock) -> None:
+    """Keeps it small. A database that is away is no reason to stop: the next hour tries again."""
     while True:
         await clock.sleep(INBOX_SWEEP_S)
         try:
-            swept = await inbox.sweep()
+            rows = await swept.sweep()
         except Fault as exc:
-            _log.warning("inbox not swept", reason=str(exc))
+            _log.warning("not swept", what=type(swept).__name__, reason=str(exc))
         else:
-            _log.debug("inbox swept", rows=swept)
+            _log.debug("swept", what=type(swept).__name__, rows=rows)

@@ -197,7 +197,9 @@ class Journal:
             await _take_parked(conn, flow_id, RUNNING, self._clock)
             last = (
                 await conn.execute(select(journal).where(journal.c.flow_id == flow_id).order_by(journal.c.seq.desc()).limit(1))
-            ).one()
+            ).one_or_none()
+            if last is None:  # nothing was tried yet that could count
+                return
             row = {
                 "flow_id": flow_id,
                 "seq": last.seq + 1,
@@ -213,6 +215,13 @@ class Journal:
     async def abandon(self, flow_id: str, reason: str) -> None:
         """A person gives a parked flow up, and says why. Raises NotFound, and Conflict when it is not parked."""
         await self._db.run(lambda conn: _take_parked(conn, flow_id, FlowState.ABANDONED, self._clock, reason))
+
+    async def was_done(self, request_id: str, saga: str, subject: str | None = None) -> bool:
+        """True when this very request has completed such a flow: asked again, since its answer was lost, it finds no more to do."""
+        where = [flows.c.request_id == request_id, flows.c.saga == saga, flows.c.state == FlowState.COMPLETED]
+        where += [] if subject is None else [flows.c.subject == subject]
+        async with self._db.begin(read_only=True) as conn:
+            return (await conn.execute(select(flows.c.id).where(*where).limit(1))).first() is not None
 
     async def list(self, *where: ColumnElement[bool]) -> list[FlowRow]:
         """The newest LIST_ROWS_MAX flows for which `where` holds, oldest first."""

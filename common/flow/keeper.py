@@ -49,6 +49,10 @@ class Keeper:
         except Fault as exc:
             _log.info("lease not released: it runs out by itself", owner=str(self._owner), reason=str(exc))
 
+    async def sweep(self) -> None:
+        """Forget leases of processes that are long gone. Raises what the database does."""
+        await self._leases.sweep()
+
     async def _look(self) -> None:
         await self._leases.renew(str(self._owner))
         taken, letters = await self._runner.adopt(), await self._outbox.adopt()

@@ -90,12 +90,7 @@ class Relay:
             free = [(address, line) for address, line in lines.items() if address not in held_up]
             tasks = [group.create_task(self._send_line(address, line)) for address, line in free]
         held_up.update(address for (address, line), task in zip(free, tasks, strict=True) if len(task.result()) < len(line))
-        ids = [letter_id for task in tasks for letter_id in task.result()]
-        if ids:
-            await self._outbox.sent(ids)
-            if self._failpoints.is_on:
-                await self._failpoints.reach(SENT)
-        return len(ids)
+        return sum(len(task.result()) for task in tasks)
 
     async def _send_line(self, address: str, line: Sequence[Letter]) -> list[int]:
         """Ids of those that the bus has taken. The first that it does not take holds up the rest of its line, and no other line."""
@@ -111,7 +106,20 @@ class Relay:
                 break
             self._blocked.pop(address, None)
             sent.append(letter.id)
+        if sent:
+            await self._forget(address, sent)
         return sent
+
+    async def _forget(self, address: str, sent: Sequence[int]) -> None:
+        """Rows that stay, since the database is away, are sent once more, a little later."""
+        try:
+            await self._outbox.sent(sent)
+        except Fault as exc:
+            _log.warning("letters sent but not noted", address=address, reason=str(exc))
+            self._blocked[address] = _Blocked(1, self._clock.monotonic() + _AGAIN.delay_s(1))
+            return
+        if self._failpoints.is_on:
+            await self._failpoints.reach(SENT)
 
     async def _publish(self, letter: Letter) -> None:
         if self._failpoints.is_on:

@@ -162,12 +162,11 @@ class Runner:
                 return
             live = await self._take_if_free(flow.id)
             if live is None and (row := await self._journal.flow(flow.id)) is None:
-                live = await self._opened(
-                    flow, self._join_line(flow)
-                )  # its row was written and lost: a database that broke its word
+                # Its row was written and lost: a database that broke its word.
+                live = await self._opened(flow, self._join_line(flow))
             elif live is None and row is not None and await self._has_ended(flow, row):
                 return
-            if looks:
+            if looks and live is None:
                 await self._wait_for_another_process(flow)
 
     async def _is_ended_by(self, live: _Live, flow: Flow[Any, Any]) -> bool:

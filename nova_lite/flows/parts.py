@@ -8,6 +8,7 @@ from typing import Any
 from common.app.post import Post
 from common.base.clock import Clock
 from common.base.errors import Conflict, Fault
+from common.db.journal import Journal
 from common.db.outbox import Letter
 from common.flow.runner import Runner
 from common.flow.steps import Flow
@@ -31,6 +32,7 @@ class ApiParts:
     compute: ComputeManagerAPI
     orders: ComputeManagerAPI
     post: Post
+    journal: Journal
 
     def on(self, instance: Instance) -> ComputeManagerAPI:
         """The compute host that the server is on, for calls."""

@@ -16,14 +16,16 @@ from nova_lite.errors import (
     ComputeServiceUnavailable,
     FlavorNotFound,
     InstanceInvalidState,
+    InstanceNotFound,
     NoValidHost,
     VolumeAlreadyAttached,
+    VolumeBDMNotFound,
 )
 from nova_lite.flows.boot import RequestBoot
-from nova_lite.flows.delete import RequestDelete
+from nova_lite.flows.delete import REQUEST_DELETE, RequestDelete
 from nova_lite.flows.parts import ApiParts
 from nova_lite.flows.request_attach import RequestAttach, attachment_of
-from nova_lite.flows.request_detach import RequestDetach
+from nova_lite.flows.request_detach import REQUEST_DETACH, RequestDetach
 
 BINARY = "nova-compute"
 NAME_LENGTH_MAX = 255
@@ -104,7 +106,12 @@ class ComputeApi(ComputeAPI):
         return await self._parts.instances.list()
 
     async def delete(self, ctx: Context, *, server: str) -> None:
-        instance = await self._parts.instances.find(server)
+        try:
+            instance = await self._parts.instances.find(server)
+        except InstanceNotFound:
+            if await self._parts.journal.was_done(ctx.request_id, REQUEST_DELETE.name):
+                return
+            raise
         if instance.task_state is TaskState.DELETING:
             return
         if not INSTANCE.allows((instance.vm_state, instance.task_state), Event.DELETE):
@@ -125,7 +132,12 @@ class ComputeApi(ComputeAPI):
     async def detach_volume(self, ctx: Context, *, server: str, volume: str) -> None:
         instance = await self._ready(server, "detach_volume")
         found = await self._parts.volumes.get(ctx, volume_id=volume)
-        mapping = await self._parts.mappings.get(instance.uuid, found.id)
+        try:
+            mapping = await self._parts.mappings.get(instance.uuid, found.id)
+        except VolumeBDMNotFound:
+            if await self._parts.journal.was_done(ctx.request_id, REQUEST_DETACH.name, f"volume:{found.id}"):
+                return
+            raise
         await self._fleet.check(instance.host)
         await self._runner.run(RequestDetach.of(ctx, self._parts, instance=instance, bdm=mapping))
 

@@ -10,6 +10,7 @@ from common.app.process import ground
 from common.app.service import Outside, Process, Service
 from common.base.clock import Clock
 from common.base.errors import Misconfigured
+from common.db.journal import Journal
 from common.host.locks import KeyedLocks
 from common.rpc.session import Serving
 from nova_lite.brick.host import HostConnector
@@ -54,6 +55,7 @@ async def api(config: NovaConfig, outside: Outside) -> AsyncIterator[None]:
             compute=ComputeManagerAPI.over(base.rpc, exchange=config.common.control_exchange),
             orders=ComputeManagerAPI.over(carrier.post.sender, exchange=config.common.control_exchange),
             post=carrier.post,
+            journal=Journal(base.database, base.clock),
         )
         carrier.runner.knows(parts, RequestBoot, RequestDelete, RequestAttach, RequestDetach)
         serving = _serving(config, host, ComputeApi(parts, Fleet(base.hosts, config.common.service_down_time), carrier.runner))
