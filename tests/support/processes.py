@@ -69,23 +69,26 @@ class Cloud:
 @asynccontextmanager
 async def cloud(
     folder: Path, *, transport_url: str, connection: str, computes: Sequence[str] = ("cmp1", "cmp2"), restarts: Retry = RESTARTS,
-    failpoints: Path | None = None,
+    failpoints: Path | None = None, is_simulated: bool = False,
 ) -> AsyncIterator[Cloud]:  # fmt: skip
     """nova-api, two compute hosts, cinder-api, the scheduler, and one cinder-volume with two backends on one private tgtd each.
 
-    failpoints   the folder in which they are armed (common.app.armed)
+    failpoints     the folder in which they are armed (common.app.armed)
+    is_simulated   local targets and simulated machines: for many at a time
     """
     env = {} if failpoints is None else {VARIABLE: str(failpoints)}
     client = folder / "lite.conf"
     client.write_text(
         f"[DEFAULT]\ntransport_url = {transport_url}\nstate_path = {folder}/state\nmy_ip = 127.0.0.1\nenable_data_probe = true\n"
-        f"graceful_shutdown_timeout = 10\n[database]\nconnection = {connection}\n"
+        f"graceful_shutdown_timeout = 10\ncompute_driver = {'simulated.SimulatedDriver' if is_simulated else 'auto'}\n"
+        f"[database]\nconnection = {connection}\n"
     )
     upgraded = await commanded("lite", "db", "upgrade", files=[client])
     assert upgraded.code == 0, upgraded.err
     backends = folder / "cinder.conf"
     backends.write_text(
-        "[DEFAULT]\nenabled_backends = gold, iron\nhost = store1\n" + "".join(_stanza(folder, name) for name in ("gold", "iron"))
+        "[DEFAULT]\nenabled_backends = gold, iron\nhost = store1\n"
+        + "".join(_stanza(folder, name, is_simulated=is_simulated) for name in ("gold", "iron"))
     )
     made = [Child(f"cinder-{name}", _argv("cinder_lite", name, client, backends), env) for name in ("api", "scheduler", "volume")]
     made.append(Child("nova-api", _argv("nova_lite", "api", client), env))
@@ -102,7 +105,9 @@ async def cloud(
         (folder / "processes.log").write_text("".join(lines))
 
 
-def _stanza(folder: Path, name: str) -> str:
+def _stanza(folder: Path, name: str, *, is_simulated: bool) -> str:
+    if is_simulated:
+        return f"[{name}]\ntarget_helper = local\nvolume_backend_name = {name}\nfile_capacity_gb = 1000\n"
     return (
         f"[{name}]\ntarget_helper = tgtadm\ntgtd_managed = true\ntgt_ipc_socket = {folder}/{name}.tgtd\n"
         f"target_ip_address = 127.0.0.1\ntarget_port = {free_port()}\nvolume_backend_name = {name}\nfile_capacity_gb = 10\n"

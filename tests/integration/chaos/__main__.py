@@ -1,7 +1,8 @@
-"""`make chaos`: python -m tests.integration.chaos [--cases N] [--only TEXT] [--database postgresql|mariadb|sqlite]"""
+"""`make chaos`: python -m tests.integration.chaos [--cases N] [--only TEXT] [--database postgresql|mariadb|sqlite] [--load N]"""
 
 import argparse
 import asyncio
+import random
 import sys
 import tempfile
 import time
@@ -9,6 +10,7 @@ from pathlib import Path
 
 from common.testing.servers import MariaDbServer, PostgresServer, RabbitServer
 from tests.integration.chaos.cases import kills, outages, some
+from tests.integration.chaos.load import run_load
 from tests.integration.chaos.stage import stage
 
 
@@ -36,19 +38,28 @@ async def main(arguments: argparse.Namespace) -> int:
 
 
 async def _run(folder, broker, connection, database, cases) -> int:
+    if parsed.load:
+        seed = parsed.seed or random.randrange(10**6)
+        print(f"seed {seed}", flush=True)
+        wrong = await run_load(folder, broker, connection, number=parsed.load, seed=seed, tell=lambda line: print(line, flush=True))
+        print("\n".join(wrong) or "none lost, and the doctor finds nothing")
+        return 1 if wrong else 0
     async with stage(folder, broker, connection=connection, database=database) as bench:
         outcomes = await bench.run(cases, lambda line: print(line, flush=True))
-    wrong = [outcome for outcome in outcomes if outcome.wrong]
+    bad = [outcome for outcome in outcomes if outcome.wrong]
     reached = sum(outcome.reached for outcome in outcomes)
     print(
-        f"{len(outcomes)} cases, {reached} reached, {len(wrong)} wrong; longest until quiet {max(o.quiet_s for o in outcomes):.1f} s"
+        f"{len(outcomes)} cases, {reached} reached, {len(bad)} wrong; longest until quiet {max(o.quiet_s for o in outcomes):.1f} s"
     )
-    return 1 if wrong else 0
+    return 1 if bad else 0
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--cases", type=int, default=0)
+    parser.add_argument("--load", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="")
     parser.add_argument("--database", default="postgresql", choices=["postgresql", "mariadb", "sqlite"])
-    sys.exit(asyncio.run(main(parser.parse_args())))
+    parsed = parser.parse_args()
+    sys.exit(asyncio.run(main(parsed)))
