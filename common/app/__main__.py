@@ -15,6 +15,7 @@ from common.app import (
     db_command,
     dlq_command,
     doctor_command,
+    failpoints_command,
     notify_command,
     rpc_command,
 )
@@ -97,6 +98,7 @@ def demo(
 
 app.command()(doctor_command.doctor)
 app.command()(contract_command.asyncapi)
+app.command()(failpoints_command.failpoints)
 
 
 def _embedded_demo(scenario: Scenario, *, debug: bool) -> None:
