@@ -16,6 +16,7 @@ from common.app import (
     dlq_command,
     doctor_command,
     failpoints_command,
+    flow_command,
     notify_command,
     rpc_command,
 )
@@ -39,6 +40,7 @@ app = typer.Typer(
 )
 app.add_typer(rpc_command.app, name="rpc")
 app.add_typer(dlq_command.app, name="dlq")
+app.add_typer(flow_command.app, name="flow")
 app.add_typer(bus_command.app, name="bus")
 app.add_typer(db_command.app, name="db")
 app.add_typer(contract_command.app, name="contract")
