@@ -19,6 +19,7 @@ from common.app import (
     flow_command,
     notify_command,
     rpc_command,
+    where_command,
 )
 from common.app.cli import run_cli
 from common.app.commands import ConfigFiles, Debug, UsersSender, on_bus, tell
@@ -99,6 +100,7 @@ def demo(
 
 
 app.command()(doctor_command.doctor)
+app.command()(where_command.where)
 app.command()(contract_command.asyncapi)
 app.command()(failpoints_command.failpoints)
 
