@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import assert_never
+from typing import Any, assert_never
 
 from cinder_lite.config import Backend, CinderConfig, cinder_sections, load_cinder
 from cinder_lite.contract import BackendInventory, BackingStoreProbe, SchedulerAPI, VolumeAPI, VolumeManagerAPI
@@ -18,6 +18,7 @@ from cinder_lite.ports.driver import VolumeDriver
 from cinder_lite.ports.target import Target
 from cinder_lite.service.api import ApiParts, VolumeApi
 from cinder_lite.service.audit import CinderAuditor
+from cinder_lite.service.finding import find
 from cinder_lite.service.scheduler import SchedulerManager
 from cinder_lite.service.volume import BackingStore, Inventory, VolumeManager
 from cinder_lite.store.tables import BRANCH
@@ -35,11 +36,19 @@ from common.base.clock import Clock
 from common.base.context import Context
 from common.base.errors import Misconfigured
 from common.db.journal import Journal
+from common.flow.steps import Flow
 from common.rpc.contract import Sender
 from common.rpc.session import Serving
 
 CAPABILITIES_INTERVAL_S = 60.0
 """backend_stats_polling_interval of cinder."""
+BACKEND_FLOWS: tuple[type[Flow[Any, BackendParts]], ...] = (
+    CreateVolume,
+    DeleteVolume,
+    InitializeConnection,
+    TerminateConnection,
+    Detach,
+)
 
 
 @asynccontextmanager
@@ -131,7 +140,7 @@ async def _backend(config: CinderConfig, backend: Backend, base: Ground, adapter
             target=target,
         )
         schedulers = SchedulerAPI.over(base.rpc, exchange=config.common.control_exchange)
-        carrier.runner.knows(parts, CreateVolume, DeleteVolume, InitializeConnection, TerminateConnection, Detach)
+        carrier.runner.knows(parts, *BACKEND_FLOWS)
         manager = VolumeManager(parts, carrier.runner, schedulers)
         await manager.init_host()
         probes = [BackingStore(parts)] if config.common.enable_data_probe else []
@@ -235,4 +244,6 @@ SERVICE = Service(
     migrations=BRANCH,
     contracts=(VolumeAPI, SchedulerAPI, VolumeManagerAPI, BackendInventory, BackingStoreProbe),
     auditor=CinderAuditor(),
+    sagas=tuple(kind.saga for kind in BACKEND_FLOWS),
+    find=find,
 )

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Row, and_, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cinder_lite.contract import AttachStatus, Message, Volume, VolumeAttachment, VolumeStatus
@@ -72,6 +72,12 @@ class Volumes:
         if len(found) > 1:
             raise AmbiguousVolume(name=name_or_id, candidates=", ".join(volume.id for volume in found))
         return found[0]
+
+    async def named(self, name_or_id: str) -> "list[Volume]":
+        """Every live volume of that name, and the one of that id, which may be deleted; the newest first."""
+        named = or_(volumes.c.id == name_or_id, and_(volumes.c.display_name == name_or_id, live(volumes)))
+        async with self._db.begin(read_only=True) as conn:
+            return await _volumes(conn, named, limit=_NAMES_SHOWN_MAX)
 
     async def list(self, host: str | None = None) -> list[Volume]:
         """Newest first. With `host` every volume of that host@backend, whatever its pool; else the newest LIST_ROWS_MAX."""

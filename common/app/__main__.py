@@ -15,8 +15,11 @@ from common.app import (
     db_command,
     dlq_command,
     doctor_command,
+    failpoints_command,
+    flow_command,
     notify_command,
     rpc_command,
+    where_command,
 )
 from common.app.cli import run_cli
 from common.app.commands import ConfigFiles, Debug, UsersSender, on_bus, tell
@@ -38,6 +41,7 @@ app = typer.Typer(
 )
 app.add_typer(rpc_command.app, name="rpc")
 app.add_typer(dlq_command.app, name="dlq")
+app.add_typer(flow_command.app, name="flow")
 app.add_typer(bus_command.app, name="bus")
 app.add_typer(db_command.app, name="db")
 app.add_typer(contract_command.app, name="contract")
@@ -96,7 +100,9 @@ def demo(
 
 
 app.command()(doctor_command.doctor)
+app.command()(where_command.where)
 app.command()(contract_command.asyncapi)
+app.command()(failpoints_command.failpoints)
 
 
 def _embedded_demo(scenario: Scenario, *, debug: bool) -> None:

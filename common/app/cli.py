@@ -86,10 +86,26 @@ def print_properties(properties: Mapping[str, object], *, file: TextIO | None = 
     print_table(("Property", "Value"), properties.items(), file=file)
 
 
+def print_facts(facts: Iterable[tuple[str, object]], *, file: TextIO | None = None) -> None:
+    """Lines of a word and what there is to say of it, for a screen. What has no value is left out."""
+    out = file or sys.stdout
+    shown = [(word, _cell(value, out)) for word, value in facts if value is not None]
+    width = max((len(word) for word, _ in shown), default=0)
+    out.writelines(f"{word:<{width}}  {text}\n" for word, text in shown)
+
+
 def print_json(value: object, *, file: TextIO | None = None) -> None:
     """JSON for programs, indented; what JSON does not know is written as text."""
     out = file or sys.stdout
     out.write(json.dumps(value, indent=2, default=str, ensure_ascii=not _speaks_unicode(out)) + "\n")
+
+
+def span(seconds: float) -> str:
+    """A time in its largest unit; what lies ahead, by a clock that differs, is no time."""
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{max(seconds, 0):.0f} s"
 
 
 def _console(out: TextIO, table: Table) -> Console:

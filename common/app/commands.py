@@ -2,6 +2,7 @@
 
 import asyncio
 import getpass
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,9 +17,11 @@ from common.app.logs import configure_logs
 from common.app.options import CommonConfig
 from common.app.service import OpenBus, Outside, Service, neighbours, services
 from common.app.supervisor import Lifetime, run_service
+from common.app.whole import Whole
 from common.base.clock import Clock
 from common.base.context import Context
 from common.base.errors import Misconfigured
+from common.db.engine import Database, open_database
 from common.host.clock import SystemClock
 from common.rpc.client import NobodyListens, RpcClient
 from common.rpc.contract import Method, Route
@@ -161,6 +164,21 @@ def on_transport(config: CommonConfig, work: Callable[[Transport, Clock], Awaita
     return _quietly(config, connected())
 
 
+def on_database(whole: Whole, work: Callable[[Database, Clock], Awaitable[T]]) -> T:
+    """The same for those who look at rows. Raises DatabaseUnavailable, DatabaseNotUpgraded."""
+
+    async def opened() -> T:
+        clock = SystemClock()
+        database = open_database(whole.database.connection, clock=clock, branches=whole.branches)
+        try:
+            await database.check()
+            return await work(database, clock)
+        finally:
+            await database.close()
+
+    return _quietly(whole.common, opened())
+
+
 def _quietly(config: CommonConfig, work: Coroutine[Any, Any, T]) -> T:
     configure_logs(service="cli", host=config.host, debug=config.debug, log_format=config.log_format, quiet=True)
     return asyncio.run(work)
@@ -169,3 +187,14 @@ def _quietly(config: CommonConfig, work: Coroutine[Any, Any, T]) -> T:
 def tell(text: str) -> None:
     """A line of progress, on stderr."""
     typer.echo(text, err=True)
+
+
+def agreed(question: str) -> bool:
+    """No answer is no. Ctrl-C at a terminal ends the command."""
+    try:
+        return typer.confirm(question, err=True)
+    except typer.Abort:
+        if sys.stdin.isatty():
+            raise
+        tell("")
+        return False

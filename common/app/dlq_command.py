@@ -1,7 +1,6 @@
 """`lite dlq`: the messages that no server could do anything with."""
 
 import getpass
-import sys
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,8 +9,8 @@ from typing import Annotated
 import structlog
 import typer
 
-from common.app.cli import print_json, print_properties, print_table
-from common.app.commands import AsJson, ConfigFiles, Debug, on_transport, tell
+from common.app.cli import print_json, print_properties, print_table, span
+from common.app.commands import AsJson, ConfigFiles, Debug, agreed, on_transport, tell
 from common.app.exits import Exit
 from common.app.masking import mask, mask_text
 from common.app.whole import Whole, read_whole
@@ -148,7 +147,7 @@ def _take_all(verb: _Verb, topics: Sequence[str], *, yes: bool, whole: Whole) ->
         tell("There are no dead letters.")
         return Exit.OK
     places = sorted({each.topic for each in found})
-    if not yes and not _agreed(f"{verb.name} dead letters of {', '.join(places)}: {len(found)}?"):
+    if not yes and not agreed(f"{verb.name} dead letters of {', '.join(places)}: {len(found)}?"):
         tell("Nothing was changed.")
         return Exit.REFUSED
 
@@ -167,17 +166,6 @@ def _take_all(verb: _Verb, topics: Sequence[str], *, yes: bool, whole: Whole) ->
         return failed
 
     return Exit.REFUSED if on_transport(whole.common, work) else Exit.OK
-
-
-def _agreed(question: str) -> bool:
-    """No answer is no. Ctrl-C at a terminal ends the command."""
-    try:
-        return typer.confirm(question, err=True)
-    except typer.Abort:
-        if sys.stdin.isatty():
-            raise
-        tell("")
-        return False
 
 
 def audit(what: str, found: Found) -> None:
@@ -241,10 +229,7 @@ def age(died_at: str, now: datetime) -> str | None:
         seconds = (now - datetime.fromisoformat(died_at).replace(tzinfo=None)).total_seconds()
     except ValueError:
         return None
-    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= length:
-            return f"{seconds / length:.0f} {unit}"
-    return f"{max(seconds, 0):.0f} s"
+    return span(seconds)
 
 
 def _summary(found: Found) -> dict[str, object]:

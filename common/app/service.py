@@ -18,6 +18,7 @@ from common.base.failpoints import OFF, Failpoints
 from common.db.branch import Branch
 from common.db.engine import Database, open_database
 from common.host.alone import hold_name
+from common.machine.saga import Saga
 from common.rpc.contract import Contract
 from common.transport.port import Transport
 
@@ -70,6 +71,33 @@ class Process:
     run: Callable[[Any, Outside], AbstractAsyncContextManager[None]]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """Something of a service that an operator asks about.
+
+    subject   as flows have it: "server:<uuid>"
+    name      what its users call it; empty: it has no name
+    state     what is to be known of it, in the order in which it is shown: {"vm_state": "active", "task_state": None}
+    related   subjects that it has to do with now: a server's volumes
+    queues    names of the queues of those who work on it
+    """
+
+    subject: str
+    name: str
+    state: Mapping[str, object]
+    related: tuple[str, ...] = ()
+    queues: tuple[str, ...] = ()
+
+    @property
+    def id(self) -> str:
+        """Its id, without its kind."""
+        return self.subject.partition(":")[2]
+
+
+Find = Callable[[Database, Clock, str], Awaitable[list[Found]]]
+"""(database, clock, a name, id or subject) -> what a service has of it; by its id also what is deleted."""
+
+
 @dataclass(frozen=True, slots=True)
 class Service:
     """A service.
@@ -80,6 +108,8 @@ class Service:
     sections     its sections, for samples
     migrations   its alembic branch
     contracts    what it offers on the bus; with them come the errors that it raises
+    sagas        of the flows of all its processes
+    find         what an operator means by a word
     auditor      compares its rows with what its hosts have, for `lite doctor`; None: nobody does
     """
 
@@ -89,6 +119,8 @@ class Service:
     sections: Callable[[], Sequence[Section]]
     migrations: Branch
     contracts: tuple[type[Contract], ...]
+    sagas: tuple[Saga, ...]
+    find: Find
     auditor: Auditor | None = None
 
     def process(self, name: str) -> Process:

@@ -8,6 +8,7 @@ from common.app.config import Overrides, load
 from common.app.options import CommonConfig, DatabaseConfig, common_sections, read_common
 from common.app.service import Service, services
 from common.db.branch import Branch
+from common.machine.saga import Saga
 
 DEFAULT_EXCHANGE = "openstack"
 
@@ -31,6 +32,11 @@ class Whole:
         """The topics of all contracts that are installed."""
         found = {contract.__rpc_route__.topic for service in self.installed for contract in service.contracts}
         return sorted(found)
+
+    @property
+    def sagas(self) -> dict[str, Saga]:
+        """The sagas of every service that is installed, by name."""
+        return {saga.name: saga for service in self.installed for saga in service.sagas}
 
     def exchange_of(self, topic: str) -> str:
         """The control exchange of a topic that an installed service has; else oslo.messaging's default."""

@@ -120,6 +120,13 @@ class Journal:
         async with self._db.begin(read_only=True) as conn:
             return [_journal_row(row) for row in await conn.execute(query)]
 
+    async def last_entries(self, flow_ids: Sequence[str]) -> dict[str, JournalRow]:
+        """The newest row of each flow that has one."""
+        newest = select(func.max(journal.c.id)).where(journal.c.flow_id.in_(flow_ids)).group_by(journal.c.flow_id)
+        async with self._db.begin(read_only=True) as conn:
+            rows = [_journal_row(row) for row in await conn.execute(select(journal).where(journal.c.id.in_(newest)))]
+        return {row.flow_id: row for row in rows}
+
     async def write(
         self,
         flow_id: str,

@@ -45,6 +45,12 @@ class Leases:
         async with self._db.begin(read_only=True) as conn:
             return bool((await conn.execute(select(is_alive(leases.c.owner)).where(leases.c.owner == owner))).scalar())
 
+    async def living(self) -> frozenset[str]:
+        """Every process that holds its lease."""
+        query = select(leases.c.owner).where(leases.c.lease_until > database_time())
+        async with self._db.begin(read_only=True) as conn:
+            return frozenset((await conn.execute(query)).scalars())
+
     async def sweep(self) -> None:
         """Forget processes that are long gone."""
         await self._db.run(lambda conn: conn.execute(delete(leases).where(leases.c.lease_until < database_time(-LEASES_KEPT_S))))

@@ -33,3 +33,14 @@ class Owner:
         if self.is_alone:
             return column.startswith(f"{self.process}#", autoescape=True) & (column != str(self))
         return column.in_(sorted(f"{self.process}#{boot}" for boot in self.dead)) if self.dead else false()
+
+
+def process_of(owner: str) -> str:
+    """The process of which an owner is one life: "nova-compute.cmp1"."""
+    return owner.partition("#")[0]
+
+
+def is_of_home(owner: str, home: str) -> bool:
+    """True when `owner` is a life of a process that may carry on the work of `home`: of it alone, or of any process of that kind."""
+    process = process_of(owner)
+    return bool(home) and home in {process, process.partition(".")[0]}

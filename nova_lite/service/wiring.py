@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import assert_never
+from typing import Any, assert_never
 
 from common.app.config import Overrides, Section
 from common.app.process import ground
@@ -11,6 +11,7 @@ from common.app.service import Outside, Process, Service
 from common.base.clock import Clock
 from common.base.errors import Misconfigured
 from common.db.journal import Journal
+from common.flow.steps import Flow
 from common.host.locks import KeyedLocks
 from common.rpc.session import Serving
 from nova_lite.brick.host import HostConnector
@@ -30,6 +31,7 @@ from nova_lite.ports.hypervisor import Hypervisor
 from nova_lite.service.api import BINARY, ComputeApi, Fleet
 from nova_lite.service.audit import NovaAuditor
 from nova_lite.service.compute import ComputeManager, Guests, Inventory
+from nova_lite.service.finding import find
 from nova_lite.store.block_device_mapping import BlockDeviceMappings
 from nova_lite.store.instances import Instances
 from nova_lite.store.tables import BRANCH
@@ -37,6 +39,9 @@ from nova_lite.virt.fake import FakeHypervisor
 from nova_lite.virt.qemu import QemuHypervisor
 from nova_lite.virt.qemu_argv import QemuOptions
 from nova_lite.virt.simulated import SimulatedHypervisor
+
+API_FLOWS: tuple[type[Flow[Any, ApiParts]], ...] = (RequestBoot, RequestDelete, RequestAttach, RequestDetach)
+COMPUTE_FLOWS: tuple[type[Flow[Any, ComputeParts]], ...] = (Boot, Delete, AttachVolume, DetachVolume)
 
 
 @asynccontextmanager
@@ -57,7 +62,7 @@ async def api(config: NovaConfig, outside: Outside) -> AsyncIterator[None]:
             post=carrier.post,
             journal=Journal(base.database, base.clock),
         )
-        carrier.runner.knows(parts, RequestBoot, RequestDelete, RequestAttach, RequestDetach)
+        carrier.runner.knows(parts, *API_FLOWS)
         serving = _serving(config, host, ComputeApi(parts, Fleet(base.hosts, config.common.service_down_time), carrier.runner))
         async with base.serve(serving, carrier=carrier, binary="nova-api", topic="nova-api", host=host):
             yield
@@ -100,7 +105,7 @@ async def compute_with(
             runner=carrier.runner,
             clock=base.clock,
         )
-        carrier.runner.knows(parts, Boot, Delete, AttachVolume, DetachVolume)
+        carrier.runner.knows(parts, *COMPUTE_FLOWS)
         limit, held = config.max_disk_devices_to_attach, hypervisor.disks_max
         manager = ComputeManager(parts, KeyedLocks(), disks_max=held if limit < 0 else min(limit, held))
         probes = [Guests(parts)] if config.common.enable_data_probe else []
@@ -154,4 +159,6 @@ SERVICE = Service(
     migrations=BRANCH,
     contracts=(ComputeAPI, ComputeManagerAPI, HostInventory, GuestProbe),
     auditor=NovaAuditor(),
+    sagas=(*(kind.saga for kind in API_FLOWS), *(kind.saga for kind in COMPUTE_FLOWS)),
+    find=find,
 )

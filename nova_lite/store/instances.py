@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Select, func, insert, or_, select
+from sqlalchemy import ColumnElement, Row, Select, and_, func, insert, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from common.base.clock import Clock
@@ -63,6 +63,13 @@ class Instances:
         if len(found) > 1:
             raise AmbiguousInstance(kind="server", name=name_or_id, candidates=", ".join(each.uuid for each in found))
         return found[0]
+
+    async def named(self, name_or_id: str) -> "list[Instance]":
+        """Every live instance of that name, and the one of that uuid, which may be deleted; the newest first."""
+        named = or_(instances.c.uuid == name_or_id, and_(instances.c.display_name == name_or_id, live(instances)))
+        async with self._db.begin(read_only=True) as conn:
+            rows = await conn.execute(_query(named).order_by(instances.c.id.desc()).limit(_NAMES_SHOWN_MAX))
+            return [_instance(row) for row in rows]
 
     async def list(self, host: str | None = None) -> list[Instance]:
         """Newest first. With `host` every live instance of that host; else the newest LIST_ROWS_MAX."""
