@@ -3,7 +3,7 @@
 # make check  format, lint, types, floors (make lint), quick tests
 # make lab    a private RabbitMQ, PostgreSQL and tgtd, five services, two compute hosts (as root, on Debian)
 # make compat-openstack  real nova 34 and cinder 29 as our clients (installs them once: 1 to 5 minutes, 700 MB)
-# make bench  how fast our RPC is beside other libraries', and the buses; bench-buses: the buses alone; bench-survival: calls while the broker fails;
+# make bench  how fast our RPC is beside other libraries', and the buses; bench-buses: the buses alone; bench-attach: an attach and detach; bench-survival: calls while the broker fails;
 #             bench-flood: calls while 100,000 casts flood another queue
 # make repro  one case of the simulation with its whole trace: CASE='...' SEED=0
 # make chaos  kill -9 at every failpoint of attach and detach, and outages: real processes, RabbitMQ, DATABASE=postgresql, CASES=0 (all)
@@ -16,7 +16,7 @@ MINUTES ?= 1
 BIN := .venv/bin
 PARTS := tgt libiscsi-bin qemu-system-x86 qemu-block-extra qemu-utils rabbitmq-server postgresql mariadb-server redis-server
 
-.PHONY: demo test lint check format lab repro chaos bench bench-buses bench-flood bench-survival fuzz parts clean compat-openstack
+.PHONY: demo test lint check format lab repro chaos bench bench-attach bench-buses bench-flood bench-survival fuzz parts clean compat-openstack
 
 demo: .venv/installed
 	@$(BIN)/lite demo --embedded
@@ -52,6 +52,9 @@ chaos: .venv/installed-dev
 bench: .venv-bench/installed
 	.venv-bench/bin/python -m tests.bench.rpc_peers
 	@$(MAKE) --no-print-directory bench-buses
+
+bench-attach: .venv/installed-dev
+	$(BIN)/python -m tests.bench.attach
 
 bench-buses: .venv/installed-dev
 	$(BIN)/python -m tests.bench.bus_roundtrip

@@ -152,15 +152,17 @@ class World:
 
 
 @asynccontextmanager
-async def running_world(folder: Path, **fakes: object) -> AsyncIterator[World]:
-    """A world inside the block; `fakes` replace the parts of the same name."""
+async def running_world(folder: Path, *, connection: str | None = None, **fakes: object) -> AsyncIterator[World]:
+    """A world inside the block; `fakes` replace the parts of the same name. `connection`: another database than a file of its own."""
     clock = SystemClock()
     outside = Outside(clock, opener(clock, MemoryBuses(clock)))
     overrides = {
         "DEFAULT": {"transport_url": "memory://world", "state_path": str(folder), "my_ip": "127.0.0.1", "host": HOST},
     }
+    if connection is not None:
+        overrides["database"] = {"connection": connection}
     nova_config = load_nova((), overrides=overrides)
-    cinder_overrides = {"DEFAULT": {**overrides["DEFAULT"], "enabled_backends": BACKEND}}
+    cinder_overrides = {**overrides, "DEFAULT": {**overrides["DEFAULT"], "enabled_backends": BACKEND}}
     stanza = folder / "cinder.conf"
     stanza.write_text(f"[{BACKEND}]\nvolume_driver = cinder.volume.drivers.fake.FakeDriver\ntarget_helper = fake\n")
     cinder_config = load_cinder((stanza,), overrides=cinder_overrides)
