@@ -79,6 +79,41 @@ class JournalRow:
         return Entry(self.step, self.mark, self.final)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewRow:
+    """A row that is to be added to a journal. `output` must be JSON."""
+
+    step: str
+    mark: Mark
+    attempt: int
+    final: bool = False
+    output: Any = field(default=None, repr=False)
+    error: str | None = None
+
+    def values(self, flow_id: str, seq: int, now: datetime) -> dict[str, Any]:
+        """Its columns."""
+        return {
+            "flow_id": flow_id,
+            "seq": seq,
+            "step": self.step,
+            "mark": str(self.mark),
+            "final": self.final,
+            "attempt": self.attempt,
+            "output": self.output,
+            "error": self.error,
+            "created_at": now,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a flow ends, and under which fence it ran."""
+
+    state: FlowState
+    error: str | None
+    fence: int
+
+
 _INSERT_ENTRY = insert(journal)
 _STORED = [name for name in FlowRow.__dataclass_fields__ if name != "is_over"]
 
@@ -127,55 +162,51 @@ class Journal:
             rows = [_journal_row(row) for row in await conn.execute(select(journal).where(journal.c.id.in_(newest)))]
         return {row.flow_id: row for row in rows}
 
-    async def write(
-        self,
-        flow_id: str,
-        *,
-        seq: int,
-        step: str,
-        mark: Mark,
-        attempt: int,
-        final: bool = False,
-        output: Any = None,
-        error: str | None = None,
-        letters: Sequence[Letter] = (),
-        outbox: Outbox | None = None,
-    ) -> None:
-        """Adds the flow's row number `seq`, counted from 0; durable when it returns. There already, by an earlier try: nothing happens.
+    async def write(self, flow_id: str, *, seq: int, step: str, mark: Mark, attempt: int, **more: Any) -> None:
+        """`append` of one row."""
+        await self.append(flow_id, [NewRow(step=step, mark=mark, attempt=attempt, **more)], seq=seq)
 
-        output    JSON
+    async def append(
+        self, flow_id: str, rows: Sequence["NewRow"], *, seq: int, letters: Sequence[Letter] = (), outbox: Outbox | None = None,
+        ending: "Ending | None" = None,
+    ) -> None:  # fmt: skip
+        """Adds rows to the flow's journal, the first as number `seq`, counted from 0; durable, all of them, when it returns.
+
         letters   what `outbox` is to send because of it, entered in the same transaction
+        ending    the flow ends with it
+        There already, by an earlier try whose outcome was unknown: nothing happens. Raises Superseded when the flow's fence is
+        another one than `ending` says.
         """
-        row = {
-            "flow_id": flow_id,
-            "seq": seq,
-            "step": step,
-            "mark": str(mark),
-            "final": final,
-            "attempt": attempt,
-            "output": output,
-            "error": error,
-            "created_at": self._clock.utcnow(),
-        }
+        values = [row.values(flow_id, seq + place, self._clock.utcnow()) for place, row in enumerate(rows)]
 
         async def work(conn: AsyncConnection) -> None:
-            await conn.execute(_INSERT_ENTRY, row)
+            if values:
+                await conn.execute(_INSERT_ENTRY, values)
             if outbox is not None:
                 await outbox.put(conn, letters)
+            if ending is not None:
+                await self._end(conn, flow_id, ending)
 
         try:
             await self._db.run(work)
-        except Duplicate:
-            there = [entry for entry in await self.entries(flow_id) if entry.seq == seq]
-            if [(entry.step, entry.mark, entry.attempt) for entry in there] != [(step, mark, attempt)]:
+        except Superseded:
+            found = await self.flow(flow_id)
+            if ending is None or found is None or (found.state, found.fence) != (ending.state, ending.fence):
                 raise
+        except Duplicate:
+            there = [entry for entry in await self.entries(flow_id) if seq <= entry.seq < seq + len(rows)]
+            if [(entry.step, entry.mark, entry.attempt) for entry in there] != [(row.step, row.mark, row.attempt) for row in rows]:
+                raise
+
+    async def _end(self, conn: AsyncConnection, flow_id: str, ending: "Ending") -> None:
+        change = update(flows).where(flows.c.id == flow_id, flows.c.fence == ending.fence)
+        change = change.values(state=str(ending.state), error=ending.error, updated_at=self._clock.utcnow())
+        if not (await conn.execute(change)).rowcount:
+            raise Superseded(flow_id=flow_id, fence=ending.fence)
 
     async def finish(self, flow_id: str, state: FlowState, error: str | None = None, *, fence: int) -> None:
         """The flow ends in `state`. The same again: nothing happens. Raises Superseded when its fence is another one now."""
-        change = update(flows).where(flows.c.id == flow_id, flows.c.fence == fence)
-        change = change.values(state=str(state), error=error, updated_at=self._clock.utcnow())
-        if not (await self._db.run(lambda conn: conn.execute(change))).rowcount:
-            raise Superseded(flow_id=flow_id, fence=fence)
+        await self._db.run(lambda conn: self._end(conn, flow_id, Ending(state, error, fence)))
 
     async def left_behind(self, owner: Owner) -> list[FlowRow]:
         """The running flows of `owner.home` that nobody carries on, oldest first: of processes that are gone, and `owner`'s own.

@@ -1,5 +1,7 @@
 """Drives one flow: asks `decide`, writes the row, acts, writes the row, and asks again.
 
+What came of a step is written together with the intent of the next one, or with the flow's end: nothing happens in between.
+
 Every write is refused once another process has taken the flow over (common.db.fence): then driving ends with Superseded, and nothing
 is said of the flow's outcome.
 """
@@ -19,7 +21,7 @@ from common.base.failpoints import Failpoints
 from common.base.limits import FAULT_TEXT_MAX, JOURNAL_PATIENCE_S
 from common.base.retry import Retry
 from common.db.fence import Fence, Superseded, fenced
-from common.db.journal import FlowState, Journal, JournalRow
+from common.db.journal import Ending, FlowState, Journal, JournalRow, NewRow
 from common.db.outbox import Outbox
 from common.flow.places import FINISHED, Place, step_place
 from common.flow.steps import Act, Flow, Output
@@ -60,6 +62,8 @@ class Run:
     is_told: bool = False
     has_caller: bool = False
     is_idle: bool = True
+    unwritten: list[tuple[NewRow, str]] = field(default_factory=list)
+    """Rows that go with the next write, each with the failpoint behind it."""
 
     def recall(self, rows: Sequence[JournalRow]) -> None:
         """Go on behind the rows that an earlier process wrote."""
@@ -117,46 +121,45 @@ class Driver:
     async def _do(self, run: Run, step: Step, attempt: int) -> None:
         await self._before(run, attempt)
         await self._reach(run, step, Place.BEFORE)
-        await self._write(run, step, Mark.BEGUN, attempt)
-        await self._reach(run, step, Place.BEGUN)
+        self._note(run, step, NewRow(step=step.name, mark=Mark.BEGUN, attempt=attempt), Place.BEGUN)
+        await self._write(run)
         run.flow.letters.clear()
         try:
             output = await self._act(run, run.flow.method(step.name), step)
         except Superseded as exc:
             self._stop_if_ours(run, exc)
-            await self._fail(run, step, attempt, exc)
+            self._fail(run, step, attempt, exc)
             return
         except Fault as exc:
-            await self._fail(run, step, attempt, exc)
+            self._fail(run, step, attempt, exc)
             return
         await self._reach(run, step, Place.ACTED)
         run.flow.outputs[step.name] = output or {}
-        await self._write(run, step, Mark.DONE, attempt, output=output)
-        await self._reach(run, step, Place.DONE)
+        self._note(run, step, NewRow(step=step.name, mark=Mark.DONE, attempt=attempt, output=output), Place.DONE)
 
-    async def _fail(self, run: Run, step: Step, attempt: int, fault: Fault) -> None:
+    def _fail(self, run: Run, step: Step, attempt: int, fault: Fault) -> None:
         run.flow.fault = fault
+        run.flow.letters.clear()
         _log.info("step failed", step=step.name, attempt=attempt, reason=str(fault))
         mark = Mark.REFUSED if isinstance(fault, Invalid) else Mark.FAILED
-        await self._write(run, step, mark, attempt, final=not fault.retryable, error=fault)
+        self._note(run, step, _failure(step, mark, attempt, fault, is_final=not fault.retryable), None)
 
     async def _undo(self, run: Run, step: Step, attempt: int) -> None:
         assert step.undo is not None
         await self._before(run, attempt)
         await self._reach(run, step, Place.BEFORE, is_undo=True)
-        await self._write(run, step, Mark.UNDOING, attempt)
-        await self._reach(run, step, Place.BEGUN, is_undo=True)
+        self._note(run, step, NewRow(step=step.name, mark=Mark.UNDOING, attempt=attempt), Place.BEGUN, is_undo=True)
+        await self._write(run)
         try:
             await self._act(run, run.flow.method(step.undo), step)
         except Fault as exc:
             if isinstance(exc, Superseded):
                 self._stop_if_ours(run, exc)
             _log.warning("undo failed", step=step.name, undo=step.undo, attempt=attempt, reason=str(exc))
-            await self._write(run, step, Mark.UNDO_FAILED, attempt, error=exc)
+            self._note(run, step, _failure(step, Mark.UNDO_FAILED, attempt, exc), None)
             return
         await self._reach(run, step, Place.ACTED, is_undo=True)
-        await self._write(run, step, Mark.UNDONE, attempt)
-        await self._reach(run, step, Place.DONE, is_undo=True)
+        self._note(run, step, NewRow(step=step.name, mark=Mark.UNDONE, attempt=attempt), Place.DONE, is_undo=True)
 
     @staticmethod
     def _stop_if_ours(run: Run, exc: Superseded) -> None:
@@ -181,11 +184,13 @@ class Driver:
 
     async def _tell(self, run: Run) -> None:
         if not run.is_told:
+            await self._write(run)
             await self._written(lambda: run.flow.turned_back(run.why()))
             run.is_told = True
 
     async def _park(self, run: Run, step: Step) -> None:
         fault = FlowParked(saga=run.flow.saga.name, subject=run.flow.subject, step=step.name, reason=str(run.why()))
+        await self._write(run)
         await self._written(lambda: run.flow.parked(fault))
         await self._finish(run, FlowState.PARKED, fault)
         _log.error("flow parked", step=step.name, reason=str(fault))
@@ -194,8 +199,10 @@ class Driver:
     async def _before(self, run: Run, attempt: int) -> None:
         """Between two steps a process that is told to stop hands the flow back; one with a caller at the door only when it waits."""
         if self._is_draining() and (attempt > 1 or not run.has_caller):
+            await self._write(run)
             raise HandedBack(saga=run.flow.saga.name, subject=run.flow.subject)
         if attempt > 1:
+            await self._write(run)
             run.is_idle = True
             await self._clock.sleep(_BETWEEN_ATTEMPTS.delay_s(attempt - 1))
         run.is_idle = False
@@ -222,38 +229,37 @@ class Driver:
                     await writing()
 
     async def _finish(self, run: Run, state: FlowState, fault: Fault | None = None) -> None:
-        with fenced(None):  # `finish` asks for the fence in its own statement
-            text = _text(fault) if fault else None
-            await self._written(lambda: self._journal.finish(run.flow.id, state, text, fence=run.fence.number))
+        await self._write(run, Ending(state, _text(fault) if fault else None, run.fence.number))
         if self._failpoints.is_on:
             await self._failpoints.reach(f"{run.flow.saga.name}.{FINISHED}")
 
-    async def _write(
-        self,
-        run: Run,
-        step: Step,
-        mark: Mark,
-        attempt: int,
-        *,
-        final: bool = False,
-        output: Output = None,
-        error: Fault | None = None,
-    ) -> None:
+    @staticmethod
+    def _note(run: Run, step: Step, row: NewRow, place: Place | None, *, is_undo: bool = False) -> None:
+        """The row goes with the next write; from now on the engine sees it."""
+        name = "" if place is None else step_place(run.flow.saga.name, step.name, place, is_undo=is_undo)
+        run.unwritten.append((row, name))
+        run.entries.append(Entry(row.step, row.mark, final=row.final))
+
+    async def _write(self, run: Run, ending: Ending | None = None) -> None:
+        """Everything that is noted, and the letters of what is done, in one transaction."""
+        if not run.unwritten and ending is None:
+            return
+        rows = [row for row, _ in run.unwritten]
+        letters = tuple(run.flow.letters) if any(row.mark is Mark.DONE for row in rows) else ()
+        seq = len(run.entries) - len(rows)
         await self._written(
-            lambda: self._journal.write(
-                run.flow.id,
-                seq=len(run.entries),
-                step=step.name,
-                mark=mark,
-                attempt=attempt,
-                final=final,
-                output=output if error is None else {_FAILURE: encode_failure(error)},
-                error=_text(error) if error else None,
-                letters=run.flow.letters if mark is Mark.DONE else (),
-                outbox=self._outbox,
-            )
+            lambda: self._journal.append(run.flow.id, rows, seq=seq, letters=letters, outbox=self._outbox, ending=ending)
         )
-        run.entries.append(Entry(step.name, mark, final=final))
+        places = [name for _, name in run.unwritten if name]
+        run.unwritten.clear()
+        if self._failpoints.is_on:
+            for name in places:
+                await self._failpoints.reach(name)
+
+
+def _failure(step: Step, mark: Mark, attempt: int, fault: Fault, *, is_final: bool = False) -> NewRow:
+    output = {_FAILURE: encode_failure(fault)}
+    return NewRow(step=step.name, mark=mark, attempt=attempt, final=is_final, output=output, error=_text(fault))
 
 
 def _text(fault: Fault) -> str:

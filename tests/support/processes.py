@@ -107,7 +107,7 @@ async def cloud(
 
 def _stanza(folder: Path, name: str, *, is_simulated: bool) -> str:
     if is_simulated:
-        return f"[{name}]\ntarget_helper = local\nvolume_backend_name = {name}\nfile_capacity_gb = 1000\n"
+        return f"[{name}]\ntarget_helper = local\nvolume_backend_name = {name}\nmax_over_subscription_ratio = 100\n"
     return (
         f"[{name}]\ntarget_helper = tgtadm\ntgtd_managed = true\ntgt_ipc_socket = {folder}/{name}.tgtd\n"
         f"target_ip_address = 127.0.0.1\ntarget_port = {free_port()}\nvolume_backend_name = {name}\nfile_capacity_gb = 10\n"

@@ -37,7 +37,9 @@ async def in_loop(postgres: PostgresServer, maria: MariaDbServer, rounds: int) -
         for _ in range(rounds):
             for with_journal in (True, False):
                 number += 1
-                url = {"postgresql": postgres, "mariadb": maria}[kind].create_database(f"b{number}") if kind != "sqlite" else None
+                url = None
+                if kind != "sqlite":
+                    url = (postgres if kind == "postgresql" else maria).create_database(f"b{number}")
                 found[with_journal].append(await cost(url, with_journal=with_journal))
         with_it, without = (_median(found[which]) for which in (True, False))
         print(

@@ -16,7 +16,7 @@ def forgetful() -> Iterator[None]:
     async def opened(*_: Any, **__: Any) -> bool:
         return True
 
-    async def written(self: Journal, *_: Any, letters: Any = (), outbox: Any = None, **__: Any) -> None:
+    async def appended(self: Journal, *_: Any, letters: Any = (), outbox: Any = None, **__: Any) -> None:
         if outbox is not None and letters:
             await self._db.run(lambda conn: outbox.put(conn, letters))
 
@@ -25,7 +25,7 @@ def forgetful() -> Iterator[None]:
 
     with (
         patch.object(Journal, "open", opened),
-        patch.object(Journal, "write", written),
+        patch.object(Journal, "append", appended),
         patch.object(Journal, "finish", nothing),
         patch.object(fence, "check", nothing),
     ):

@@ -1,8 +1,9 @@
 """The runner of flows on a real journal: what is written, in which order, and how each kind of failure ends."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
+from typing import Any
 
 import msgspec
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from common.base.context import Context
 from common.base.errors import Conflict, Fault, Unavailable
 from common.db.engine import Database
-from common.db.journal import FlowState, Journal
+from common.db.journal import FlowState, Journal, NewRow
 from common.db.lease import Leases
 from common.db.owner import Owner
 from common.flow.driver import FlowParked, StepFailed
@@ -264,11 +265,11 @@ class Shaky(Journal):
 
     failures = 3
 
-    async def write(self, flow_id: str, **values: object) -> None:
+    async def append(self, flow_id: str, rows: Sequence[NewRow], **values: Any) -> None:
         if self.failures:
             self.failures -= 1
             raise Unavailable(what="database", reason="away")
-        await super().write(flow_id, **values)  # type: ignore[arg-type]  # passed on as they came
+        await super().append(flow_id, rows, **values)
 
 
 async def test_a_journal_that_is_away_for_a_while_is_waited_for(sqlite_database: Database, clock: NoWait) -> None:

@@ -1,7 +1,9 @@
 """A journal that is away: for a while, for ever, and at the very end."""
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import nullcontext
+from typing import Any
 
 import msgspec
 import pytest
@@ -10,7 +12,7 @@ from common.base.context import Context
 from common.base.errors import Conflict, Timeout, Unavailable
 from common.base.limits import FAULT_TEXT_MAX, JOURNAL_PATIENCE_S
 from common.db.engine import Database
-from common.db.journal import FlowState, Journal
+from common.db.journal import Ending, FlowState, Journal, NewRow
 from common.db.owner import Owner
 from common.flow.runner import Runner
 from common.flow.steps import Flow, Output
@@ -64,13 +66,9 @@ class Away(Journal):
             self.failures -= 1
             raise Unavailable(what="database", reason="away")
 
-    async def write(self, flow_id: str, **values: object) -> None:
-        self._miss("write")
-        await super().write(flow_id, **values)  # type: ignore[arg-type]  # passed on as they came
-
-    async def finish(self, flow_id: str, state: FlowState, error: str | None = None, *, fence: int) -> None:
-        self._miss("finish")
-        await super().finish(flow_id, state, error, fence=fence)
+    async def append(self, flow_id: str, rows: Sequence[NewRow], *, ending: Ending | None = None, **values: Any) -> None:
+        self._miss("finish" if ending else "write")
+        await super().append(flow_id, rows, ending=ending, **values)
 
 
 @pytest.fixture
