@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from cinder_lite.contract import VolumeAPI, VolumeStatus
+from cinder_lite.contract import VolumeAPI, VolumeManagerAPI, VolumeStatus
 from common.base.context import Context
 from common.base.errors import Fault, Unavailable
 from common.host.clock import SystemClock
@@ -25,6 +25,7 @@ from tests.support.processes import Cloud, cloud
 
 HOSTS = ("cmp1", "cmp2", "cmp3", "cmp4")
 DISKS_OF_A_SERVER = 20
+CREATED_AT_ONCE = 50
 QUIET_S = 240.0
 CALL_S = 120.0
 _CLOCK = SystemClock()
@@ -75,6 +76,7 @@ class _Load:
         self._chance = chance
         self._servers = ComputeAPI.over(rpc)
         self._volumes = VolumeAPI.over(rpc)
+        self._backends = VolumeManagerAPI.over(rpc)
         self._machines: list[Instance] = []
         self._ids: list[str] = []
 
@@ -88,16 +90,23 @@ class _Load:
         for place in range(wanted):
             host = HOSTS[place % len(HOSTS)]
             self._machines.append(await self._servers.create(self._ctx, name=f"s{place}", flavor="m1.tiny", host=host))
-        made = await asyncio.gather(*(self._volumes.create(self._ctx, size=1, name=f"v{place}") for place in range(self._number)))
-        self._ids = [volume.id for volume in made]
         async with asyncio.timeout(QUIET_S):
+            while len(self._ids) < self._number:
+                await self._create_some()
             while any(server.vm_state is not VmState.ACTIVE for server in await self._servers.get_all(self._ctx)):
-                await _CLOCK.sleep(0.5)
-            while set(await self._states()) != {"available"}:
                 await _CLOCK.sleep(0.5)
         tell(
             f"{len(self._machines)} servers on {len(HOSTS)} hosts and {self._number} volumes after {time.monotonic() - started:.0f} s"
         )
+
+    async def _create_some(self) -> None:
+        """As many as the scheduler places before it hears again how little they take."""
+        places = range(len(self._ids), min(self._number, len(self._ids) + CREATED_AT_ONCE))
+        made = await asyncio.gather(*(self._volumes.create(self._ctx, size=1, name=f"v{place}") for place in places))
+        self._ids += [volume.id for volume in made]
+        while set(await self._states()) != {"available"}:
+            await _CLOCK.sleep(0.5)
+        await self._backends.everywhere().publish_service_capabilities(self._ctx)
 
     async def round(self, verb: str) -> Round:
         started = time.monotonic()
