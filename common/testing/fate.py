@@ -73,7 +73,8 @@ class Fate:
     """The strikes of one run, and what it crossed. `tell` hears of each crossing and of each fault that strikes."""
 
     def __init__(self, strikes: Iterable[Strike] = (), *, tell: Callable[[str], None] = lambda _: None) -> None:
-        self._strikes = {(strike.boundary, strike.when): strike.fault for strike in strikes}
+        self._strikes: dict[tuple[str, When], str] = {}
+        self.plan(*strikes)
         self._counts: Counter[tuple[str, Kind, str]] = Counter()
         self._tell = tell
         self.events: list[Event] = []
@@ -81,6 +82,10 @@ class Fate:
         """The loop's time at which every fault that has struck is over."""
         self.struck = 0
         """Faults that have happened."""
+
+    def plan(self, *strikes: Strike) -> None:
+        """More strikes, against boundaries that are still to come."""
+        self._strikes |= {(strike.boundary, strike.when): strike.fault for strike in strikes}
 
     def cross(self, process: str, kind: Kind, name: str) -> Crossing:
         """The process is about to cross this boundary once more."""

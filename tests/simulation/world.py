@@ -83,7 +83,7 @@ class World:
         self._dead: list[Process] = []
         self._ready: dict[str, asyncio.Event] = {}
         self._stops: dict[str, asyncio.Event] = {}
-        self._names: dict[str, Process] = {}
+        self._names: dict[str, dict[str | None, Process]] = {}
         self.is_over = False
 
     @property
@@ -208,12 +208,16 @@ class World:
             return self.database.opened(process, connection, **how)
 
         @contextmanager
-        def hold_name(_: Path, name: str) -> Iterator[None]:
+        def hold_name(folder: Path, name: str, *, boot: str | None = None) -> Iterator[frozenset[str]]:
             """The lock of a process that stands still is held; the one of a dead process is not."""
-            holder = self._names.get(name)
-            assert holder is None or holder is process or holder.is_dead, f"{name} runs already"
-            self._names[name] = process
-            yield
+            holders = self._names.setdefault(name, {})
+            dead = frozenset(known for known, holder in holders.items() if known is not None and holder.is_dead)
+            for gone in dead:
+                del holders[gone]
+            holder = holders.get(boot)
+            assert holder is None or holder is process or holder.is_dead, f"{name} runs already in {folder}"
+            holders[boot] = process
+            yield dead
 
         return Outside(process.clock, open_bus, open_database, hold_name, ArmedFailpoints(process))
 
