@@ -132,10 +132,15 @@ FAULTS: dict[Kind, tuple[tuple[When, str], ...]] = {
 }
 """What can go wrong at a boundary of each kind, besides what can befall its process."""
 OF_PROCESSES = ("crash", "pause", "forward", "backward")
+OF_THE_WORLD = ("target", "machine", "clings")
+"""What befalls the target daemon (it restarts and keeps nothing), the machines (they die), their guests (they keep a disk once)."""
+_WHERE_THE_WORLD_IS_STRUCK = {Kind.EFFECT, Kind.COMMIT, Kind.DELIVER}
 _ONE_SIDED = {Kind.DELIVER, Kind.FAILPOINT}
 
 
 def _faults(event: Event) -> Iterator[tuple[When, str]]:
+    if event.kind in _WHERE_THE_WORLD_IS_STRUCK:
+        yield from ((When.BEFORE, fault) for fault in OF_THE_WORLD)
     if event.process != CLIENT:
         for fault in OF_PROCESSES:
             # A wall clock is as wrong on the one side as on the other.

@@ -168,6 +168,11 @@ class Reality:
             if host.machines.pop(uuid, None) is not None:
                 host.dead.add(uuid)
 
+    @property
+    def died(self) -> set[str]:
+        """Machines that died by themselves, and of which something is left."""
+        return {uuid for host in self.hosts.values() for uuid in host.dead}
+
     def bytes_of(self, disk: Disk) -> BackendVolume | None:
         """What the machine reads and writes through it; None: it has no session, or the bytes are gone."""
         if not disk.is_open and not self.log_in(disk):
