@@ -109,7 +109,7 @@ def _strikes(events: Iterable[Event], kinds: frozenset[str] | None) -> Iterator[
     for event in events:
         if event.name in _BACKGROUND:
             continue
-        for when, fault in _faults(event):
+        for when, fault in faults_of(event):
             if kinds is None or fault in kinds:
                 yield Strike(event.boundary, when, fault)
 
@@ -136,6 +136,11 @@ OF_THE_WORLD = ("target", "machine", "clings")
 """What befalls the target daemon (it restarts and keeps nothing), the machines (they die), their guests (they keep a disk once)."""
 _WHERE_THE_WORLD_IS_STRUCK = {Kind.EFFECT, Kind.COMMIT, Kind.DELIVER}
 _ONE_SIDED = {Kind.DELIVER, Kind.FAILPOINT}
+
+
+def faults_of(event: Event) -> list[tuple[When, str]]:
+    """All that can go wrong at this boundary, and on which side of it."""
+    return list(_faults(event))
 
 
 def _faults(event: Event) -> Iterator[tuple[When, str]]:
