@@ -33,6 +33,13 @@ class Answer(StrEnum):
     UNKNOWN = auto()
 
 
+class Outcome(StrEnum):
+    """What an operation came to once the fault was over, before anybody asked again."""
+
+    DONE = auto()
+    UNDONE = auto()
+
+
 @dataclass(frozen=True, slots=True)
 class Asked:
     """A call that has ended."""
@@ -108,6 +115,7 @@ class Client:
         for number in range(TRIES):
             asked = await self.ask(what, call)
             await self.settled()
+            self.world.outcome = self.world.outcome or (Outcome.DONE if is_done() else Outcome.UNDONE)
             if is_done():
                 if asked.answer is Answer.REFUSED and number == 0:
                     self.world.violated("S9", f"{what} was refused, and happened: {asked.value}")

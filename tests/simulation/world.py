@@ -91,6 +91,8 @@ class World:
         self._stops: dict[str, asyncio.Event] = {}
         self._names: dict[str, dict[str | None, Process]] = {}
         self.is_over = False
+        self.outcome = ""
+        """What the operation of a case came to, when the fault was over."""
 
     @property
     def names(self) -> tuple[str, ...]:
