@@ -50,7 +50,9 @@ def inspect(
         names = implied(whole.topics, [(row.topic, row.host) for row in services])
         seen = await _seen(transport, whole.common.bus.url, names, management_url)
         down_s = whole.common.service_down_time
-        alive = [(row.topic, row.host) for row in services if is_up(row, now=clock.utcnow(), service_down_time_s=down_s)]
+        alive = [
+            (row.topic, row.host) for row in services if is_up(row, now=row.read_at or clock.utcnow(), service_down_time_s=down_s)
+        ]
         return seen, implied([], alive)
 
     seen, wanted = on_transport(whole.common, work)

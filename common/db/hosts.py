@@ -1,4 +1,4 @@
-"""The table of services: who runs where, and when it was last heard of."""
+"""The table of services: who runs where, and when it was last heard of, by the database's clock."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -12,6 +12,7 @@ from common.base.ids import new_uuid
 from common.db.engine import Database
 from common.db.errors import Duplicate
 from common.db.model import live
+from common.db.now import database_time
 from common.db.tables import services
 
 
@@ -32,6 +33,11 @@ class ServiceRow:
     version: int
     created_at: datetime | None
     updated_at: datetime | None
+    read_at: datetime | None = None
+    """The database's time when the row was read, which is what `last_seen_up` is compared with."""
+
+
+_COLUMNS = [services.c[name] for name in ServiceRow.__dataclass_fields__ if name != "read_at"]
 
 
 class Hosts:
@@ -43,7 +49,7 @@ class Hosts:
 
     async def register(self, *, binary: str, host: str, topic: str, availability_zone: str | None) -> None:
         """Enters the service, or renews its row; either way it was heard of just now."""
-        now = self._clock.utcnow()
+        now = database_time()
         facts = {"topic": topic, "availability_zone": availability_zone, "last_seen_up": now, "updated_at": now}
         renewed = update(services).where(services.c.binary == binary, services.c.host == host, live(services)).values(facts)
         entered = insert(services).values(**facts, uuid=new_uuid(), binary=binary, host=host, created_at=now)
@@ -60,7 +66,7 @@ class Hosts:
 
     async def report_state(self, *, binary: str, host: str) -> None:
         """A heartbeat. Raises NotFound when the service was not registered or was removed."""
-        now = self._clock.utcnow()
+        now = database_time()
         beat = update(services).where(services.c.binary == binary, services.c.host == host, live(services))
         beat = beat.values(report_count=services.c.report_count + 1, last_seen_up=now, updated_at=now)
         if not (await self._db.run(lambda conn: conn.execute(beat))).rowcount:
@@ -68,8 +74,9 @@ class Hosts:
 
     async def list(self, binary: str | None = None) -> list[ServiceRow]:
         """Every service, or those of one binary, by binary and host."""
-        columns = [services.c[name] for name in ServiceRow.__dataclass_fields__]
-        query = select(*columns).where(live(services)).order_by(services.c.binary, services.c.host)
+        query = (
+            select(*_COLUMNS, database_time().label("read_at")).where(live(services)).order_by(services.c.binary, services.c.host)
+        )
         if binary is not None:
             query = query.where(services.c.binary == binary)
         async with self._db.begin(read_only=True) as conn:
@@ -77,7 +84,7 @@ class Hosts:
 
     def is_up(self, row: ServiceRow, service_down_time_s: float) -> bool:
         """True when the service was heard of within `service_down_time_s` and nobody forced it down."""
-        return is_up(row, now=self._clock.utcnow(), service_down_time_s=service_down_time_s)
+        return is_up(row, now=row.read_at or self._clock.utcnow(), service_down_time_s=service_down_time_s)
 
 
 def is_up(row: ServiceRow, *, now: datetime, service_down_time_s: float) -> bool:

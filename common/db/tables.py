@@ -99,9 +99,13 @@ outbox = Table(
     Column("created_at", moment(), nullable=False),
     Index(None, "owner", "id"),
     Index(None, "home", "owner"),
+    sqlite_autoincrement=True,
     **MYSQL_TABLE,
 )
-"""Messages that were promised together with a change of state, until the bus has confirmed them. `id` is their order."""
+"""Messages that were promised together with a change of state, until the bus has confirmed them. `id` is their order.
+
+No id is given twice: a process that stood still may strike off a letter that another has sent and struck off meanwhile.
+"""
 
 state_history = Table(
     "state_history",

@@ -136,7 +136,7 @@ class SimulatedTransport:
         crossing = process.cross(
             Kind.PUBLISH, f"{message.key or 'everywhere'}.{label(message.body)}" if _is_request(message) else "reply"
         )
-        await asyncio.sleep(TRIP_S)
+        await asyncio.sleep(process.fate.delay_s(Kind.PUBLISH, TRIP_S))
         fault = process.suffer(crossing, crossing.before)
         await process.living()
         match fault:

@@ -73,14 +73,21 @@ class Fate:
     """The strikes of one run, and what it crossed. `tell` hears of each crossing and of each fault that strikes."""
 
     def __init__(self, strikes: Iterable[Strike] = (), *, tell: Callable[[str], None] = lambda _: None) -> None:
-        self._strikes = {(strike.boundary, strike.when): strike.fault for strike in strikes}
+        self._strikes: dict[tuple[str, When], str] = {}
+        self.plan(*strikes)
         self._counts: Counter[tuple[str, Kind, str]] = Counter()
-        self._tell = tell
+        self.tell = tell
         self.events: list[Event] = []
+        self.happenings: dict[str, Callable[[], None]] = {}
+        """Faults that befall the world and no process: what each does."""
         self.busy_until = 0.0
         """The loop's time at which every fault that has struck is over."""
         self.struck = 0
         """Faults that have happened."""
+
+    def plan(self, *strikes: Strike) -> None:
+        """More strikes, against boundaries that are still to come."""
+        self._strikes |= {(strike.boundary, strike.when): strike.fault for strike in strikes}
 
     def cross(self, process: str, kind: Kind, name: str) -> Crossing:
         """The process is about to cross this boundary once more."""
@@ -89,13 +96,21 @@ class Fate:
         event = Event(process, kind, name, self._counts[key])
         self.events.append(event)
         boundary = event.boundary
-        self._tell(boundary)
+        self.tell(boundary)
+        before, after = self.faults_at(event)
+        self.struck += (before is not None) + (after is not None)
+        return Crossing(boundary, before, after)
+
+    def faults_at(self, event: Event) -> tuple[str | None, str | None]:
+        """What happens before and after this crossing."""
         if not self._strikes:
-            return Crossing(boundary)
-        found = Crossing(boundary, *(self._strikes.pop((boundary, when), None) for when in When))
-        self.struck += (found.before is not None) + (found.after is not None)
-        return found
+            return None, None
+        return self._strikes.pop((event.boundary, When.BEFORE), None), self._strikes.pop((event.boundary, When.AFTER), None)
+
+    def delay_s(self, kind: Kind, usual_s: float) -> float:  # noqa: ARG002  # for those whose world is not as regular
+        """How long a crossing of that kind takes."""
+        return usual_s
 
     def strike(self, crossing: Crossing, fault: str) -> None:
         """`fault` happens there."""
-        self._tell(f"!! {fault} at {crossing.boundary}")
+        self.tell(f"!! {fault} at {crossing.boundary}")

@@ -147,6 +147,9 @@ class InlineConnection:
         if not self._tables:
             self.end("COMMIT")
             return
+        if delay_s := self.process.fate.delay_s(Kind.COMMIT, 0.0):
+            await asyncio.sleep(delay_s)
+            await self.process.living()
         crossing = self.process.cross(Kind.COMMIT, "+".join(sorted(self._tables)))
         fault = self.process.suffer(crossing, crossing.before)
         await self.process.living()

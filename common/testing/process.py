@@ -149,6 +149,8 @@ class Process:
                 self.clock.offset_s += JUMP_S
             case "backward":
                 self.clock.offset_s -= JUMP_S
+            case _ if fault in self.fate.happenings:
+                self.outside(self.fate.happenings[fault])
             case _:
                 return fault
         return None
@@ -158,7 +160,7 @@ class Process:
         await self.living()
         crossing = self.cross(Kind.EFFECT, name)
         await self._meet(crossing, crossing.before, failure)
-        await asyncio.sleep(takes_s)
+        await asyncio.sleep(self.fate.delay_s(Kind.EFFECT, takes_s))
         await self.living()
         answer = self.outside(act)
         await self._meet(crossing, crossing.after, failure)

@@ -1,7 +1,11 @@
 """python -m tests.simulation --tier 1 --sample 200: cases, violations by invariant, cases a second. See `make repro` for one case.
 
---faults crash,pause   only these kinds
---case ID              one case with its whole trace
+--tier 1               one fault: every boundary that the article's operations cross, every fault that can be there
+--tier 2               two faults, the second while the first is being mended
+--tier 3               histories: many operations at a time, faults by chance
+--faults crash,pause   only these kinds (tier 1)
+--case ID              one case, or "history SEED", with its whole trace
+--table                what happens when: outcomes by operation, fault and place, as Markdown
 """
 
 import argparse
@@ -9,62 +13,103 @@ import random
 import sys
 import time
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from itertools import islice
+from pathlib import Path
 
 from tests.simulation.cases import Case, Report, run_case, single_faults
+from tests.simulation.history import HistoryReport, run_history
 from tests.simulation.scenario import SINGLE
-from tests.simulation.workers import quiet, run_all
+from tests.simulation.table import outcomes
+from tests.simulation.workers import quiet, run_all, run_histories, run_pairs
+
+FAILING = Path(__file__).with_name("failing_seeds.txt")
+"""Seeds of histories that failed once; they are run first."""
 
 _SHOWN = 3
+_HISTORY = "history "
 
 
 def main() -> int:
     """0 when nothing was violated."""
     parser = argparse.ArgumentParser(prog="python -m tests.simulation")
-    parser.add_argument("--tier", type=int, default=1, choices=[1])
-    parser.add_argument("--sample", type=int, default=0, help="so many cases, chosen by chance; 0: all")
+    parser.add_argument("--tier", type=int, default=1, choices=[1, 2, 3])
+    parser.add_argument("--sample", type=int, default=0, help="so many cases, chosen by chance; 0: all of tier 1, 100 of another")
     parser.add_argument("--faults", default="", help="only these kinds, divided by commas")
     parser.add_argument("--match", default="", help="only boundaries that hold this text")
     parser.add_argument("--case", default="", help="one case by its id, with its trace")
+    parser.add_argument("--table", action="store_true", help="a table of outcomes")
     parser.add_argument("--seed", default="0")
     parser.add_argument("--jobs", type=int, default=2)
     asked = parser.parse_args()
     quiet()
     if asked.case:
         return _one(asked.case, asked.seed)
+    begun = time.perf_counter()
+    if asked.tier == 3:
+        seeds = [*known_seeds(), *(f"{asked.seed}.{number}" for number in range(asked.sample or 100))]
+        return _histories(list(run_histories(seeds, jobs=asked.jobs)), time.perf_counter() - begun)
+    if asked.tier == 2:
+        reports = list(run_pairs(range(asked.sample or 100), seed=asked.seed, jobs=asked.jobs))
+    else:
+        reports = list(run_all(_cases(asked), seed=asked.seed, jobs=asked.jobs))
+    if asked.table:
+        print(outcomes(reports))
+        return 0
+    return _summary(reports, time.perf_counter() - begun)
+
+
+def known_seeds() -> list[str]:
+    """The first word of each line of failing_seeds.txt."""
+    return [line.split()[0] for line in FAILING.read_text().splitlines() if line.strip() and not line.startswith("#")]
+
+
+def _cases(asked: argparse.Namespace) -> Sequence[Case]:
     kinds = frozenset(asked.faults.split(",")) if asked.faults else None
     cases = [case for case in single_faults(SINGLE, kinds, seed=asked.seed) if asked.match in str(case)]
-    if asked.sample and asked.sample < len(cases):
-        cases = random.Random(asked.seed).sample(cases, asked.sample)
-    begun = time.perf_counter()
-    reports = list(run_all(cases, seed=asked.seed, jobs=asked.jobs))
-    return _table(reports, time.perf_counter() - begun)
+    return random.Random(asked.seed).sample(cases, asked.sample) if 0 < asked.sample < len(cases) else cases
 
 
 def _one(case: str, seed: str) -> int:
-    report = run_case(Case.parse(case), seed=seed, tell=print)
+    report: Report | HistoryReport
+    if case.startswith(_HISTORY):
+        report = run_history(case.removeprefix(_HISTORY), tell=print)
+    else:
+        report = run_case(Case.parse(case), seed=seed, tell=print)
     for invariant, what in report.violations:
         print(f"{invariant}: {what}")
     return bool(report.violations)
 
 
-def _table(reports: list[Report], took_s: float) -> int:
+def _summary(reports: list[Report], took_s: float) -> int:
     failed = [report for report in reports if report.violations]
     by_first: dict[str, list[Report]] = defaultdict(list)
     for report in failed:
         by_first[report.violations[0][0]].append(report)
     missed = sum(not report.is_struck for report in reports)
     print(
-        f"{len(reports)} cases in {took_s:.1f} s, {len(reports) / took_s:.1f} a second; {len(failed)} violate something; {missed} plans met no boundary"
+        f"{len(reports)} cases in {took_s:.1f} s, {len(reports) / took_s:.1f} a second; {len(failed)} violate something; "
+        f"{missed} plans did not meet all of their boundaries"
     )
-    print(
-        f"slowest {max((report.took_s for report in reports), default=0):.2f} s, mean {sum(report.took_s for report in reports) / max(1, len(reports)):.3f} s"
-    )
+    slowest, mean = max((report.took_s for report in reports), default=0), sum(report.took_s for report in reports)
+    print(f"slowest {slowest:.2f} s, mean {mean / max(1, len(reports)):.3f} s")
     for invariant, found in sorted(by_first.items()):
         kinds = Counter(report.case.strikes[-1].fault for report in found)
         print(f"{invariant:4} first in {len(found):5}   {dict(kinds)}")
         for report in islice(found, _SHOWN):
             print(f"       {report.case}\n           {report.violations[0][1]}")
+    return bool(failed)
+
+
+def _histories(reports: list[HistoryReport], took_s: float) -> int:
+    answers: Counter[str] = sum((report.answers for report in reports), Counter())
+    faults: Counter[str] = sum((report.faults for report in reports), Counter())
+    failed = [report for report in reports if report.violations]
+    print(f"{len(reports)} histories in {took_s:.1f} s, {len(reports) / took_s:.1f} a second; {len(failed)} violate something")
+    print(f"operations: {dict(answers)}; faults: {dict(faults)}")
+    for report in failed:
+        invariant, what = report.violations[0]
+        print(f"{invariant:4} make repro CASE='{_HISTORY}{report.seed}'   {dict(report.faults)}\n           {what}")
     return bool(failed)
 
 

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 from cinder_lite.contract import Volume
 from cinder_lite.errors import ExportFailure, TargetUnavailable, VolumeBackendAPIException, VolumeIsBusy
 from cinder_lite.ports.driver import VolumeStats
-from cinder_lite.ports.target import Chap, Export
+from cinder_lite.ports.target import Chap, Export, ExportState
 from cinder_lite.targets.iscsi_names import Portal, ProviderLocation, initiator_of, iscsi_connection_info, target_iqn
 from common.base.errors import Invalid
 from common.testing.process import Process
@@ -48,7 +48,8 @@ class SimulatedDriver:
             there = self._reality.volumes.get(volume.name)
             if there is None:
                 if self._provisioned() + volume.size > self._reality.total_gib:
-                    raise VolumeBackendAPIException(data=f"no room for {volume.size} GiB")
+                    free = self._reality.total_gib - self._provisioned()
+                    raise VolumeBackendAPIException(data=f"{volume.size} GiB wanted, {free} GiB free")
                 self._reality.volumes[volume.name] = BackendVolume(volume.size)
             elif there.size_gib != volume.size:
                 raise VolumeBackendAPIException(data=f"{volume.name} is there with {there.size_gib} GiB; wanted {volume.size} GiB")
@@ -78,6 +79,9 @@ class SimulatedDriver:
             free_capacity_gb=self._reality.total_gib - provisioned,
             provisioned_capacity_gb=provisioned,
         )
+
+    async def list_volumes(self) -> set[str]:
+        return await self._act("list_volumes", lambda: set(self._reality.volumes), takes_s=0.01)
 
     def _provisioned(self) -> float:
         return float(sum(volume.size_gib for volume in self._reality.volumes.values()))
@@ -110,6 +114,12 @@ class SimulatedTarget:
     async def exports(self) -> set[str]:
         return await self._act("exports", lambda: set(self._reality.served), takes_s=0.01)
 
+    async def connections(self) -> dict[str, ExportState]:
+        def act() -> dict[str, ExportState]:
+            return {iqn: self._state(iqn) for iqn in sorted(self._reality.served)}
+
+        return await self._act("connections", act, takes_s=0.01)
+
     async def create_export(self, export: Export) -> str:
         iqn = self.export_name(export.volume)
 
@@ -133,7 +143,7 @@ class SimulatedTarget:
             there = self._reality.served.get(iqn)
             if there is None or (there.path, there.chap) != (export.path, export.chap):
                 raise ExportFailure(volume_id=export.volume.id, reason=f"{iqn} is not exported as the volume is")
-            self._reality.let_in(iqn, initiator)
+            self._reality.let_in(iqn, initiator, is_shared=export.volume.multiattach)
 
         await self._act("initialize_connection", act)
         is_multipath = bool(connector.get("multipath"))
@@ -142,6 +152,11 @@ class SimulatedTarget:
     async def terminate_connection(self, export: Export, connector: Mapping[str, Any] | None) -> None:
         initiator = None if connector is None else initiator_of(connector)
         await self._act("terminate_connection", lambda: self._reality.shut_out(self.export_name(export.volume), initiator))
+
+    def _state(self, iqn: str) -> ExportState:
+        there = self._reality.served[iqn]
+        sessions = sorted(disk.machine.host.initiator for disk in self._reality.sessions(iqn))
+        return ExportState(there.path, frozenset(there.acl), tuple(sessions))
 
     def _check_chap(self, export: Export) -> None:
         if export.chap is None:
@@ -160,24 +175,34 @@ def _location(iqn: str) -> ProviderLocation:
 class SimulatedConnector:
     """Implements `nova_lite.ports.connector.Connector`; machines log in themselves."""
 
-    def __init__(self, host: Host, process: Process) -> None:
+    def __init__(self, host: Host, process: Process, *, ip: str = "192.0.2.2") -> None:
         self._host = host
         self._process = process
+        self._ip = ip
 
     async def get_connector_properties(self) -> dict[str, Any]:
         await self._process.living()
-        return connector_properties(host=self._host.name, ip="192.0.2.2", initiator=self._host.initiator)
+        return connector_properties(host=self._host.name, ip=self._ip, initiator=self._host.initiator or None)
 
     async def connect_volume(self, connection_info: Mapping[str, Any]) -> dict[str, Any]:
-        if connection_info.get("driver_volume_type") != "iscsi":
-            raise Invalid(reason=f"driver_volume_type {connection_info.get('driver_volume_type')!r} is not iscsi")
         volume_id = str(connection_info["serial"])
+        match connection_info.get("driver_volume_type"):
+            case "iscsi":
+                device = {"type": "network"}
+            case "local":
+                device = {"type": "local", "path": str(connection_info["data"]["device_path"])}
+            case other:
+                raise Invalid(reason=f"driver_volume_type {other!r} is neither iscsi nor local")
         await self._act("connect_volume", volume_id, lambda: self._host.connected.add(volume_id))
-        return {"type": "network"}
+        return device
 
     async def disconnect_volume(self, connection_info: Mapping[str, Any]) -> None:
         volume_id = str(connection_info["serial"])
         await self._act("disconnect_volume", volume_id, lambda: self._host.connected.discard(volume_id))
+
+    async def connections(self) -> set[str]:
+        await self._process.living()
+        return set(self._host.connected)
 
     async def _act(self, name: str, volume_id: str, act: Callable[[], None]) -> None:
         await self._process.act(
@@ -203,12 +228,14 @@ class SimulatedHypervisor:
     async def spawn(self, instance: Instance) -> None:
         def act() -> None:
             self._host.machines.setdefault(instance.uuid, Machine(instance.uuid, self._host))
+            self._host.dead.discard(instance.uuid)
 
         await self._act("spawn", instance.uuid, act, takes_s=0.5)
 
     async def destroy(self, instance_uuid: str) -> None:
         def act() -> None:
             self._host.machines.pop(instance_uuid, None)
+            self._host.dead.discard(instance_uuid)
 
         await self._act("destroy", instance_uuid, act, takes_s=0.2)
 
@@ -223,6 +250,8 @@ class SimulatedHypervisor:
             machine = self._machine(instance_uuid)
             if volume_id in machine.disks:
                 return
+            if connection_info.get("driver_volume_type") != "iscsi":
+                raise HypervisorRefused(name=instance_uuid, command="blockdev-add", reason="unknown driver_volume_type")
             if len(machine.disks) >= self.disks_max:
                 raise TooManyDiskDevices(maximum=self.disks_max)
             chap = Chap(data["auth_username"], data["auth_password"]) if "auth_username" in data else None
@@ -245,6 +274,10 @@ class SimulatedHypervisor:
     async def disks(self, instance_uuid: str) -> dict[str, str]:
         await self._process.living()
         return {disk.volume_id: disk.mountpoint for disk in self._machine(instance_uuid).disks.values()}
+
+    async def leftovers(self) -> dict[str, list[str]]:
+        await self._process.living()
+        return {uuid: [f"/simulated/instances/{uuid}"] for uuid in sorted(self._host.dead)}
 
     async def write_pattern(self, instance_uuid: str, volume_id: str, *, pattern: int, offset: int, length: int) -> None:
         def act() -> None:

@@ -4,11 +4,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
+from random import Random
 
 from common.testing.entropy import seeded
 from common.testing.fate import Event, Kind, Strike, When
 from common.testing.loop import DeadLock, RanTooLong, VirtualLoop, run
-from tests.simulation.scenario import STAGES, Client, staged
+from tests.simulation.scenario import SINGLE, STAGES, Client, staged
 from tests.simulation.world import CLIENT, Past, World
 
 _BACKGROUND = {"services", "leases", "update_service_capabilities", "publish_service_capabilities"}
@@ -44,6 +45,7 @@ class Report:
     past: Past | None = field(default=None, repr=False)
     is_struck: bool = True
     took_s: float = 0.0
+    outcome: str = ""
 
 
 def run_case(case: Case, *, seed: int | str = 0, tell: Callable[[str], None] | None = None) -> Report:
@@ -80,6 +82,7 @@ def run_case(case: Case, *, seed: int | str = 0, tell: Callable[[str], None] | N
         past=left,
         is_struck=world.fate.struck == len(case.strikes),
         took_s=time.perf_counter() - begun,
+        outcome=world.outcome,
     )
 
 
@@ -109,9 +112,26 @@ def _strikes(events: Iterable[Event], kinds: frozenset[str] | None) -> Iterator[
     for event in events:
         if event.name in _BACKGROUND:
             continue
-        for when, fault in _faults(event):
+        for when, fault in faults_of(event):
             if kinds is None or fault in kinds:
                 yield Strike(event.boundary, when, fault)
+
+
+def run_pair(number: int, *, seed: int | str = 0) -> Report:
+    """A case of two faults, the second where the world goes once the first has struck. Kinds of faults are paired in turn."""
+    chance = Random(f"pair {seed} {number}")
+    first_kind, second_kind = _PAIRS[number % len(_PAIRS)]
+    stage = chance.choice(SINGLE)
+    firsts = list(single_faults((stage,), frozenset({first_kind}), seed=seed))
+    if not firsts:
+        return flawless(stage, seed)
+    first = run_case(chance.choice(firsts), seed=seed)
+    strike = first.case.strikes[0]
+    later = first.events[next(n for n, event in enumerate(first.events) if event.boundary == strike.boundary) + 1 :]
+    seconds = list(_strikes(later, frozenset({second_kind})))
+    if first.violations or not seconds:
+        return first
+    return run_case(Case(stage, (strike, chance.choice(seconds))), seed=seed)
 
 
 FAULTS: dict[Kind, tuple[tuple[When, str], ...]] = {
@@ -132,10 +152,22 @@ FAULTS: dict[Kind, tuple[tuple[When, str], ...]] = {
 }
 """What can go wrong at a boundary of each kind, besides what can befall its process."""
 OF_PROCESSES = ("crash", "pause", "forward", "backward")
+OF_THE_WORLD = ("target", "machine", "clings")
+"""What befalls the target daemon (it restarts and keeps nothing), the machines (they die), their guests (they keep a disk once)."""
+_KINDS = sorted({fault for found in FAULTS.values() for _, fault in found} | {*OF_PROCESSES, *OF_THE_WORLD})
+_PAIRS = [(first, second) for first in _KINDS for second in _KINDS]
+_WHERE_THE_WORLD_IS_STRUCK = {Kind.EFFECT, Kind.COMMIT, Kind.DELIVER}
 _ONE_SIDED = {Kind.DELIVER, Kind.FAILPOINT}
 
 
+def faults_of(event: Event) -> list[tuple[When, str]]:
+    """All that can go wrong at this boundary, and on which side of it."""
+    return list(_faults(event))
+
+
 def _faults(event: Event) -> Iterator[tuple[When, str]]:
+    if event.kind in _WHERE_THE_WORLD_IS_STRUCK:
+        yield from ((When.BEFORE, fault) for fault in OF_THE_WORLD)
     if event.process != CLIENT:
         for fault in OF_PROCESSES:
             # A wall clock is as wrong on the one side as on the other.

@@ -26,7 +26,8 @@ def judge(world: World) -> list[Finding]:
         *_nothing_moves(volumes, attachments, servers),
         *_no_work_is_left(world),
         *_all_agree(world, volumes, attachments, mappings, servers),
-        *_nothing_leaks(world, volumes, servers),
+        *_nothing_leaks(world, volumes, mappings),
+        *_machines_are_servers(world, servers),
     ]
 
 
@@ -107,6 +108,8 @@ def _all_agree(
                 and known.get(has[0].machine.uuid, {}).get("host") == has[0].machine.host.name
                 and key in has[0].machine.host.connected
             )
+            if mapped and mapped[0]["instance_uuid"] in reality.died:
+                is_whole = len(attached) == len(mine) == len(mapped) == 1 and not has
         else:
             is_whole = row["status"] in _MOVING or not (mine or mapped or has or served)
         if not is_whole:
@@ -115,7 +118,7 @@ def _all_agree(
         yield "S8", f"{len(left)} disks of volume {key}, which has no row"
 
 
-def _nothing_leaks(world: World, volumes: list[Any], servers: list[Any]) -> Iterator[Finding]:
+def _nothing_leaks(world: World, volumes: list[Any], mappings: list[Any]) -> Iterator[Finding]:
     """L3: what is there is what the rows say."""
     reality = world.reality
     rows = {f"volume-{row['id']}": row for row in volumes}
@@ -127,16 +130,24 @@ def _nothing_leaks(world: World, volumes: list[Any], servers: list[Any]) -> Iter
     exported = {f"{_PREFIX}{row['id']}" for row in volumes if row["provider_location"] is not None}
     if set(reality.served) != exported:
         yield "L3", f"exported are {sorted(reality.served)}; the rows say {sorted(exported)}"
+    plugged = {(disk.machine.host.name, disk.volume_id) for disk in reality.disks()}
+    lost = {row["volume_id"] for row in mappings if row["instance_uuid"] in reality.died}
+    connected = {(host.name, key) for host in reality.hosts.values() for key in host.connected if key not in lost}
+    if plugged != connected:
+        yield "L3", f"connected are {sorted(connected)}; plugged are {sorted(plugged)}"
+
+
+def _machines_are_servers(world: World, servers: list[Any]) -> Iterator[Finding]:
+    """L3, of machines."""
+    reality = world.reality
     living = {row["uuid"]: row for row in servers}
     for machine in reality.machines():
         row = living.get(machine.uuid)
         if row is None or row["host"] != machine.host.name:
             yield "L3", f"machine {machine.uuid} runs on {machine.host.name}; its row: {row}"
+    for uuid in sorted(reality.died - living.keys()):
+        yield "L3", f"something is left of machine {uuid}, which died and has no row"
     running = {machine.uuid for machine in reality.machines()}
     for uuid, row in living.items():
-        if (row["vm_state"], row["task_state"]) == ("active", None) and uuid not in running:
+        if (row["vm_state"], row["task_state"]) == ("active", None) and uuid not in running | reality.died:
             yield "L3", f"server {uuid} is active, and has no machine"
-    plugged = {(disk.machine.host.name, disk.volume_id) for disk in reality.disks()}
-    connected = {(host.name, volume_id) for host in reality.hosts.values() for volume_id in host.connected}
-    if plugged != connected:
-        yield "L3", f"connected are {sorted(connected)}; plugged are {sorted(plugged)}"

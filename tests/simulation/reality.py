@@ -17,7 +17,7 @@ SECTOR_BYTES = 512
 class BackendVolume:
     """Bytes that are kept; sectors never written hold 0."""
 
-    size_gib: int
+    size_gib: float
     sectors: dict[int, int] = field(default_factory=dict)
 
 
@@ -60,6 +60,8 @@ class Host:
     initiator: str
     connected: set[str] = field(default_factory=set)
     machines: dict[str, Machine] = field(default_factory=dict)
+    dead: set[str] = field(default_factory=set)
+    """Machines that died by themselves: their folders are still there."""
 
 
 class Reality:
@@ -108,15 +110,16 @@ class Reality:
         for disk in self.sessions(iqn):
             disk.is_open = False
 
-    def let_in(self, iqn: str, initiator: str) -> None:
-        """Nobody else is let in from then on; machines of that host that knocked are in at once."""
+    def let_in(self, iqn: str, initiator: str, *, is_shared: bool = False) -> None:
+        """Nobody else is let in from then on, but for a shared one; machines of that host that knocked are in at once."""
+        kept = self.served[iqn].acl if is_shared else set()
         for disk in self.sessions(iqn):
-            if disk.machine.host.initiator != initiator:
+            if disk.machine.host.initiator not in {initiator, *kept}:
                 self._violated(
                     "S2", f"{initiator} is let in to {iqn} while {disk.machine.uuid} on {disk.machine.host.name} has it open"
                 )
                 disk.is_open = False
-        self.served[iqn].acl = {initiator}
+        self.served[iqn].acl = {initiator, *kept}
         for disk in self.disks():
             if disk.iqn == iqn and not disk.is_open:
                 self.log_in(disk)
@@ -160,9 +163,15 @@ class Reality:
         return True
 
     def kill_machine(self, uuid: str) -> None:
-        """It is gone, with its sessions."""
+        """It is gone by itself, with its sessions; its folder is left."""
         for host in self.hosts.values():
-            host.machines.pop(uuid, None)
+            if host.machines.pop(uuid, None) is not None:
+                host.dead.add(uuid)
+
+    @property
+    def died(self) -> set[str]:
+        """Machines that died by themselves, and of which something is left."""
+        return {uuid for host in self.hosts.values() for uuid in host.dead}
 
     def bytes_of(self, disk: Disk) -> BackendVolume | None:
         """What the machine reads and writes through it; None: it has no session, or the bytes are gone."""

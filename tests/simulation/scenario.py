@@ -33,6 +33,13 @@ class Answer(StrEnum):
     UNKNOWN = auto()
 
 
+class Outcome(StrEnum):
+    """What an operation came to once the fault was over, before anybody asked again."""
+
+    DONE = auto()
+    UNDONE = auto()
+
+
 @dataclass(frozen=True, slots=True)
 class Asked:
     """A call that has ended."""
@@ -108,12 +115,28 @@ class Client:
         for number in range(TRIES):
             asked = await self.ask(what, call)
             await self.settled()
+            self.world.outcome = self.world.outcome or (Outcome.DONE if is_done() else Outcome.UNDONE)
             if is_done():
                 if asked.answer is Answer.REFUSED and number == 0:
                     self.world.violated("S9", f"{what} was refused, and happened: {asked.value}")
                 return asked
+            if self.world.reality.died:
+                await self.bury()
+                raise StopHere
         self.world.violated("S4", f"{what} could not be done in {TRIES} tries; the last answer: {asked.value}")
         raise StopHere
+
+    async def bury(self) -> None:
+        """Servers whose machines died by themselves can be deleted, and their volumes come free."""
+        while (uuid := next(iter(sorted(self.world.reality.died)), None)) is not None:
+            for _ in range(TRIES):
+                await self.ask(f"delete {uuid}, which died", lambda: self.servers.delete(self.ctx, server=uuid or ""))
+                await self.settled()
+                if uuid not in self.world.reality.died:
+                    break
+            else:
+                self.world.violated("S4", f"{uuid} died, and could not be deleted in {TRIES} tries")
+                raise StopHere
 
     # -- what is there ------------------------------------------------------------------------------------------------
 
@@ -217,6 +240,7 @@ async def staged(client: Client, stage: Stage) -> None:
     with suppress(StopHere):
         await stage(client)
         client.check()
+        await client.bury()
 
 
 async def _attach(client: Client, name: str) -> None:
@@ -232,6 +256,8 @@ async def _touch(client: Client, name: str, *, is_written: bool) -> None:
     """S12: what one machine wrote, another reads."""
     volume, server = client.volume("v1") or "", client.server(name) or ""
     reality = client.world.reality
+    if server in reality.died:
+        return
     found = [disk for disk in reality.disks() if (disk.volume_id, disk.machine.uuid) == (volume, server)]
     stored = reality.bytes_of(found[0]) if found else None
     if stored is None:

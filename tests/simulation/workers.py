@@ -2,15 +2,21 @@
 
 import gc
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from functools import partial
 from multiprocessing import get_context
+from typing import TypeVar
 
 import structlog
 
-from tests.simulation.cases import Case, Report, flawless, run_case
+from tests.simulation.cases import Case, Report, flawless, run_case, run_pair
+from tests.simulation.history import HistoryReport, run_history
 from tests.simulation.scenario import STAGES
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 LAST = 25
 """Lines of a failed case's trace that are kept."""
@@ -26,10 +32,42 @@ def quiet() -> None:
 
 def run_all(cases: Sequence[Case], *, seed: str, jobs: int) -> Iterator[Report]:
     """The reports of all cases, in their order, with the end of a failed one's trace."""
-    chunks = [cases[number : number + _CHUNK] for number in range(0, len(cases), _CHUNK)]
+    return spread(partial(_case, seed=seed), cases, seed=seed, jobs=jobs)
+
+
+def run_pairs(numbers: Sequence[int], *, seed: str, jobs: int) -> Iterator[Report]:
+    """The reports of so many pairs of faults."""
+    return spread(partial(_pair, seed=seed), numbers, seed=seed, jobs=jobs)
+
+
+def run_histories(seeds: Sequence[str], *, jobs: int) -> Iterator[HistoryReport]:
+    """The reports of histories, with the end of a failed one's trace."""
+    return spread(_history, seeds, seed="0", jobs=jobs)
+
+
+def spread(work: Callable[[T], R], items: Sequence[T], *, seed: str, jobs: int) -> Iterator[R]:
+    """What `work` gives for each item, in their order, done by so many processes."""
+    chunks = [items[number : number + _CHUNK] for number in range(0, len(items), _CHUNK)]
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_begin, initargs=(seed,)) as pool:
-        for found in pool.map(_chunk, chunks, [seed] * len(chunks)):
+        for found in pool.map(partial(_chunk, work), chunks):
             yield from found
+
+
+def _case(case: Case, *, seed: str) -> Report:
+    return _short(run_case(case, seed=seed))
+
+
+def _pair(number: int, *, seed: str) -> Report:
+    return _short(run_pair(number, seed=seed))
+
+
+def _short(report: Report) -> Report:
+    return replace(report, trace=report.trace[-LAST:] if report.violations else (), events=(), past=None)
+
+
+def _history(seed: str) -> HistoryReport:
+    report = run_history(seed)
+    return replace(report, trace=report.trace[-LAST:] if report.violations else ())
 
 
 def _begin(seed: str) -> None:
@@ -45,10 +83,7 @@ def without_pauses() -> None:
     gc.disable()
 
 
-def _chunk(cases: Sequence[Case], seed: str) -> list[Report]:
-    found = []
-    for case in cases:
-        report = run_case(case, seed=seed)
-        found.append(replace(report, trace=report.trace[-LAST:] if report.violations else (), events=(), past=None))
+def _chunk(work: Callable[[T], R], items: Sequence[T]) -> list[R]:
+    found = [work(item) for item in items]
     gc.collect()
     return found

@@ -36,6 +36,9 @@ CLIENT = "client"
 T_S = 60.0
 """Virtual seconds after the last fault in which everything has to come to an end."""
 
+RECONCILED_S = 30.0
+"""Virtual seconds until what the target daemon forgot is there again."""
+
 _STANZA = f"[{BACKEND}]\nvolume_driver = cinder.volume.drivers.fake.FakeDriver\ntarget_helper = fake\n"
 _FIRST_RESTART_S = 1.0
 
@@ -66,25 +69,30 @@ class World:
 
     def __init__(
         self, loop: VirtualLoop, chance: Random, *, strikes: Iterable[Strike] = (), computes: int = 2,
-        tell: Callable[[str], None] | None = None, past: "Past | None" = None,
+        tell: Callable[[str], None] | None = None, past: "Past | None" = None, fate: Fate | None = None,
     ) -> None:  # fmt: skip
         self.loop = loop
         self.chance = chance
         self.violations: list[tuple[str, str]] = []
         self.trace: list[str] = []
         self._tell = tell
-        self.fate = Fate(strikes, tell=self.tell)
+        self.fate = fate or Fate()
+        self.fate.plan(*strikes)
+        self.fate.tell = self.tell
         self.clock = ProcessClock(loop)
         self.bus = MemoryBus(self.clock)
         self.database = WatchedDatabase(past.database if past else image(), self.clock, told=self.tell, violated=self.violated)
         self.hosts = tuple(f"cmp{number + 1}" for number in range(computes))
         self.reality = past.reality.copy(violated=self.violated) if past else Reality(self.hosts, violated=self.violated)
+        self.fate.happenings = {"target": self._target_restarts, "machine": self._machines_die, "clings": self._guests_cling}
         self.processes: dict[str, Process] = {}
         self._dead: list[Process] = []
         self._ready: dict[str, asyncio.Event] = {}
         self._stops: dict[str, asyncio.Event] = {}
-        self._names: dict[str, Process] = {}
+        self._names: dict[str, dict[str | None, Process]] = {}
         self.is_over = False
+        self.outcome = ""
+        """What the operation of a case came to, when the fault was over."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -108,6 +116,21 @@ class World:
     def violated(self, invariant: str, what: str) -> None:
         self.violations.append((invariant, what))
         self.tell(f"** {invariant}: {what}")
+
+    # -- what befalls it ----------------------------------------------------------------------------------------------
+
+    def _target_restarts(self) -> None:
+        """It keeps nothing; whoever looks after it has RECONCILED_S to notice."""
+        self.reality.restart_target()
+        self.fate.busy_until = max(self.fate.busy_until, self.loop.time() + RECONCILED_S)
+
+    def _machines_die(self) -> None:
+        for machine in self.reality.machines():
+            self.reality.kill_machine(machine.uuid)
+
+    def _guests_cling(self) -> None:
+        for machine in self.reality.machines():
+            machine.clings = True
 
     # -- processes ----------------------------------------------------------------------------------------------------
 
@@ -208,12 +231,16 @@ class World:
             return self.database.opened(process, connection, **how)
 
         @contextmanager
-        def hold_name(_: Path, name: str) -> Iterator[None]:
+        def hold_name(folder: Path, name: str, *, boot: str | None = None) -> Iterator[frozenset[str]]:
             """The lock of a process that stands still is held; the one of a dead process is not."""
-            holder = self._names.get(name)
-            assert holder is None or holder is process or holder.is_dead, f"{name} runs already"
-            self._names[name] = process
-            yield
+            holders = self._names.setdefault(name, {})
+            dead = frozenset(known for known, holder in holders.items() if known is not None and holder.is_dead)
+            for gone in dead:
+                del holders[gone]
+            holder = holders.get(boot)
+            assert holder is None or holder is process or holder.is_dead, f"{name} runs already in {folder}"
+            holders[boot] = process
+            yield dead
 
         return Outside(process.clock, open_bus, open_database, hold_name, ArmedFailpoints(process))
 

@@ -17,6 +17,9 @@ from nova_lite.brick.fake import FakeConnector
 from nova_lite.brick.host import HostConnector
 from nova_lite.errors import VolumeConnectionFailed
 from nova_lite.ports.connector import Connector
+from tests.simulation.adapters import SimulatedConnector
+from tests.simulation.bench import Workbench
+from tests.simulation.reality import Host
 
 INITIATOR = "iqn.2010-10.org.openstack:0123456789ab"
 SECRET = "Sesame-never-shown-16"
@@ -37,7 +40,7 @@ class Bench:
         return {"driver_volume_type": "local", "serial": new_uuid(), "data": {"device_path": str(path)}}
 
 
-@pytest.fixture(params=["fake", "host"])
+@pytest.fixture(params=["fake", "host", "simulation"])
 def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Bench:
     absent = {"driver_volume_type": "local", "serial": new_uuid(), "data": {"device_path": str(tmp_path / "absent")}}
     if request.param == "fake":
@@ -48,8 +51,23 @@ def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Bench:
             return absent
 
         return Bench(fake, FakeConnector(host="cmp1", ip="10.0.0.21", initiator=None), failing, tmp_path)
+    if request.param == "simulation":
+        return simulated(tmp_path, absent)
     (tmp_path / "initiatorname.iscsi").write_text(f"InitiatorName={INITIATOR}\n")
     return Bench(host(tmp_path / "initiatorname.iscsi"), host(tmp_path / "no-such-file"), lambda: absent, tmp_path)
+
+
+def simulated(folder: Path, absent: dict[str, Any]) -> Bench:
+    workbench = Workbench()
+
+    def connector(initiator: str) -> SimulatedConnector:
+        return SimulatedConnector(Host("cmp1", initiator), workbench.process, ip="10.0.0.21")
+
+    def failing() -> dict[str, Any]:
+        workbench.fail_next("connector.connect_volume")
+        return absent
+
+    return Bench(connector(INITIATOR), connector(""), failing, folder)
 
 
 def host(initiator_file: Path, *, userspace_iscsi: bool = True) -> HostConnector:

@@ -12,6 +12,9 @@ from cinder_lite.drivers.fake import FakeDriver
 from cinder_lite.drivers.file import FileDriver, FileOptions
 from cinder_lite.ports.driver import VolumeDriver
 from common.base.ids import new_uuid
+from tests.simulation.adapters import SimulatedDriver
+from tests.simulation.bench import Workbench
+from tests.simulation.reality import BackendVolume
 
 GIB = 1024**3
 
@@ -123,6 +126,39 @@ class FileRig:
         (self._folder / "exports").mkdir()
         for name in ("volume-of-another", f"backup-{volume().name}", f"{volume().name}.old", "lost+found"):
             (self._folder / name).touch()
+
+
+class SimulatedRig:
+    def __init__(self) -> None:
+        self._bench = Workbench()
+        self.driver = SimulatedDriver(self._bench.reality, self._bench.process, backend="simulated")
+
+    def names(self) -> set[str]:
+        return set(self._bench.reality.volumes)
+
+    def size_of(self, name: str) -> int:
+        return int(self._bench.reality.volumes[name].size_gib * GIB)
+
+    async def read(self, volume: Volume, offset: int, length: int) -> bytes:
+        assert offset + length <= self.size_of(volume.name)
+        assert self._bench.reality.volumes[volume.name].sectors == {}
+        return bytes(length)
+
+    @asynccontextmanager
+    async def used(self, volume: Volume) -> AsyncIterator[None]:
+        reality = self._bench.reality
+        reality.export("iqn.used", reality.path(volume.name), None)
+        yield
+        reality.unexport("iqn.used")
+
+    def break_creating(self) -> None:
+        self._bench.reality.total_gib = 0.5
+
+    def begin_creating(self, volume: Volume) -> None:
+        self._bench.reality.volumes[volume.name] = BackendVolume(0)
+
+    def add_strangers(self) -> None:
+        pass
 
 
 def _read(path: str, offset: int, length: int) -> bytes:

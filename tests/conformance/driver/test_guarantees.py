@@ -7,9 +7,9 @@ import msgspec
 import pytest
 
 from cinder_lite.errors import VolumeBackendAPIException, VolumeIsBusy
-from tests.conformance.driver.rigs import GIB, FakeRig, FileRig, Rig, volume
+from tests.conformance.driver.rigs import GIB, FakeRig, FileRig, Rig, SimulatedRig, volume
 
-RIGS: dict[str, Callable[[Path], Rig]] = {"fake": lambda _: FakeRig(), "file": FileRig}
+RIGS: dict[str, Callable[[Path], Rig]] = {"fake": lambda _: FakeRig(), "file": FileRig, "simulation": lambda _: SimulatedRig()}
 
 
 @pytest.fixture(params=RIGS)

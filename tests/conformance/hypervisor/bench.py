@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from cinder_lite.ports.target import Chap
 from common.base.ids import new_uuid
 from common.host.clock import SystemClock
 from nova_lite.contract import Instance, VmState
@@ -22,9 +23,13 @@ from nova_lite.virt.qemu_process import killed, machine_process
 from nova_lite.virt.qmp_client import open_qmp
 from nova_lite.virt.simulated import MACHINE_FILE, SimulatedHypervisor
 from tests.conformance.hypervisor.tgt_daemon import TgtDaemon
+from tests.simulation.adapters import SimulatedHypervisor as HypervisorInSimulation
+from tests.simulation.bench import Workbench
+from tests.simulation.reality import BackendVolume
 
 ConnectionInfo = dict[str, Any]
 
+GIB = 1024**3
 VOLUME_BYTES = 1024 * 1024
 DISKS_MAX = 3
 SECRET = "Sesame-never-shown-16"
@@ -46,7 +51,7 @@ _QEMU = pytest.mark.real("qemu")
 _TGT = pytest.mark.real("tgt")
 WILFUL = ["fake", pytest.param("qemu-local", marks=_QEMU), pytest.param("qemu-iscsi", marks=[_QEMU, _TGT])]
 """Adapters whose machines can hang, and whose guests can keep a disk; simulated ones do neither."""
-ALL = ["simulated", *WILFUL]
+ALL = ["simulated", "simulation", *WILFUL]
 
 
 class Bench(ABC):
@@ -134,6 +139,43 @@ class FakeBench(Bench):
         fake = FakeHypervisor(self._host, disks_max=DISKS_MAX)
         fake.keep_next_disk()
         return fake
+
+
+class SimulationBench(Bench):
+    """The one of tests/simulation: a guest can keep a disk."""
+
+    def __init__(self) -> None:
+        self._workbench = Workbench("cmp1")
+        self._reality = self._workbench.reality
+        self.hypervisor = self.restarted()
+
+    def restarted(self) -> Hypervisor:
+        return HypervisorInSimulation(self._reality, self._reality.hosts["cmp1"], self._workbench.process, disks_max=DISKS_MAX)
+
+    def volume(self) -> ConnectionInfo:
+        volume_id = new_uuid()
+        iqn, path, chap = f"iqn.x:{volume_id}", self._reality.path(volume_id), Chap("u", SECRET)
+        self._reality.volumes[volume_id] = BackendVolume(VOLUME_BYTES / GIB)
+        self._reality.export(iqn, path, chap)
+        self._reality.let_in(iqn, self._reality.hosts["cmp1"].initiator)
+        data = {"auth_method": "CHAP", "auth_username": "u", "auth_password": SECRET, "target_iqn": iqn}
+        return {"driver_volume_type": "iscsi", "serial": volume_id, "data": data}
+
+    def refusable(self) -> ConnectionInfo:
+        info = self.volume()
+        return info | {"data": info["data"] | {"auth_password": f"{SECRET}-not"}}
+
+    def sessions(self, info: ConnectionInfo) -> int:
+        return len(self._reality.sessions(info["data"]["target_iqn"]))
+
+    async def kill(self, uuid: str) -> None:
+        self._reality.kill_machine(uuid)
+
+    def hang(self, uuid: str) -> Hypervisor | None:
+        return None
+
+    def stubborn(self) -> Hypervisor | None:
+        return None
 
 
 class _OnFiles(Bench):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conformance.hypervisor.bench import ALL, Bench, FakeBench, QemuBench, QemuIscsiBench, SimulatedBench
+from tests.conformance.hypervisor.bench import ALL, Bench, FakeBench, QemuBench, QemuIscsiBench, SimulatedBench, SimulationBench
 
 
 @pytest.fixture(params=ALL)
@@ -43,6 +43,8 @@ def _bench(name: str, folder: Path) -> Bench:
             return FakeBench()
         case "simulated":
             return SimulatedBench(folder)
+        case "simulation":
+            return SimulationBench()
         case "qemu-local":
             return QemuBench(folder)
         case _:

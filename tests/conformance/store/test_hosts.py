@@ -28,6 +28,22 @@ async def test_a_service_registers_and_is_up(hosts: Hosts) -> None:
     assert hosts.is_up(row, 60)
 
 
+class WrongClock(SystemClock):
+    """Set wrong by an hour."""
+
+    def utcnow(self) -> datetime:
+        return super().utcnow() + timedelta(hours=1)
+
+
+async def test_a_host_whose_clock_is_wrong_is_up_and_sees_who_is(database: Database, hosts: Hosts) -> None:
+    wrong = Hosts(database, WrongClock())
+    await wrong.register(**COMPUTE)
+    await hosts.register(**VOLUME)
+    await wrong.report_state(binary="nova-compute", host="cmp1")
+    assert [hosts.is_up(row, 60) for row in await hosts.list()] == [True, True]
+    assert [wrong.is_up(row, 60) for row in await wrong.list()] == [True, True]
+
+
 async def test_registering_again_renews_the_row(hosts: Hosts) -> None:
     await hosts.register(**COMPUTE)
     await hosts.report_state(binary="nova-compute", host="cmp1")

@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.conformance.target.rigs import FakeRig, LocalRig, Rig, TgtRig, tgt_rig
+from tests.conformance.target.rigs import FakeRig, LocalRig, Rig, SimulatedRig, TgtRig, tgt_rig
 
 KINDS = [
     "fake",
     "fake without CHAP",
     "local",
+    "simulation",
     pytest.param("tgt", marks=pytest.mark.real("tgt")),
 ]
 
@@ -26,6 +27,7 @@ async def rig(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[R
         "fake": FakeRig(needs_chap=True),
         "fake without CHAP": FakeRig(needs_chap=False),
         "local": LocalRig(tmp_path),
+        "simulation": SimulatedRig(),
     }
     await rigs[request.param].target.check_for_setup_error()
     yield rigs[request.param]

@@ -23,6 +23,9 @@ from common.base.ids import new_uuid
 from common.host.clock import SystemClock
 from common.host.command import run
 from common.testing.servers import free_port
+from tests.simulation.adapters import SimulatedTarget
+from tests.simulation.bench import Workbench
+from tests.simulation.reality import BackendVolume, Disk, Machine
 
 MIB = 1024**2
 Connector = dict[str, Any]
@@ -91,6 +94,40 @@ class FakeRig:
 
     def break_exporting(self, export: Export) -> None:
         self.target.script.fail_next("create_export", ExportFailure(volume_id=export.volume.id, reason="told so"))
+
+
+class SimulatedRig:
+    def __init__(self) -> None:
+        self._bench = Workbench("cmp1", "cmp2")
+        self.target = SimulatedTarget(self._bench.reality, self._bench.process)
+
+    def backing(self, name: str) -> str:
+        self._bench.reality.volumes[name] = BackendVolume(1)
+        return self._bench.reality.path(name)
+
+    async def gets_in(self, export: Export, connector: Connector) -> bool:
+        disk = self._disk(export, connector)
+        there = self._bench.reality.served.get(disk.iqn)
+        return self._bench.reality.log_in(disk) and there is not None and there.path == export.path
+
+    @asynccontextmanager
+    async def session(self, export: Export, connector: Connector) -> AsyncIterator[None]:
+        disk = self._disk(export, connector)
+        assert self._bench.reality.plug(disk.machine, disk)
+        disk.machine.host.machines[disk.machine.uuid] = disk.machine
+        yield
+        self._bench.reality.kill_machine(disk.machine.uuid)
+
+    async def sessions(self, export: Export) -> set[str]:
+        found = self._bench.reality.sessions(self.target.export_name(export.volume))
+        return {disk.machine.host.initiator.rpartition(":")[2] for disk in found}
+
+    def break_exporting(self, export: Export) -> None:
+        del self._bench.reality.volumes[export.volume.name]
+
+    def _disk(self, export: Export, connector: Connector) -> Disk:
+        host = next(host for host in self._bench.reality.hosts.values() if host.initiator == connector["initiator"])
+        return Disk(export.volume.id, "/dev/vdb", self.target.export_name(export.volume), export.chap, Machine(new_uuid(), host))
 
 
 class LocalRig:

@@ -70,6 +70,7 @@ def upgrade() -> None:
         sa.Column("error", sa.Text(), nullable=True),
         sa.Column("created_at", _MOMENT, nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_outbox")),
+        sqlite_autoincrement=True,
         **_MYSQL,
     )
     op.create_index(op.f("ix_outbox_owner_id"), "outbox", ["owner", "id"], unique=False)
