@@ -86,3 +86,7 @@ class DeviceDetachFailed(Timeout):
 
 class VolumeConnectionFailed(Broken):
     """Connecting volume {volume_id} on this host failed: {reason}"""
+
+
+class MachineLost(Broken):
+    """The machine of server {instance_uuid} is not alive on host {host} any more."""

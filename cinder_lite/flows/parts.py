@@ -1,6 +1,8 @@
 """What the flows of cinder act on. `wiring` fills these in."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from cinder_lite.contract import Volume, VolumeManagerAPI
 from cinder_lite.domain.volume import VOLUME, Event
@@ -31,6 +33,11 @@ class BackendParts:
     async def is_over(self, attachment_id: str | None) -> bool:
         """True once the attachment is over: what is exported now is another's."""
         return attachment_id is not None and not await self.attachments.is_live(attachment_id)
+
+    async def holders_of(self, volume: Volume) -> Mapping[str, Mapping[str, Any]]:
+        """The live attachments that an export is for: attachment id -> stored connector."""
+        found = {held.id: await self.attachments.stored_connector(held.id) for held in volume.volume_attachment}
+        return {attachment_id: connector for attachment_id, connector in found.items() if connector is not None}
 
     async def export_of(self, volume: Volume) -> Export:
         """The volume as it is, or is to be, exported: its path and the credentials of its row."""

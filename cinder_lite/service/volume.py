@@ -11,20 +11,20 @@ from cinder_lite.contract import (
     BackendInventory,
     BackendReport,
     BackingStoreProbe,
-    ExportReport,
     SchedulerAPI,
     Volume,
     VolumeAttachment,
     VolumeManagerAPI,
 )
-from cinder_lite.domain.volume import volume_id_of
+from cinder_lite.domain.settle import Action
 from cinder_lite.errors import InvalidInput
 from cinder_lite.flows.create_volume import CreateVolume
 from cinder_lite.flows.delete_volume import DeleteVolume
 from cinder_lite.flows.initialize_connection import InitializeConnection
 from cinder_lite.flows.parts import BackendParts
 from cinder_lite.flows.terminate_connection import Detach, TerminateConnection
-from cinder_lite.ports.target import ExportState
+from cinder_lite.service.reconcile import export_report
+from common.app.reconciling import Rounds
 from common.base.context import Context
 from common.base.errors import Fault
 from common.flow.runner import Runner
@@ -44,27 +44,12 @@ class VolumeManager(VolumeManagerAPI):
         self._scheduler = scheduler
 
     async def init_host(self) -> None:
-        """Driver and target are ready, and what the rows say is exported is exported: a tgtd that was restarted kept nothing.
+        """Driver and target are ready. What a target has lost is exported again by the reconciler's first round.
 
         Raises DriverNotInitialized, TargetUnavailable, PortalNotBound.
         """
         await self._parts.driver.check_for_setup_error()
         await self._parts.target.check_for_setup_error()
-        for volume in await self._parts.volumes.list(self._parts.host):
-            if volume.provider_location is not None:
-                await self._ensure_export(volume)
-
-    async def _ensure_export(self, volume: Volume) -> None:
-        """A volume that cannot be exported again is logged; the others and the service go on."""
-        try:
-            export = await self._parts.export_of(volume)
-            await self._parts.volumes.save_export(volume.id, await self._parts.target.create_export(export))
-            for attachment in volume.volume_attachment:
-                connector = await self._parts.attachments.stored_connector(attachment.id)
-                if connector is not None:
-                    await self._parts.target.initialize_connection(export, connector)
-        except Fault as exc:
-            _log.error("volume not exported again", volume_id=volume.id, reason=str(exc))
 
     async def create_volume(
         self, ctx: Context, *, volume: Volume, request_spec: Mapping[str, Any] | None = None,
@@ -140,8 +125,9 @@ class VolumeManager(VolumeManagerAPI):
 class Inventory(BackendInventory):
     """Implements the contract."""
 
-    def __init__(self, parts: BackendParts) -> None:
+    def __init__(self, parts: BackendParts, rounds: Rounds[Action]) -> None:
         self._parts = parts
+        self._rounds = rounds
 
     async def inventory(self, ctx: Context) -> BackendReport:
         target, driver = self._parts.target, self._parts.driver
@@ -149,18 +135,14 @@ class Inventory(BackendInventory):
         return BackendReport(
             backend=self._parts.host,
             kind=target.kind,
-            exports={name: _export(name, state) for name, state in sorted(exports.items())},
+            exports={name: export_report(name, state) for name, state in sorted(exports.items())},
             volumes=sorted(await driver.list_volumes()),
             provisioned_gb=stats.provisioned_capacity_gb,
             capacity_gb=stats.total_capacity_gb * max(stats.max_over_subscription_ratio, 1.0),
         )
 
     async def reconcile(self, ctx: Context) -> list[str]:
-        return []
-
-
-def _export(name: str, state: ExportState) -> ExportReport:
-    return ExportReport(volume_id=volume_id_of(name), path=state.path, let_in=sorted(state.let_in), sessions=sorted(state.sessions))
+        return await self._rounds.ask()
 
 
 class BackingStore(BackingStoreProbe):

@@ -13,12 +13,15 @@ from cinder_lite.flows.create_volume import CreateVolume
 from cinder_lite.flows.delete_volume import DeleteVolume
 from cinder_lite.flows.initialize_connection import InitializeConnection
 from cinder_lite.flows.parts import BackendParts
+from cinder_lite.flows.remove_stale import RemoveStaleExport, RemoveStaleVolume
+from cinder_lite.flows.restore_export import RestoreExport
 from cinder_lite.flows.terminate_connection import Detach, TerminateConnection
 from cinder_lite.ports.driver import VolumeDriver
 from cinder_lite.ports.target import Target
 from cinder_lite.service.api import ApiParts, VolumeApi
 from cinder_lite.service.audit import CinderAuditor
 from cinder_lite.service.finding import find
+from cinder_lite.service.reconcile import BackendReconciler, SchedulerReconciler
 from cinder_lite.service.scheduler import SchedulerManager
 from cinder_lite.service.volume import BackingStore, Inventory, VolumeManager
 from cinder_lite.store.tables import BRANCH
@@ -31,10 +34,12 @@ from cinder_lite.targets.tgtd import TgtDaemon
 from common.app.carrier import alongside
 from common.app.config import Overrides, Section
 from common.app.process import Ground, ground
+from common.app.reconciling import Rounds
 from common.app.service import Outside, Process, Service
 from common.base.clock import Clock
 from common.base.context import Context
 from common.base.errors import Misconfigured
+from common.base.limits import RECONCILE_INTERVAL_S
 from common.db.journal import Journal
 from common.flow.steps import Flow
 from common.rpc.contract import Sender
@@ -48,6 +53,9 @@ BACKEND_FLOWS: tuple[type[Flow[Any, BackendParts]], ...] = (
     InitializeConnection,
     TerminateConnection,
     Detach,
+    RestoreExport,
+    RemoveStaleExport,
+    RemoveStaleVolume,
 )
 
 
@@ -96,7 +104,10 @@ async def scheduler(config: CinderConfig, outside: Outside) -> AsyncIterator[Non
         serving = _serving(config, host, manager)
         async with base.serve(serving, carrier=carrier, binary="cinder-scheduler", topic="cinder-scheduler", host=host):
             await manager.ask_for_reports(Context(is_admin=True))
-            yield
+            # Not at once: before the backends have reported, no volume has a place.
+            reconciler = SchedulerReconciler(Volumes(base.database, base.clock), manager, base.database)
+            async with alongside(Rounds(reconciler, base.clock, first_after_s=RECONCILE_INTERVAL_S).run()):
+                yield
 
 
 @asynccontextmanager
@@ -143,8 +154,9 @@ async def _backend(config: CinderConfig, backend: Backend, base: Ground, adapter
         carrier.runner.knows(parts, *BACKEND_FLOWS)
         manager = VolumeManager(parts, carrier.runner, schedulers)
         await manager.init_host()
+        rounds = Rounds(BackendReconciler(parts, carrier.runner, base.database), base.clock)
         probes = [BackingStore(parts)] if config.common.enable_data_probe else []
-        endpoints = [manager, Inventory(parts), *probes]
+        endpoints = [manager, Inventory(parts, rounds), *probes]
         servers = (
             _serving(config, host, *endpoints),
             _serving(config, config.common.host, *endpoints, topic=f"cinder-volume.{host}"),
@@ -152,6 +164,7 @@ async def _backend(config: CinderConfig, backend: Backend, base: Ground, adapter
         await stack.enter_async_context(
             base.serve(*servers, carrier=carrier, binary="cinder-volume", topic="cinder-volume", host=host)
         )
+        await stack.enter_async_context(alongside(rounds.run()))
         await stack.enter_async_context(alongside(_report(manager, base.clock)))
         yield
 

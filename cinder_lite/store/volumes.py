@@ -30,7 +30,7 @@ _NAMES_SHOWN_MAX = 10
 
 
 class Volumes:
-    """Every method is one transaction; all raise what `Database.begin` raises. Only live rows are seen."""
+    """Every method is one transaction; all raise what `Database.begin` raises. Only live rows are seen, but by `remembered`."""
 
     def __init__(self, db: Database, clock: Clock) -> None:
         self._db = db
@@ -58,6 +58,11 @@ class Volumes:
         """Raises VolumeNotFound."""
         async with self._db.begin(read_only=True) as conn:
             return await _read(conn, volume_id, live(volumes))
+
+    async def remembered(self, volume_id: str) -> Volume:
+        """The volume, also when it is deleted; its status says so. Raises VolumeNotFound when there never was one."""
+        async with self._db.begin(read_only=True) as conn:
+            return await _read(conn, volume_id)
 
     async def find(self, name_or_id: str) -> Volume:
         """The volume of that id, or else of that name. Raises VolumeNotFound, AmbiguousVolume."""

@@ -137,3 +137,27 @@ FAULT_TEXT_MAX = 1000
 
 JOURNAL_PATIENCE_S = 120.0
 """How long a flow waits for a database that is away before it stops where it is."""
+
+RECONCILE_INTERVAL_S = 10.0
+"""Time between two rounds in which a service compares its rows with what is really there."""
+
+RECONCILE_GRACE_S = 20.0
+"""What changed less than this ago is still somebody's work, and left alone."""
+
+RECONCILE_RECHECK_S = 2.0
+"""Time between two looks of a round that a person asked for: what is to be destroyed must look wrong in both."""
+
+RECONCILE_LOOK_TIMEOUT_S = 30.0
+"""Longest look at a hypervisor, a target or the other service; one that takes longer is unknown in this round."""
+
+RECONCILE_ACTIONS_MAX = 100
+"""Mendings that one round begins; the next round goes on."""
+
+RECONCILE_LETTERS_MAX = 1000
+"""Messages that may wait in the outbox before a round gives up: what they are about is not looked up one by one then."""
+
+RECONCILE_REST_MAX_S = 300.0
+"""A mending that failed is begun again after RECONCILE_INTERVAL_S, then after twice as long ... but no longer than this."""
+
+RECONCILE_FAILURES_KEPT_S = 900.0
+"""How far back failed mendings are counted."""

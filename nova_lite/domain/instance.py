@@ -14,6 +14,7 @@ class Event(StrEnum):
     SPAWN = auto()
     SPAWNED = auto()
     BUILD_FAILED = auto()
+    MACHINE_LOST = auto()
     DELETE = auto()
     DELETE_FAILED = auto()
     DESTROYED = auto()
@@ -35,6 +36,7 @@ INSTANCE: Machine[State, Event] = Machine(
         (_SPAWNING, Event.SPAWNED): _ACTIVE,
         (_SCHEDULING, Event.BUILD_FAILED): _ERROR,
         (_SPAWNING, Event.BUILD_FAILED): _ERROR,
+        (_ACTIVE, Event.MACHINE_LOST): _ERROR,
         (_ACTIVE, Event.DELETE): _DELETING,
         (_ERROR, Event.DELETE): _DELETING,
         (_DELETING, Event.DELETE_FAILED): _ERROR,

@@ -5,15 +5,14 @@ from typing import Self
 import msgspec
 
 from common.base.context import Context
-from common.base.errors import Fault, Unavailable
+from common.base.errors import Fault
 from common.base.ids import new_uuid
 from common.flow.steps import Flow
 from common.machine.saga import Saga, Step
-from nova_lite.contract import BlockDeviceMapping, Instance
+from nova_lite.contract import Instance
 from nova_lite.domain.instance import Event
-from nova_lite.flows.detach_volume import DetachVolume
 from nova_lite.flows.parts import ApiParts, ComputeParts, advance_once
-from nova_lite.ports.volumes import VolumeStatus
+from nova_lite.flows.releasing import release_volumes
 
 REQUEST_DELETE = Saga(
     "request_delete", steps=(Step("begin_delete", undo="fail_delete"), Step("terminate_instance", timeout_s=15, attempts=2))
@@ -29,10 +28,6 @@ DELETE = Saga(
         Step("destroy_instance", attempts=5),
     ),
 )
-
-
-class StillAttaching(Unavailable):
-    """Volume {volume_id} is being attached at this moment; it is released once that has ended."""
 
 
 class DeleteArguments(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,21 +95,10 @@ class Delete(Flow[DeleteArguments, ComputeParts]):
 
     async def detach_volumes(self, ctx: Context) -> None:
         """A volume that is just being attached is tried again until its own saga has ended."""
-        for mapping in await self.parts.mappings.list(self.uuid):
-            if mapping.volume_id is not None:
-                await self._release(ctx, mapping)
+        await release_volumes(ctx, self.parts, self.uuid)
 
     async def destroy_instance(self, ctx: Context) -> None:
         await advance_once(self.parts.instances, self.uuid, Event.DESTROYED)
-
-    async def _release(self, ctx: Context, mapping: BlockDeviceMapping) -> None:
-        volume_id, attachment_id = mapping.volume_id or "", mapping.attachment_id or ""
-        volume = await self.parts.volumes.get(ctx, volume_id=volume_id)
-        if volume.status is VolumeStatus.ATTACHING:
-            raise StillAttaching(volume_id=volume_id)
-        if volume.status is VolumeStatus.IN_USE:
-            await self.parts.volumes.begin_detaching(ctx, volume_id=volume_id, attachment_id=attachment_id)
-        await self.parts.runner.run(DetachVolume.of(ctx, self.parts, bdm=mapping))
 
     async def parked(self, fault: Fault) -> None:
         await self.parts.record_fault(self, self.uuid, fault, "Deleting failed")

@@ -6,6 +6,7 @@ available last, when disk, host connection and export were seen gone and the map
 whoever sees the volume available can attach it at once.
 """
 
+from contextlib import suppress
 from typing import Any, Self
 
 import msgspec
@@ -68,8 +69,10 @@ class DetachVolume(Flow[DetachArguments, ComputeParts]):
         """The row says that from here on making the volume in-use again is this saga's to do."""
 
     async def roll_detaching(self, ctx: Context) -> None:
+        """An attachment that is over meanwhile has nothing to go back to."""
         args = self.arguments
-        await self.parts.volumes.roll_detaching(ctx, volume_id=args.volume_id, attachment_id=args.attachment_id)
+        with suppress(NotFound):
+            await self.parts.volumes.roll_detaching(ctx, volume_id=args.volume_id, attachment_id=args.attachment_id)
 
     async def detach_volume(self, ctx: Context) -> None:
         await self.parts.let_go(self.arguments.instance_uuid, self.arguments.volume_id)
@@ -77,10 +80,11 @@ class DetachVolume(Flow[DetachArguments, ComputeParts]):
     async def attach_volume(self, ctx: Context) -> None:
         """The disk is there again, if it was gone: whoever did not answer may have let go all the same.
 
-        A machine that is gone has no disk to give back; what becomes of its volumes is settled with it.
+        A machine that is gone has no disk to give back; what becomes of its volumes is settled with it. Nor has one whose attachment
+        is over: nobody exports it any more.
         """
         args, info = self.arguments, await self._connection_info()
-        if info is not None and args.instance_uuid in await self.parts.hypervisor.list_instances():
+        if info is not None and await self._is_live(ctx) and args.instance_uuid in await self.parts.hypervisor.list_instances():
             await self.parts.hypervisor.attach_volume(info, args.instance_uuid, args.device_name)
 
     async def disconnect_volume(self, ctx: Context) -> None:
@@ -89,14 +93,16 @@ class DetachVolume(Flow[DetachArguments, ComputeParts]):
             await self.parts.connector.disconnect_volume(info)
 
     async def terminate_connection(self, ctx: Context) -> None:
-        """With the connector that was used to connect, whatever this host's properties are by now."""
+        """With the connector that was used to connect, whatever this host's properties are by now. A volume that is gone has none."""
         args, info = self.arguments, await self._connection_info()
-        await self.parts.volumes.terminate_connection(
-            ctx, volume_id=args.volume_id, connector=(info or {}).get("connector"), attachment_id=args.attachment_id
-        )
+        with suppress(NotFound):
+            await self.parts.volumes.terminate_connection(
+                ctx, volume_id=args.volume_id, connector=(info or {}).get("connector"), attachment_id=args.attachment_id
+            )
 
     async def detach(self, ctx: Context) -> None:
-        await self.parts.volumes.detach(ctx, volume_id=self.arguments.volume_id, attachment_id=self.arguments.attachment_id)
+        with suppress(NotFound):
+            await self.parts.volumes.detach(ctx, volume_id=self.arguments.volume_id, attachment_id=self.arguments.attachment_id)
 
     async def destroy_block_device_mapping(self, ctx: Context) -> None:
         await self.parts.mappings.destroy(self.arguments.bdm_uuid)
@@ -108,6 +114,14 @@ class DetachVolume(Flow[DetachArguments, ComputeParts]):
 
     async def parked(self, fault: Fault) -> None:
         await self.turned_back(fault)
+
+    async def _is_live(self, ctx: Context) -> bool:
+        """False when cinder has ended the attachment already, or has no such volume: then nothing is left to do there."""
+        try:
+            volume = await self.parts.volumes.get(ctx, volume_id=self.arguments.volume_id)
+        except NotFound:
+            return False
+        return self.arguments.attachment_id in {held.id for held in volume.volume_attachment}
 
     async def _connection_info(self) -> dict[str, Any] | None:
         """None when there is none, or no mapping any more: another detachment was here before."""

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Mapping
 from typing import Any, TypeVar
 
+from common.app.reconciling import Rounds
 from common.base.context import Context
 from common.base.errors import Fault, Timeout
 from common.base.ids import new_uuid
@@ -18,6 +19,7 @@ from nova_lite.contract import (
     Instance,
 )
 from nova_lite.domain.device_name import next_device_name
+from nova_lite.domain.settle import Action
 from nova_lite.errors import VolumeAlreadyAttached, VolumeBDMNotFound
 from nova_lite.flows.attach_volume import AttachVolume
 from nova_lite.flows.boot import Boot
@@ -87,29 +89,35 @@ class ComputeManager(ComputeManagerAPI):
 class Inventory(HostInventory):
     """Implements the contract. A machine that does not answer holds up nobody but itself."""
 
-    def __init__(self, parts: ComputeParts) -> None:
+    def __init__(self, parts: ComputeParts, rounds: Rounds[Action]) -> None:
         self._parts = parts
+        self._rounds = rounds
 
     async def inventory(self, ctx: Context) -> HostReport:
-        hypervisor = self._parts.hypervisor
-        alive, connections = sorted(await hypervisor.list_instances()), await self._parts.connector.connections()
-        async with asyncio.TaskGroup() as group:
-            remains = group.create_task(_in_time(hypervisor.leftovers()))
-            looks = {uuid: group.create_task(_in_time(hypervisor.disks(uuid))) for uuid in alive}
-        if isinstance(leftovers := remains.result(), Fault):
-            raise leftovers
-        found = {uuid: look.result() for uuid, look in looks.items()}
-        return HostReport(
-            host=self._parts.host,
-            kind=hypervisor.kind,
-            machines={uuid: disks for uuid, disks in found.items() if not isinstance(disks, Fault)},
-            silent={uuid: str(why) for uuid, why in found.items() if isinstance(why, Fault)},
-            leftovers={uuid: sorted(parts) for uuid, parts in sorted(leftovers.items())},
-            connections=None if connections is None else sorted(connections),
-        )
+        return await host_report(self._parts)
 
     async def reconcile(self, ctx: Context) -> list[str]:
-        return []
+        return await self._rounds.ask()
+
+
+async def host_report(parts: ComputeParts) -> HostReport:
+    """What is really there. Raises the fault of a hypervisor or a connector that does not say."""
+    hypervisor = parts.hypervisor
+    alive, connections = sorted(await hypervisor.list_instances()), await parts.connector.connections()
+    async with asyncio.TaskGroup() as group:
+        remains = group.create_task(_in_time(hypervisor.leftovers()))
+        looks = {uuid: group.create_task(_in_time(hypervisor.disks(uuid))) for uuid in alive}
+    if isinstance(leftovers := remains.result(), Fault):
+        raise leftovers
+    found = {uuid: look.result() for uuid, look in looks.items()}
+    return HostReport(
+        host=parts.host,
+        kind=hypervisor.kind,
+        machines={uuid: disks for uuid, disks in found.items() if not isinstance(disks, Fault)},
+        silent={uuid: str(why) for uuid, why in found.items() if isinstance(why, Fault)},
+        leftovers={uuid: sorted(parts) for uuid, parts in sorted(leftovers.items())},
+        connections=None if connections is None else sorted(connections),
+    )
 
 
 async def _in_time(look: Awaitable[T]) -> T | Fault:

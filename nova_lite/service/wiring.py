@@ -5,8 +5,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, assert_never
 
+from common.app.carrier import alongside
 from common.app.config import Overrides, Section
 from common.app.process import ground
+from common.app.reconciling import Rounds
 from common.app.service import Outside, Process, Service
 from common.base.clock import Clock
 from common.base.errors import Misconfigured
@@ -26,12 +28,15 @@ from nova_lite.flows.detach_volume import DetachVolume
 from nova_lite.flows.parts import ApiParts, ComputeParts
 from nova_lite.flows.request_attach import RequestAttach
 from nova_lite.flows.request_detach import RequestDetach
+from nova_lite.flows.settle_disk import RemoveDisk, RestoreDisk
+from nova_lite.flows.settle_machine import ReapMachine, SettleMachine
 from nova_lite.ports.connector import Connector
 from nova_lite.ports.hypervisor import Hypervisor
 from nova_lite.service.api import BINARY, ComputeApi, Fleet
 from nova_lite.service.audit import NovaAuditor
-from nova_lite.service.compute import ComputeManager, Guests, Inventory
+from nova_lite.service.compute import ComputeManager, Guests, Inventory, host_report
 from nova_lite.service.finding import find
+from nova_lite.service.reconcile import HostReconciler
 from nova_lite.store.block_device_mapping import BlockDeviceMappings
 from nova_lite.store.instances import Instances
 from nova_lite.store.tables import BRANCH
@@ -41,7 +46,16 @@ from nova_lite.virt.qemu_argv import QemuOptions
 from nova_lite.virt.simulated import SimulatedHypervisor
 
 API_FLOWS: tuple[type[Flow[Any, ApiParts]], ...] = (RequestBoot, RequestDelete, RequestAttach, RequestDetach)
-COMPUTE_FLOWS: tuple[type[Flow[Any, ComputeParts]], ...] = (Boot, Delete, AttachVolume, DetachVolume)
+COMPUTE_FLOWS: tuple[type[Flow[Any, ComputeParts]], ...] = (
+    Boot,
+    Delete,
+    AttachVolume,
+    DetachVolume,
+    SettleMachine,
+    ReapMachine,
+    RestoreDisk,
+    RemoveDisk,
+)
 
 
 @asynccontextmanager
@@ -109,10 +123,15 @@ async def compute_with(
         limit, held = config.max_disk_devices_to_attach, hypervisor.disks_max
         manager = ComputeManager(parts, KeyedLocks(), disks_max=held if limit < 0 else min(limit, held))
         probes = [Guests(parts)] if config.common.enable_data_probe else []
-        endpoints = [manager, Inventory(parts), *probes]
+        reconciler = HostReconciler(parts, base.database, base.clock, report=lambda: host_report(parts))
+        rounds = Rounds(reconciler, base.clock)
+        endpoints = [manager, Inventory(parts, rounds), *probes]
         try:
             serving = _serving(config, host, *endpoints)
-            async with base.serve(serving, carrier=carrier, binary=BINARY, topic="compute", host=host):
+            async with (
+                base.serve(serving, carrier=carrier, binary=BINARY, topic="compute", host=host),
+                alongside(rounds.run()),
+            ):
                 yield
         finally:
             await hypervisor.close()

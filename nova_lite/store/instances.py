@@ -6,9 +6,9 @@ from sqlalchemy import ColumnElement, Row, Select, and_, func, insert, or_, sele
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from common.base.clock import Clock
-from common.base.errors import NotFound
+from common.base.errors import Conflict, NotFound
 from common.base.limits import LIST_ROWS_MAX
-from common.db.cas import advance
+from common.db.cas import advance, began
 from common.db.engine import Database
 from common.db.model import live
 from nova_lite.contract import Instance, InstanceFault, PowerState, TaskState, VmState
@@ -101,6 +101,33 @@ class Instances:
             return await _read(conn, uuid)
 
         return await self._db.run(work)
+
+    async def lose(self, uuid: str) -> bool:
+        """active -> error, for its machine is gone: True, also when this very flow has done it before. False: it is not active.
+
+        Raises InstanceNotFound.
+        """
+        event = Event.MACHINE_LOST
+
+        async def work(conn: AsyncConnection) -> bool:
+            try:
+                await advance(
+                    conn, instances, INSTANCE, event, kind="server", key={"uuid": uuid}, columns=("vm_state", "task_state"),
+                    values={"power_state": int(PowerState.CRASHED)}, clock=self._clock,
+                )  # fmt: skip
+            except NotFound as exc:
+                raise InstanceNotFound(instance_id=uuid) from exc
+            except Conflict:
+                return await began(conn, uuid, event)
+            return True
+
+        return await self._db.run(work)
+
+    async def is_deleted(self, uuid: str) -> bool:
+        """True for a server that there was, and is no more."""
+        gone = select(instances.c.uuid).where(instances.c.uuid == uuid, ~live(instances))
+        async with self._db.begin(read_only=True) as conn:
+            return (await conn.execute(gone)).first() is not None
 
     async def add_fault(self, uuid: str, code: int, message: str, host: str | None = None, request_id: str | None = None) -> None:
         """Remembers why something failed; the latest is shown with the instance."""
