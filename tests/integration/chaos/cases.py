@@ -84,6 +84,12 @@ def outages() -> list[Case]:
     ]
 
 
+def short_form(verb: str) -> list[Case]:
+    """Fifteen cases of each verb for every CI run: kills spread over the whole way, and one of each outage."""
+    outage = {case.fault: case for case in reversed(outages()) if case.verb == verb}
+    return [*some([case for case in kills() if case.verb == verb], 11), *(outage[fault] for fault in sorted(outage))]
+
+
 def some(cases: list[Case], number: int) -> list[Case]:
     """So many of them, spread evenly, the same each time."""
     return [cases[index * len(cases) // number] for index in range(min(number, len(cases)))]
