@@ -242,3 +242,22 @@ async def test_what_is_wrong_with_the_bus_and_not_with_the_letter_is_waited_for_
         bus.before = None
         await clock.advance(10)
     assert bus.taken == ["a 1", "a 2"]
+
+
+async def test_later_letters_stay_behind_one_that_was_passed_over_since_its_address_was_blocked() -> None:
+    clock = JumpingClock()
+    rows, bus = Rows("a"), Bus(clock)
+    bus.before = away = Away("a")
+    relay = Relay(rows, bus, clock=clock)
+    await relay.send_all()
+    away.keys.clear()
+    rows.rows += [letter(number, "b") for number in range(2, OUTBOX_BATCH + 2)] + [letter(OUTBOX_BATCH + 2, "a")]
+
+    async def before(key: str) -> None:
+        await clock.advance(AGAIN_S if key == "b" else 0)
+
+    bus.before = before
+    await relay.send_all()
+    assert [each for each in bus.taken if each[0] == "a"] == []
+    await relay.send_all()
+    assert [each for each in bus.taken if each[0] == "a"] == ["a 1", f"a {OUTBOX_BATCH + 2}"]
