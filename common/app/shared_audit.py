@@ -51,7 +51,8 @@ def of_messages(outbox: Iterable[Waiting], held: Iterable[str], now: datetime) -
         Violation(
             "L2",
             f"outbox:{waiting.address}",
-            f"messages that are promised and not yet sent: {waiting.number}, the oldest {_ago(waiting.since, now)}",
+            f"messages that are promised and not yet sent: {waiting.number}, the oldest {_ago(waiting.since, now)}"
+            + (f"; {waiting.error}" if waiting.error else ""),
             "The process that promised them must run and reach the bus",
         )
         for waiting in outbox

@@ -129,6 +129,9 @@ LEASES_KEPT_S = 24 * 3600.0
 OUTBOX_BATCH = 100
 """Messages of the outbox that are read at once."""
 
+LETTER_ATTEMPTS = 5
+"""Times that a letter is tried which the bus refuses for what it is; then those behind it pass."""
+
 FLOWS_MAX = 64
 """Flows that one process drives at once; the casts of further ones wait unacked at the broker."""
 

@@ -28,11 +28,12 @@ class OpenFlow:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """Messages of the outbox that one address has not been sent yet, and since when the oldest waits."""
+    """Messages of the outbox that one address has not been sent yet, since when the oldest waits, and what an attempt failed of."""
 
     address: str
     number: int
     since: datetime
+    error: str | None = None
 
 
 class OpenWork:
@@ -63,7 +64,8 @@ class OpenWork:
         outbox = METADATA.tables.get("outbox")
         if outbox is None:
             return []
-        query = select(outbox.c.routing_key, func.count(), func.min(outbox.c.created_at)).where(outbox.c.created_at < before)
+        columns = (outbox.c.routing_key, func.count(), func.min(outbox.c.created_at), func.max(outbox.c.error))
+        query = select(*columns).where(outbox.c.created_at < before)
         async with self._db.begin(read_only=True) as conn:
             rows = await conn.execute(query.group_by(outbox.c.routing_key).order_by(outbox.c.routing_key))
             return [Waiting(*row) for row in rows]

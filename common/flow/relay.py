@@ -8,9 +8,9 @@ from typing import Any
 import structlog
 
 from common.base.clock import Clock
-from common.base.errors import Fault
+from common.base.errors import Fault, Invalid
 from common.base.failpoints import OFF, Failpoints
-from common.base.limits import PUBLISH_TIMEOUT_S
+from common.base.limits import LETTER_ATTEMPTS, PUBLISH_TIMEOUT_S
 from common.base.retry import Retry
 from common.db.fence import fenced
 from common.db.outbox import Letter, Outbox
@@ -46,6 +46,7 @@ class Relay:
         self._failpoints = failpoints
         self._poked = asyncio.Event()
         self._blocked: dict[str, _Blocked] = {}
+        self._given_up: set[int] = set()
 
     def poke(self) -> None:
         """There may be something to send."""
@@ -73,12 +74,17 @@ class Relay:
         sent, after = 0, 0
         seen: set[str] = set()
         held_up: set[str] = set()
+        before = frozenset(self._given_up)
+        given_up: set[int] = set()
         while letters := await self._outbox.pending(after):
+            after = letters[-1].id
+            given_up.update(letter.id for letter in letters if letter.id in self._given_up)
+            letters = [letter for letter in letters if letter.id not in self._given_up]
             seen.update(letter.address for letter in letters)
             sent += await self._send(letters, held_up)
-            after = letters[-1].id
         # Another process may have taken letters over: nothing is left to wait for.
         self._blocked = {address: blocked for address, blocked in self._blocked.items() if address in seen}
+        self._given_up -= before - given_up
         return sent
 
     async def _send(self, letters: Sequence[Letter], held_up: set[str]) -> int:
@@ -88,21 +94,24 @@ class Relay:
             lines.setdefault(letter.address, []).append(letter)
         async with asyncio.TaskGroup() as group:
             free = [(address, line) for address, line in lines.items() if address not in held_up]
-            tasks = [group.create_task(self._send_line(address, line)) for address, line in free]
-        held_up.update(address for (address, line), task in zip(free, tasks, strict=True) if len(task.result()) < len(line))
+            tasks = [group.create_task(self._send_line(address, line, held_up)) for address, line in free]
         return sum(len(task.result()) for task in tasks)
 
-    async def _send_line(self, address: str, line: Sequence[Letter]) -> list[int]:
+    async def _send_line(self, address: str, line: Sequence[Letter], held_up: set[str]) -> list[int]:
         """Ids of those that the bus has taken. The first that it does not take holds up the rest of its line, and no other line."""
         sent: list[int] = []
         blocked = self._blocked.get(address)
         if blocked is not None and blocked.until > self._clock.monotonic():
+            held_up.add(address)
             return sent
         for letter in line:
             try:
                 await self._publish(letter)
             except Fault as exc:
                 await self._note_failure(letter, exc)
+                if self._is_given_up(letter, exc):
+                    continue
+                held_up.add(address)
                 break
             self._blocked.pop(address, None)
             sent.append(letter.id)
@@ -138,6 +147,16 @@ class Relay:
             await self._outbox.failed(letter.id, str(fault))
         except Fault as exc:
             _log.debug("failure not noted", reason=str(exc))
+
+    def _is_given_up(self, letter: Letter, fault: Fault) -> bool:
+        """What is wrong with a letter itself no waiting mends: then those behind it pass. Its row stays, and is tried by the next process."""
+        failures = max(letter.attempts + 1, self._blocked[letter.address].failures)
+        if not isinstance(fault, Invalid) or fault.retryable or failures < LETTER_ATTEMPTS:
+            return False
+        self._given_up.add(letter.id)
+        del self._blocked[letter.address]
+        _log.error("letter given up", address=letter.address, letter=letter.id, request_id=letter.request_id, reason=str(fault))
+        return True
 
     async def _wait_until(self, due: float | None) -> None:
         """Until poked, or that time by the clock."""

@@ -5,6 +5,7 @@ this process's home that nobody carries on, at the start and every few seconds, 
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import count
@@ -105,7 +106,7 @@ class Runner:
         self._lines = Lines()
         self._kinds = _Kinds()
         self._live: dict[str, _Live] = {}
-        self._opening: set[str] = set()
+        self._opening: Counter[str] = Counter()
         self._is_draining = False
 
     def knows(self, parts: object, *kinds: type[Flow[Any, Any]]) -> None:
@@ -211,7 +212,8 @@ class Runner:
     async def _opened(self, flow: Flow[Any, Any], place: Place | None, *, release: bool = False) -> _Live | None:
         """The flow's row is written and its task begun; None when there is such a row already."""
         live = None
-        self._opening.add(flow.id)
+        # Counted: of two that open one flow, the one that hears first that there is one must not take it over from the other.
+        self._opening[flow.id] += 1
         try:
             if self._is_draining:
                 raise HandedBack(saga=flow.saga.name, subject=flow.subject)
@@ -220,7 +222,7 @@ class Runner:
                     await self._failpoints.reach(f"{flow.saga.name}.{OPENED}")
                 live = self._begin(_Live(place, Run(flow, Fence(flow.id, 1))), flow.id, release=release)
         finally:
-            self._opening.discard(flow.id)
+            self._opening -= Counter([flow.id])
             if live is None:
                 _leave(place)
                 if release:
@@ -273,7 +275,8 @@ class Runner:
             live.run.recall(rows)
             if row.is_over and not rows:
                 fault = Expired(saga=row.saga, subject=row.subject)
-                await self._journal.finish(row.id, FlowState.COMPENSATED, str(fault), fence=fence)
+                with fenced(None):
+                    await self._journal.finish(row.id, FlowState.COMPENSATED, str(fault), fence=fence)
                 raise fault
             await self._driver.drive(live.run)
 

@@ -33,7 +33,7 @@ def hold_name(folder: Path, name: str, *, boot: str | None = None) -> Iterator[f
         locks.mkdir(mode=0o700, parents=True, exist_ok=True)
         dead = frozenset() if boot is None else _dead(locks, name)
         file = locks / f"{_quoted(name if boot is None else f'{name}#{boot}')}{_SUFFIX}"
-        lock = _locked(file)
+        lock = _locked(file) if boot is None else _made_locked(file)
     except OSError as exc:
         raise Misconfigured(reason=f"[DEFAULT] state_path: {locks} cannot be used: {exc.strerror}") from exc
     if lock is None:
@@ -67,6 +67,15 @@ def _locked(file: Path) -> int | None:
     except BlockingIOError:
         os.close(lock)
         return None
+    return lock
+
+
+def _made_locked(file: Path) -> int | None:
+    """A new file that is never seen without its lock: whoever finds one such takes its process for dead."""
+    made = file.with_suffix(".new")
+    lock = _locked(made)
+    if lock is not None:
+        made.rename(file)
     return lock
 
 

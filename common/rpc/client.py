@@ -25,6 +25,7 @@ from common.rpc.middleware import ClientMiddleware, Outgoing, chained
 from common.rpc.options import RpcOptions
 from common.rpc.topology import cancellations, destination, new_reply_queue
 from common.rpc.waiting import NoSignOfLife, Waiting
+from common.transport.errors import check_size
 from common.transport.port import Closed, Consumer, Delivery, Message, Transport, Unroutable
 from common.wire.address import routing_key
 from common.wire.caller import InFlight
@@ -90,9 +91,11 @@ class RpcClient:
         await self._through(self._cast, Outgoing(route, method, ctx, arguments))
 
     def draft(self, route: Route, method: Method, ctx: Context, arguments: Mapping[str, Any]) -> Message:
-        """The message of a cast, for who sends it himself. Raises InvalidArguments."""
+        """The message of a cast, for who sends it himself. Raises InvalidArguments, MessageTooLarge."""
         sent = Outgoing(route, method, ctx, arguments)
-        return self._message(sent, self._request(sent))
+        message = self._message(sent, self._request(sent))
+        check_size(message)
+        return message
 
     async def listeners(self, route: Route) -> int | None:
         """How many servers listen on a route now; None when the transport cannot know."""

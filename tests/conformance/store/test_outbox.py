@@ -14,7 +14,7 @@ from common.base.limits import FAULT_TEXT_MAX, OUTBOX_BATCH
 from common.db.cas import began
 from common.db.engine import Database
 from common.db.fence import Fence, Superseded, fenced
-from common.db.journal import FlowRow, Journal
+from common.db.journal import FlowRow, Journal, NewRow
 from common.db.lease import Leases
 from common.db.outbox import Letter, Outbox, waiting
 from common.db.owner import Owner
@@ -95,10 +95,10 @@ async def test_a_step_s_letters_are_put_with_its_row_and_once(database: Database
     await journal.open(FlowRow(id="f", saga="s", subject="x", owner=str(ME), home="api"))
     with fenced(Fence("f", 1)):
         for _ in range(2):
-            await journal.write("f", seq=0, step="a", mark=Mark.DONE, attempt=1, letters=[letter("1")], outbox=outbox)
+            await journal.append("f", [NewRow(step="a", mark=Mark.DONE, attempt=1)], seq=0, letters=[letter("1")], outbox=outbox)
     assert bodies(await outbox.pending()) == ["1"]
     with fenced(Fence("f", 0)), pytest.raises(Superseded):
-        await journal.write("f", seq=1, step="b", mark=Mark.DONE, attempt=1, letters=[letter("2")], outbox=outbox)
+        await journal.append("f", [NewRow(step="b", mark=Mark.DONE, attempt=1)], seq=1, letters=[letter("2")], outbox=outbox)
     assert bodies(await outbox.pending()) == ["1"]
 
 

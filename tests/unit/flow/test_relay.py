@@ -3,16 +3,18 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
+import pytest
 import structlog
 
 from common.base.errors import Unavailable
-from common.base.limits import OUTBOX_BATCH
+from common.base.limits import LETTER_ATTEMPTS, OUTBOX_BATCH
 from common.db.outbox import Letter, Outbox
 from common.flow.relay import Relay
 from common.testing.clock import JumpingClock
 from common.transport.memory import MemoryBus, MemoryTransport
-from common.transport.port import Message
+from common.transport.port import Closed, Message, MessageTooLarge
 
 AGAIN_S = 0.2
 
@@ -34,7 +36,8 @@ class Rows(Outbox):
     async def sent(self, ids: Sequence[int]) -> None:
         self.rows = [row for row in self.rows if row.id not in ids]
 
-    async def failed(self, letter_id: int, error: str) -> None: ...
+    async def failed(self, letter_id: int, error: str) -> None:
+        self.rows = [replace(row, attempts=row.attempts + 1, error=error) if row.id == letter_id else row for row in self.rows]
 
 
 class Bus(MemoryTransport):
@@ -168,3 +171,93 @@ async def test_a_database_that_is_away_is_asked_again_with_pauses_and_one_warnin
             await clock.advance(20)
     assert bus.taken == ["b 2", "a 1"]
     assert [line["event"] for line in logged].count("outbox not read") == 1
+
+
+class Refusing:
+    """Refuses the letters of one address."""
+
+    def __init__(self, key: str, fault: Exception) -> None:
+        self.key = key
+        self.fault = fault
+        self.tries = 0
+
+    async def __call__(self, key: str) -> None:
+        if key == self.key:
+            self.tries += 1
+            raise self.fault
+
+
+async def test_a_letter_that_can_never_be_sent_is_told_as_an_error_and_those_behind_it_pass_in_order() -> None:
+    clock = JumpingClock()
+    rows, bus = Rows("a", *["b"] * OUTBOX_BATCH, "a", "a"), Bus(clock)
+    refused = MessageTooLarge(size_bytes=9, limit_bytes=8)
+    tries = 0
+
+    async def before(key: str) -> None:
+        nonlocal tries
+        if key == "a" and (tries := tries + 1) <= LETTER_ATTEMPTS:
+            raise refused
+
+    bus.before = before
+    with structlog.testing.capture_logs() as logged:
+        async with running(rows, bus, clock):
+            await clock.advance(60)
+            await rounds()
+    assert [each for each in bus.taken if each[0] == "a"] == [f"a {OUTBOX_BATCH + 2}", f"a {OUTBOX_BATCH + 3}"]
+    [left] = rows.rows
+    assert (left.id, left.attempts, left.error) == (1, LETTER_ATTEMPTS, str(refused))
+    assert [(line["event"], line["log_level"]) for line in logged] == [("letter not sent", "warning"), ("letter given up", "error")]
+
+
+async def test_a_letter_that_was_given_up_is_tried_once_by_the_next_process_and_holds_up_nothing() -> None:
+    clock = JumpingClock()
+    rows, bus = Rows("a", "a"), Bus(clock)
+    rows.rows[0] = replace(rows.rows[0], attempts=LETTER_ATTEMPTS)
+    first: list[str] = []
+
+    async def before(key: str) -> None:
+        first.append(key)
+        if len(first) == 1:
+            raise MessageTooLarge(size_bytes=9, limit_bytes=8)
+
+    bus.before = before
+    relay = Relay(rows, bus, clock=clock)
+    assert await relay.send_all() == 1
+    assert await relay.send_all() == 0
+    assert bus.taken == ["a 2"]
+    rows.rows.clear()
+    await relay.send_all()
+    assert relay._given_up == set()
+
+
+@pytest.mark.parametrize("fault", [Unavailable(what="a", reason="away"), Closed(url="x")])
+async def test_what_is_wrong_with_the_bus_and_not_with_the_letter_is_waited_for_however_long(fault: Exception) -> None:
+    clock = JumpingClock()
+    rows, bus = Rows("a", "a"), Bus(clock)
+    bus.before = away = Refusing("a", fault)
+    async with running(rows, bus, clock):
+        await clock.advance(300)
+        assert away.tries > 2 * LETTER_ATTEMPTS
+        assert bus.taken == []
+        bus.before = None
+        await clock.advance(10)
+    assert bus.taken == ["a 1", "a 2"]
+
+
+async def test_later_letters_stay_behind_one_that_was_passed_over_since_its_address_was_blocked() -> None:
+    clock = JumpingClock()
+    rows, bus = Rows("a"), Bus(clock)
+    bus.before = away = Away("a")
+    relay = Relay(rows, bus, clock=clock)
+    await relay.send_all()
+    away.keys.clear()
+    rows.rows += [letter(number, "b") for number in range(2, OUTBOX_BATCH + 2)] + [letter(OUTBOX_BATCH + 2, "a")]
+
+    async def before(key: str) -> None:
+        await clock.advance(AGAIN_S if key == "b" else 0)
+
+    bus.before = before
+    await relay.send_all()
+    assert [each for each in bus.taken if each[0] == "a"] == []
+    await relay.send_all()
+    assert [each for each in bus.taken if each[0] == "a"] == ["a 1", f"a {OUTBOX_BATCH + 2}"]
