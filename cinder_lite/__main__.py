@@ -121,6 +121,31 @@ def delete(
     _on_cinder(config_file, debug, work)
 
 
+@app.command("force-detach")
+def force_detach(
+    volume: VolumeName,
+    attachment: Annotated[str | None, typer.Option(help="Which attachment, when there are several.")] = None,
+    json: AsJson = False, config_file: ConfigFiles = None, debug: Debug = False,
+) -> None:  # fmt: skip
+    """Put every host out of a volume and end its attachment; the compute host then takes the disk from the machine."""
+    ctx = users_context().elevated()
+    _show(
+        _on_cinder(config_file, debug, lambda cinder, clock: cinder.force_detach(ctx, volume_id=volume, attachment_id=attachment)),
+        json=json,
+    )
+
+
+@app.command("reset-state")
+def reset_state(
+    volume: VolumeName,
+    state: Annotated[str, typer.Option(help="available, error or in-use.")],
+    json: AsJson = False, config_file: ConfigFiles = None, debug: Debug = False,
+) -> None:  # fmt: skip
+    """Bring a volume to a state that its attachments and its backend bear out."""
+    ctx = users_context().elevated()
+    _show(_on_cinder(config_file, debug, lambda cinder, clock: cinder.reset_status(ctx, volume_id=volume, status=state)), json=json)
+
+
 @app.command("service-list")
 def service_list(json: AsJson = False, config_file: ConfigFiles = None, debug: Debug = False) -> None:
     """List the processes of all services, and whether they are alive."""

@@ -26,6 +26,8 @@ CINDER = ObjectNamespace("versioned_object", "cinder")
 
 INVENTORY_TIMEOUT_S = 30.0
 RECONCILE_TIMEOUT_S = 120.0
+RESET_TIMEOUT_S = 120.0
+"""Longest wait for an administrator's verb: an export has to be seen gone."""
 
 
 class VolumeStatus(StrEnum):
@@ -134,64 +136,77 @@ class ServiceInfo(msgspec.Struct, frozen=True, kw_only=True):
     disabled_reason: str | None = None
 
 
-class VolumeAPI(Contract, Protocol, topic="cinder-api", version="1.0", exchange=CONTROL_EXCHANGE):
+class VolumeAPI(Contract, Protocol, topic="cinder-api", version="1.1", exchange=CONTROL_EXCHANGE):
     """cinder-api: volumes for clients, and the compare-and-swap on their status."""
 
-    @call()
+    @call(since="1.0")
     async def create(
         self, ctx: Context, *, size: int, name: str | None = None, description: str | None = None,
         volume_type: str | None = None, availability_zone: str | None = None,
     ) -> Volume: ...  # fmt: skip
 
-    @call()
+    @call(since="1.0")
     async def get(self, ctx: Context, *, volume_id: str) -> Volume:
         """By id or by name. Raises VolumeNotFound, AmbiguousVolume."""
         ...
 
-    @call()
+    @call(since="1.0")
     async def get_all(self, ctx: Context) -> list[Volume]: ...
 
-    @call()
+    @call(since="1.0")
     async def delete(self, ctx: Context, *, volume_id: str) -> None: ...
 
-    @call()
+    @call(since="1.0")
     async def services(self, ctx: Context) -> list[ServiceInfo]: ...
 
-    @call()
+    @call(since="1.0")
     async def reserve_volume(self, ctx: Context, *, volume_id: str, attachment_id: str, instance_uuid: str) -> VolumeAttachment:
         """available -> attaching; the attachment row first. The same attachment_id again gives the same row."""
         ...
 
-    @call()
+    @call(since="1.0")
     async def unreserve_volume(self, ctx: Context, *, volume_id: str, attachment_id: str) -> None:
         """attaching -> available for this attachment only; nothing happens when it no longer holds the volume."""
         ...
 
-    @call()
+    @call(since="1.0")
     async def begin_detaching(self, ctx: Context, *, volume_id: str, attachment_id: str) -> None: ...
 
-    @call()
+    @call(since="1.0")
     async def roll_detaching(self, ctx: Context, *, volume_id: str, attachment_id: str) -> None: ...
 
-    @call()
+    @call(since="1.0")
     async def initialize_connection(
         self, ctx: Context, *, volume_id: str, connector: Mapping[str, Any], attachment_id: str
     ) -> dict[str, Any]: ...
 
-    @call()
+    @call(since="1.0")
     async def terminate_connection(
         self, ctx: Context, *, volume_id: str, connector: Mapping[str, Any] | None, attachment_id: str, force: bool = False
     ) -> None: ...
 
-    @call()
+    @call(since="1.0")
     async def attach(
         self, ctx: Context, *, volume_id: str, attachment_id: str, instance_uuid: str, host_name: str | None, mountpoint: str,
         mode: str = "rw",
     ) -> VolumeAttachment: ...  # fmt: skip
 
-    @call()
+    @call(since="1.0")
     async def detach(self, ctx: Context, *, volume_id: str, attachment_id: str) -> None:
         """Frees the volume once its export was seen gone. Detached already: nothing happens."""
+        ...
+
+    @call(since="1.1", timeout_s=RESET_TIMEOUT_S)
+    async def force_detach(self, ctx: Context, *, volume_id: str, attachment_id: str | None = None) -> Volume:
+        """An administrator's: every initiator is put out and the export seen gone, then the attachment is over. By id or by name.
+
+        The compute host takes the disk from its machine afterwards. `attachment_id` may be left out when there is only one.
+        """
+        ...
+
+    @call(since="1.1", timeout_s=RESET_TIMEOUT_S)
+    async def reset_status(self, ctx: Context, *, volume_id: str, status: str) -> Volume:
+        """An administrator's: to `available` (force-detached before), `error` or `in-use`, where the rows and the backend bear it out."""
         ...
 
 

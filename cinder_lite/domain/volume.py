@@ -22,7 +22,12 @@ class Event(StrEnum):
     DELETE_BUSY = auto()
     DELETE_FAILED = auto()
     DESTROYED = auto()
+    RESET_AVAILABLE = auto()
+    RESET_ERROR = auto()
+    RESET_IN_USE = auto()
 
+
+_MOVING = (Status.ATTACHING, Status.IN_USE, Status.DETACHING)
 
 VOLUME: Machine[Status, Event] = Machine(
     "volume",
@@ -45,6 +50,10 @@ VOLUME: Machine[Status, Event] = Machine(
         (Status.DELETING, Event.DELETE_BUSY): Status.AVAILABLE,
         (Status.DELETING, Event.DELETE_FAILED): Status.ERROR_DELETING,
         (Status.DELETING, Event.DESTROYED): Status.DELETED,
+        # An administrator's, who is only believed as far as the rows and the backend bear him out.
+        **{(state, Event.RESET_AVAILABLE): Status.AVAILABLE for state in (Status.ERROR, Status.ERROR_DELETING, *_MOVING)},
+        **{(state, Event.RESET_ERROR): Status.ERROR for state in (Status.AVAILABLE, Status.ERROR_DELETING, *_MOVING)},
+        (Status.ERROR, Event.RESET_IN_USE): Status.IN_USE,
     },
     ends=frozenset({Status.DELETED}),
 )

@@ -8,6 +8,7 @@ import msgspec
 
 from cinder_lite.contract import (
     AttachStatus,
+    BackendInventory,
     SchedulerAPI,
     ServiceInfo,
     Volume,
@@ -20,6 +21,7 @@ from cinder_lite.domain.volume import Event
 from cinder_lite.errors import InvalidInput, InvalidVolume, VolumeInUse, VolumeNotFound
 from cinder_lite.flows.delete_volume import DELETE_VOLUME
 from cinder_lite.flows.parts import manager_of
+from cinder_lite.service.resetting import Resetting
 from cinder_lite.store.volume_attachment import VolumeAttachments
 from cinder_lite.store.volumes import Volumes
 from common.app.post import Post
@@ -47,6 +49,7 @@ class ApiParts:
     orders: VolumeManagerAPI
     post: Post
     journal: Journal
+    inventory: BackendInventory
     service_down_time_s: float
 
 
@@ -55,6 +58,7 @@ class VolumeApi(VolumeAPI):
 
     def __init__(self, parts: ApiParts) -> None:
         self._parts = parts
+        self._resetting = Resetting(parts)
 
     async def create(
         self, ctx: Context, *, size: int, name: str | None = None, description: str | None = None,
@@ -165,6 +169,12 @@ class VolumeApi(VolumeAPI):
         await manager_of(self._parts.manager, volume).detach_volume(
             ctx, volume_id=volume_id, attachment_id=attachment_id, volume=volume
         )
+
+    async def force_detach(self, ctx: Context, *, volume_id: str, attachment_id: str | None = None) -> Volume:
+        return await self._resetting.force_detach(ctx, await self._parts.volumes.find(volume_id), attachment_id)
+
+    async def reset_status(self, ctx: Context, *, volume_id: str, status: str) -> Volume:
+        return await self._resetting.reset_status(ctx, await self._parts.volumes.find(volume_id), status)
 
 
 def _check_size(size: int) -> None:

@@ -178,6 +178,26 @@ class VolumeAttachments:
 
         await self._db.run(work)
 
+    async def reset(self, volume_id: str, event: VolumeEvent) -> VolumeStatus:
+        """An administrator's RESET event; the status after it. There already: nothing happens.
+
+        Raises VolumeNotFound; InvalidVolume when the status, or the attachments, do not bear it out.
+        """
+        target = VOLUME.target(event)
+
+        async def work(conn: AsyncConnection) -> VolumeStatus:
+            status, held = await _lock(conn, volume_id), await _holders(conn, volume_id)
+            attached = [row for row in held if row.attach_status is AttachStatus.ATTACHED]
+            if event is VolumeEvent.RESET_AVAILABLE and held:
+                raise InvalidVolume(reason=f"Volume {volume_id} is held by attachment {held[0].id}; force-detach it first.")
+            if event is VolumeEvent.RESET_IN_USE and not attached:
+                raise InvalidVolume(reason=f"Volume {volume_id} is {status} and has no attachment that is attached.")
+            if status is not target:
+                await self._advance_volume(conn, volume_id, event, f"be reset to {target}")
+            return target
+
+        return await self._db.run(work)
+
     def _new(self, volume_id: str, attachment_id: str, **values: object) -> dict[str, object]:
         start = str(ATTACHMENT.start)
         return {"id": attachment_id, "volume_id": volume_id, "attach_status": start, "created_at": self._clock.utcnow(), **values}

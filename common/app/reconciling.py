@@ -9,6 +9,7 @@ from typing import Generic, Protocol, TypeVar
 
 import structlog
 
+from common.app.carrier import alongside
 from common.base.clock import Clock
 from common.base.errors import Fault, Unavailable
 from common.base.limits import RECONCILE_INTERVAL_S, RECONCILE_RECHECK_S
@@ -115,11 +116,8 @@ class Rounds(Generic[A]):
 
     async def _pause(self, seconds: float) -> None:
         """That long, or until somebody asks."""
-        alarm = asyncio.get_running_loop().create_task(self._poke_after(seconds), name="reconcile")
-        try:
+        async with alongside(self._poke_after(seconds)):
             await self._poked.wait()
-        finally:
-            alarm.cancel()
 
     async def _poke_after(self, seconds: float) -> None:
         await self._clock.sleep(seconds)

@@ -49,9 +49,10 @@ async def busy(conn: AsyncConnection) -> Busy:
     letters = (await conn.execute(select(outbox.c.body).limit(RECONCILE_LETTERS_MAX + 1))).scalars().all()
     if len(letters) > RECONCILE_LETTERS_MAX:
         return Busy(is_everything=True)
-    open_ = flows.c.state.in_([FlowState.RUNNING, FlowState.PARKED])
-    rows = await conn.execute(select(flows.c.saga, flows.c.subject, flows.c.arguments).where(open_))
-    texts = [row.subject if not row.saga.startswith(REQUESTS) else f"{row.subject} {json.dumps(row.arguments)}" for row in rows]
+    texts: list[str] = []
+    for state in (FlowState.RUNNING, FlowState.PARKED):  # one by one: of two states at once SQLite thinks that they are half of all
+        rows = await conn.execute(select(flows.c.saga, flows.c.subject, flows.c.arguments).where(flows.c.state == state))
+        texts += [f"{row.subject} {json.dumps(row.arguments)}" if row.saga.startswith(REQUESTS) else row.subject for row in rows]
     return Busy(frozenset(_named(texts)) | frozenset(_named(letters)) | frozenset(_named(await _resting(conn))))
 
 

@@ -48,6 +48,7 @@ flows = Table(
     Column("error", Text),
     Index(None, "owner", "state"),
     Index(None, "home", "state"),
+    Index(None, "state", "updated_at"),
     Index(None, "request_id"),
     **MYSQL_TABLE,
 )

@@ -170,7 +170,7 @@ def _of_instance(instance: InstanceFact, facts: Facts) -> Iterator[Violation]:
             "S8",
             instance.subject,
             f"it is active, and {report.host} has no such machine alive",
-            "Delete the server; its volumes become available then",
+            "The server becomes an error and its volumes available by themselves, or at once: `lite doctor --fix`",
         )
 
 

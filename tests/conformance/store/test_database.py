@@ -230,7 +230,7 @@ async def test_an_upgraded_database_passes_the_check(database: Database) -> None
 async def test_an_empty_database_is_told_to_be_upgraded(empty_database_url: str) -> None:
     db = open_database(empty_database_url, clock=SystemClock())
     try:
-        with pytest.raises(DatabaseNotUpgraded, match=r"has no tables of ours; .*common_0003.* Run: lite db upgrade"):
+        with pytest.raises(DatabaseNotUpgraded, match=r"has no tables of ours; .*common_0004.* Run: lite db upgrade"):
             await db.check()
         with pytest.raises(DatabaseNotUpgraded, match="Run: lite db upgrade"):
             await db.run(lambda conn: conn.execute(select(flows)))

@@ -60,7 +60,7 @@ async def test_the_migrated_tables_are_those_of_the_code(database: Database) -> 
 
 async def test_up_down_and_up_again(empty_database_url: str) -> None:
     heads = migrate.heads(BRANCHES)
-    assert heads == {"common_0003", "nova_0001", "cinder_0001"}
+    assert heads == {"common_0004", "nova_0001", "cinder_0001"}
     assert await migrate.current(empty_database_url, clock=CLOCK) == set()
     assert await migrate.upgrade(empty_database_url, BRANCHES, clock=CLOCK) == heads
     assert await look(empty_database_url, table_names) == OURS | {"alembic_version"}
@@ -72,9 +72,9 @@ async def test_up_down_and_up_again(empty_database_url: str) -> None:
 
 
 async def test_the_services_may_be_upgraded_one_after_the_other(empty_database_url: str) -> None:
-    assert await migrate.upgrade(empty_database_url, (), clock=CLOCK) == {"common_0003"}
+    assert await migrate.upgrade(empty_database_url, (), clock=CLOCK) == {"common_0004"}
     db = open_database(empty_database_url, clock=CLOCK, branches=BRANCHES, pooled=False)
-    with pytest.raises(DatabaseNotUpgraded, match=r"revision common_0003; .*nova_0001"):
+    with pytest.raises(DatabaseNotUpgraded, match=r"revision common_0004; .*nova_0001"):
         await db.check()
     await migrate.upgrade(empty_database_url, BRANCHES, clock=CLOCK)
     await db.check()
@@ -113,5 +113,5 @@ async def test_processes_that_upgrade_at_once_take_turns(empty_database_url: str
             if process.returncode is None:
                 os.kill(process.pid, signal.SIGKILL)
     assert [(process.returncode, err.decode()[-2000:]) for process, (_, err) in zip(processes, said, strict=True)] == [(0, "")] * 3
-    assert {out.decode().strip() for out, _ in said} == {"['cinder_0001', 'common_0003', 'nova_0001']"}
+    assert {out.decode().strip() for out, _ in said} == {"['cinder_0001', 'common_0004', 'nova_0001']"}
     assert await look(empty_database_url, differences) == []

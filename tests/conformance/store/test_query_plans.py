@@ -9,6 +9,7 @@ from sqlalchemy import event, insert, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from common.db import fence
+from common.db.busy import busy
 from common.db.cas import began
 from common.db.engine import Database
 from common.db.fence import Fence
@@ -123,6 +124,17 @@ async def test_no_query_that_runs_all_the_time_reads_a_table_from_end_to_end(ful
         each for each in said if each[0].startswith(("SELECT flows", "SELECT journal", "SELECT outbox", "SELECT state", "UPDATE"))
     ]
     assert len(statements) == 9
+    async with full.begin() as conn:
+        found = {each[0]: await scans(conn, full.dialect, each) for each in statements}
+    assert {statement: plan for statement, plan in found.items() if plan} == {}
+
+
+async def test_what_is_busy_is_found_by_an_index_among_all_flows_that_ever_were(full: Database) -> None:
+    with noted(full) as said:
+        async with full.begin(read_only=True) as conn:
+            await busy(conn)
+    statements = [each for each in said if each[0].startswith("SELECT flows")]
+    assert len(statements) == 3
     async with full.begin() as conn:
         found = {each[0]: await scans(conn, full.dialect, each) for each in statements}
     assert {statement: plan for statement, plan in found.items() if plan} == {}

@@ -43,6 +43,17 @@ deleting delete_failed error_deleting
 deleting destroyed deleted
 error delete deleting
 error_deleting delete deleting
+error reset_available available
+error_deleting reset_available available
+attaching reset_available available
+in-use reset_available available
+detaching reset_available available
+available reset_error error
+error_deleting reset_error error
+attaching reset_error error
+in-use reset_error error
+detaching reset_error error
+error reset_in_use in-use
 """
 ATTACHMENT_ROWS = """
 reserved connect attaching
@@ -62,6 +73,7 @@ building/scheduling build_failed error
 building/spawning spawn building/spawning
 building/spawning spawned active
 building/spawning build_failed error
+active machine_lost error
 active delete active/deleting
 error delete active/deleting
 active/deleting delete_failed error
