@@ -9,6 +9,7 @@
 # make chaos  kill -9 at every failpoint of attach and detach, and outages: real processes, RabbitMQ, DATABASE=postgresql, CASES=0 (all)
 # make fuzz   hostile bytes for the decoders, MINUTES=1, with atheris where it can be installed
 # make repro  one case of the simulation with its whole trace: CASE='attach: nova-compute.cmp1|effect ...#1|after|crash' SEED=0
+# make soak   the simulation at length: N=20000 random histories, as many pairs of faults, and every single fault; SEED=0
 # make parts  the Debian packages of the real parts (as root)
 
 PYTHON ?= python3
@@ -16,7 +17,7 @@ MINUTES ?= 1
 BIN := .venv/bin
 PARTS := tgt libiscsi-bin qemu-system-x86 qemu-block-extra qemu-utils rabbitmq-server postgresql mariadb-server redis-server
 
-.PHONY: demo test lint check format lab repro chaos bench bench-attach bench-buses bench-flood bench-survival fuzz parts clean compat-openstack
+.PHONY: demo test lint check format lab repro soak chaos bench bench-attach bench-buses bench-flood bench-survival fuzz parts clean compat-openstack
 
 demo: .venv/installed
 	@$(BIN)/lite demo --embedded
@@ -45,6 +46,11 @@ compat-openstack: .venv/installed-dev .venv-openstack/installed
 
 repro: .venv/installed-dev
 	$(BIN)/python -m tests.simulation --case '$(CASE)' --seed '$(or $(SEED),0)'
+
+soak: .venv/installed-dev
+	$(BIN)/python -m tests.simulation --tier 1
+	$(BIN)/python -m tests.simulation --tier 2 --sample $(or $(N),20000) --seed $(or $(SEED),0)
+	$(BIN)/python -m tests.simulation --tier 3 --sample $(or $(N),20000) --seed $(or $(SEED),0)
 
 chaos: .venv/installed-dev
 	$(BIN)/python -m tests.integration.chaos --database $(or $(DATABASE),postgresql) --cases $(or $(CASES),0)

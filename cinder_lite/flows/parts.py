@@ -54,10 +54,15 @@ def manager_of(client: VolumeManagerAPI, volume: Volume) -> VolumeManagerAPI:
 
 
 async def advance_once(volumes: Volumes, volume_id: str, event: Event) -> None:
-    """Advance a volume's status; where it is there already, by an earlier try of the same step, nothing happens."""
+    """Advance a volume's status; where that was done by an earlier try of the same step, nothing happens.
+
+    Others may have gone on from there meanwhile, so the status can be another one by now.
+    """
     try:
         await volumes.advance(volume_id, event)
     except Conflict:
+        if await volumes.has_made(volume_id, event):
+            return
         if (await volumes.get(volume_id)).status is not VOLUME.target(event):
             raise
     except VolumeNotFound:

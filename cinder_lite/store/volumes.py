@@ -14,7 +14,7 @@ from common.app.post import Writing
 from common.base.clock import Clock
 from common.base.errors import NotFound
 from common.base.limits import LIST_ROWS_MAX
-from common.db.cas import advance
+from common.db.cas import advance, has_made
 from common.db.engine import Database
 from common.db.errors import Duplicate
 from common.db.model import live
@@ -105,6 +105,10 @@ class Volumes:
             return await _read(conn, volume_id)
 
         return await self._db.run(work)
+
+    async def has_made(self, volume_id: str, event: Event) -> bool:
+        """True when the running flow has made this event already, whatever came after it."""
+        return await self._db.run(lambda conn: has_made(conn, volume_id, event), read_only=True)
 
     async def set_host(self, volume_id: str, host: str, *, also: Writing | None = None) -> bool:
         """True: from now on it is placed there, at host@backend#pool, and `also` is written. False: it had its place, or is gone."""

@@ -69,6 +69,14 @@ async def began(conn: AsyncConnection, name: str, event: object) -> bool:
     return held is not None and last is not None and (last.event, last.flow_id) == (str(event), held.flow_id)
 
 
+async def has_made(conn: AsyncConnection, name: str, event: object) -> bool:
+    """True when the flow under whose fence the running task works has made `event` of the row `name`, whatever came after it."""
+    if (held := fence.held()) is None:
+        return False
+    mine = (state_history.c.subject == name, state_history.c.event == str(event), state_history.c.flow_id == held.flow_id)
+    return (await conn.execute(select(state_history.c.id).where(*mine).limit(1))).first() is not None
+
+
 def _history(kind: str, name: str, event: object, state: str, clock: Clock) -> dict[str, object]:
     held = fence.held()
     flow_id = None if held is None else held.flow_id

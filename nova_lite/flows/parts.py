@@ -78,10 +78,15 @@ class ComputeParts:
 
 
 async def advance_once(instances: Instances, uuid: str, event: Event, **values: Any) -> None:
-    """Advance a server's state; where it is there already, by an earlier try of the same step, nothing happens."""
+    """Advance a server's state; where that was done by an earlier try of the same step, nothing happens.
+
+    Others may have gone on from there meanwhile, so the state can be another one by now.
+    """
     try:
         await instances.advance(uuid, event, **values)
     except Conflict:
+        if await instances.has_made(uuid, event):
+            return
         found = await instances.get(uuid)
         if (found.vm_state, found.task_state) != INSTANCE.target(event):
             raise

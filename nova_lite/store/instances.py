@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from common.base.clock import Clock
 from common.base.errors import Conflict, NotFound
 from common.base.limits import LIST_ROWS_MAX
-from common.db.cas import advance, began
+from common.db.cas import advance, began, has_made
 from common.db.engine import Database
 from common.db.model import live
 from nova_lite.contract import Instance, InstanceFault, PowerState, TaskState, VmState
@@ -101,6 +101,10 @@ class Instances:
             return await _read(conn, uuid)
 
         return await self._db.run(work)
+
+    async def has_made(self, uuid: str, event: Event) -> bool:
+        """True when the running flow has made this event already, whatever came after it."""
+        return await self._db.run(lambda conn: has_made(conn, uuid, event), read_only=True)
 
     async def lose(self, uuid: str) -> bool:
         """active -> error, for its machine is gone: True, also when this very flow has done it before. False: it is not active.

@@ -1,6 +1,7 @@
 """One process's hands on reality: the ports of cinder and nova, each act of which takes a little time and can fail or hang."""
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
 from cinder_lite.contract import Volume
@@ -54,7 +55,7 @@ class SimulatedDriver:
             elif there.size_gib != volume.size:
                 raise VolumeBackendAPIException(data=f"{volume.name} is there with {there.size_gib} GiB; wanted {volume.size} GiB")
 
-        await self._act("create_volume", act, takes_s=0.2)
+        await self._act("create_volume", act, takes_s=0.2, of=volume.name)
 
     async def delete_volume(self, volume: Volume) -> None:
         def act() -> None:
@@ -62,7 +63,7 @@ class SimulatedDriver:
                 raise VolumeIsBusy(volume_name=volume.name, reason="the target has it open")
             self._reality.volumes.pop(volume.name, None)
 
-        await self._act("delete_volume", act, takes_s=0.2)
+        await self._act("delete_volume", act, takes_s=0.2, of=volume.name)
 
     def local_path(self, volume: Volume) -> str:
         return self._reality.path(volume.name)
@@ -86,10 +87,11 @@ class SimulatedDriver:
     def _provisioned(self) -> float:
         return float(sum(volume.size_gib for volume in self._reality.volumes.values()))
 
-    async def _act(self, name: str, act: Callable[[], T], *, takes_s: float) -> T:
-        return await self._process.act(
-            f"driver.{name}", act, takes_s=takes_s, failure=lambda: VolumeBackendAPIException(data="the backend failed")
-        )
+    async def _act(self, name: str, act: Callable[[], T], *, takes_s: float, of: str | None = None) -> T:
+        with _serial(self._reality, of, name, self._process):
+            return await self._process.act(
+                f"driver.{name}", act, takes_s=takes_s, failure=lambda: VolumeBackendAPIException(data="the backend failed")
+            )
 
 
 class SimulatedTarget:
@@ -129,11 +131,12 @@ class SimulatedTarget:
                 raise ExportFailure(volume_id=export.volume.id, reason=f"{export.path} is not there")
             self._reality.export(iqn, export.path, export.chap)
 
-        await self._act("create_export", act)
+        await self._act("create_export", act, of=export.volume.name)
         return str(_location(iqn))
 
     async def remove_export(self, export: Export) -> None:
-        await self._act("remove_export", lambda: self._reality.unexport(self.export_name(export.volume)))
+        iqn = self.export_name(export.volume)
+        await self._act("remove_export", lambda: self._reality.unexport(iqn), of=export.volume.name)
 
     async def initialize_connection(self, export: Export, connector: Mapping[str, Any]) -> dict[str, Any]:
         initiator, iqn = initiator_of(connector), self.export_name(export.volume)
@@ -145,13 +148,14 @@ class SimulatedTarget:
                 raise ExportFailure(volume_id=export.volume.id, reason=f"{iqn} is not exported as the volume is")
             self._reality.let_in(iqn, initiator, is_shared=export.volume.multiattach)
 
-        await self._act("initialize_connection", act)
+        await self._act("initialize_connection", act, of=export.volume.name)
         is_multipath = bool(connector.get("multipath"))
         return iscsi_connection_info(_location(iqn), volume_id=export.volume.id, chap=export.chap, is_multipath=is_multipath)
 
     async def terminate_connection(self, export: Export, connector: Mapping[str, Any] | None) -> None:
         initiator = None if connector is None else initiator_of(connector)
-        await self._act("terminate_connection", lambda: self._reality.shut_out(self.export_name(export.volume), initiator))
+        iqn = self.export_name(export.volume)
+        await self._act("terminate_connection", lambda: self._reality.shut_out(iqn, initiator), of=export.volume.name)
 
     def _state(self, iqn: str) -> ExportState:
         there = self._reality.served[iqn]
@@ -162,10 +166,16 @@ class SimulatedTarget:
         if export.chap is None:
             raise ExportFailure(volume_id=export.volume.id, reason="this target needs CHAP credentials and was given none")
 
-    async def _act(self, name: str, act: Callable[[], T], *, takes_s: float = 0.05) -> T:
-        return await self._process.act(
-            f"target.{name}", act, takes_s=takes_s, failure=lambda: TargetUnavailable(name="tgtd", reason="it does not answer")
-        )
+    async def _act(self, name: str, act: Callable[[], T], *, takes_s: float = 0.05, of: str | None = None) -> T:
+        with _serial(self._reality, of, name, self._process):
+            return await self._process.act(
+                f"target.{name}", act, takes_s=takes_s, failure=lambda: TargetUnavailable(name="tgtd", reason="it does not answer")
+            )
+
+
+def _serial(reality: Reality, subject: str | None, name: str, process: Process) -> AbstractContextManager[None]:
+    """What is done to one volume is done one after another; looking (None) disturbs nobody."""
+    return nullcontext() if subject is None else reality.acting(subject, name, process)
 
 
 def _location(iqn: str) -> ProviderLocation:
@@ -259,7 +269,8 @@ class SimulatedHypervisor:
             if not self._reality.plug(machine, disk):
                 raise HypervisorRefused(name=instance_uuid, command="blockdev-add", reason="the target refuses the login")
 
-        await self._act("attach_volume", instance_uuid, act)
+        with _serial(self._reality, f"{self._host.name}/{volume_id}", "attach_volume", self._process):
+            await self._act("attach_volume", instance_uuid, act)
 
     async def detach_volume(self, volume_id: str, instance_uuid: str) -> None:
         def act() -> None:
@@ -269,7 +280,8 @@ class SimulatedHypervisor:
                 raise DeviceDetachFailed(device=machine.disks[volume_id].mountpoint, name=instance_uuid, timeout_s=_LETS_GO_S)
             machine.disks.pop(volume_id, None)
 
-        await self._act("detach_volume", instance_uuid, act)
+        with _serial(self._reality, f"{self._host.name}/{volume_id}", "detach_volume", self._process):
+            await self._act("detach_volume", instance_uuid, act)
 
     async def disks(self, instance_uuid: str) -> dict[str, str]:
         await self._process.living()

@@ -4,11 +4,13 @@ Nothing here knows a table or a message. It outlives every process of ours, and 
 volume is never open in two machines, and nobody is let in while another still has it open.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
 
 from cinder_lite.ports.target import Chap
+from common.testing.process import Process
 
 SECTOR_BYTES = 512
 
@@ -73,12 +75,25 @@ class Reality:
         self.hosts = {name: Host(name, f"iqn.1993-08.org.debian:01:{name}") for name in hosts}
         self.total_gib = total_gib
         self._violated = violated
+        self._acting: dict[str, list[tuple[str, Process]]] = {}
 
     def copy(self, *, violated: Callable[[str, str], None]) -> "Reality":
         """The same once more, and nothing of it shared."""
         twin = Reality((), total_gib=self.total_gib, violated=violated)
         twin.volumes, twin.served, twin.hosts = deepcopy((self.volumes, self.served, self.hosts))
         return twin
+
+    @contextmanager
+    def acting(self, subject: str, name: str, process: Process) -> Iterator[None]:
+        """Inside, `process` does `name` to `subject`: nobody who lives may do anything else to it."""
+        mine, others = (name, process), self._acting.setdefault(subject, [])
+        if at_work := [other for other, who in others if not who.is_dead]:
+            self._violated("S11", f"{name} of {subject} begins while {', '.join(at_work)} is not over")
+        others.append(mine)
+        try:
+            yield
+        finally:
+            others.remove(mine)
 
     # -- the storage host ---------------------------------------------------------------------------------------------
 
