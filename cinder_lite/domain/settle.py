@@ -3,7 +3,7 @@
     volume `creating`, placed here, nobody at work                                create_volume: the order was lost
     volume `deleting`, nobody at work                                             delete_volume: the order was lost
     held by an initiator, its row says exported, and there is no export,          restore_export: a tgtd that was restarted
-    or one that serves something else                                             keeps nothing, and guests wait
+    or one that serves something else; also while others are at work on it        keeps nothing, and guests wait
     ... or the export does not let that initiator in, or lets others in           restore_export
     exported, and no live attachment has a connector; row live or deleted         remove_stale_export
     not held, not exported, and the row says that it is exported                  remove_stale_export
@@ -94,6 +94,7 @@ class Facts:
     volumes   by id: every live row of this backend, and the deleted ones of which the backend has something
     exports   by name, what the target has; None: it does not answer
     kept      names of the volumes that the driver keeps; None: it does not answer
+    own       volumes on which this backend itself is at work
     """
 
     now: datetime
@@ -101,6 +102,7 @@ class Facts:
     exports: Mapping[str, ExportReport] | None
     kept: frozenset[str] | None
     busy: Busy = field(default_factory=Busy)
+    own: frozenset[str] = frozenset()
 
     @cached_property
     def exports_of(self) -> Mapping[str, tuple[ExportReport, ...]]:
@@ -114,9 +116,15 @@ class Facts:
 
 def settle(facts: Facts) -> list[Action]:
     """What is wrong now, at most one action for each volume."""
-    return one_for_each(
-        action for volume in facts.volumes.values() if volume.id not in facts.busy for action in _of_volume(volume, facts)
-    )
+    return one_for_each(action for volume in facts.volumes.values() for action in _actions(volume, facts))
+
+
+def _actions(volume: VolumeFact, facts: Facts) -> Iterator[Action]:
+    """Whoever is at work on an attachment elsewhere may be waiting for its lost export, as a guest does that is to let go of it."""
+    if volume.id not in facts.busy:
+        yield from _of_volume(volume, facts)
+    elif volume.id not in facts.own and facts.exports is not None and not volume.is_deleted:
+        yield from _of_lost(volume, facts.exports_of.get(volume.id, ()))
 
 
 def _of_volume(volume: VolumeFact, facts: Facts) -> Iterator[Action]:
@@ -136,11 +144,12 @@ def _of_volume(volume: VolumeFact, facts: Facts) -> Iterator[Action]:
 
 
 def _of_holders(volume: VolumeFact, exports: tuple[ExportReport, ...], *, young: bool) -> Iterator[Action]:
-    """A missing export is brought back at once, for nothing but a lost one looks so while nobody is at work."""
+    """A missing export is brought back at once, for nothing but a lost one looks so while this backend is not at work on it."""
     if volume.status not in _HELD or volume.provider_location is None:
         return
-    if not any(export.path is not None and PurePosixPath(export.path).name == volume.name for export in exports):
-        yield Action(Mend.RESTORE_EXPORT, volume.id, why="it is held, and not exported")
+    lost = list(_of_lost(volume, exports))
+    if lost:
+        yield from lost
         return
     let_in = {name for export in exports for name in export.let_in}
     if young:
@@ -149,6 +158,12 @@ def _of_holders(volume: VolumeFact, exports: tuple[ExportReport, ...], *, young:
         yield Action(Mend.RESTORE_EXPORT, volume.id, why="it is held by a host that is not let in")
     elif not volume.multiattach and let_in - {name for held in volume.holders for name in held.who}:
         yield Action(Mend.RESTORE_EXPORT, volume.id, destroys=True, why="a host is let in that does not hold it")
+
+
+def _of_lost(volume: VolumeFact, exports: tuple[ExportReport, ...]) -> Iterator[Action]:
+    is_held = volume.holders and volume.status in _HELD and volume.provider_location is not None
+    if is_held and not any(export.path is not None and PurePosixPath(export.path).name == volume.name for export in exports):
+        yield Action(Mend.RESTORE_EXPORT, volume.id, why="it is held, and not exported")
 
 
 def _of_nobody(volume: VolumeFact, exports: tuple[ExportReport, ...]) -> Iterator[Action]:

@@ -50,6 +50,7 @@ class BackendReconciler:
                 exports=exports,
                 kept=None if kept is None else frozenset(kept),
                 busy=rows.busy,
+                own=frozenset(subject.partition(":")[2] for subject in self._runner.subjects),
             )
         )
 

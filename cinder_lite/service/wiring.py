@@ -141,8 +141,9 @@ async def _backend(config: CinderConfig, backend: Backend, base: Ground, adapter
     driver, target = adapters
     host = f"{config.common.host}@{backend.name}"
     async with AsyncExitStack() as stack:
+        daemon = None
         if backend.tgtd_managed and backend.target_helper == "tgtadm":
-            await stack.enter_async_context(_daemon(backend, base.clock))
+            daemon = await stack.enter_async_context(_daemon(backend, base.clock))
         carrier = await stack.enter_async_context(base.carrying(f"cinder-volume.{host}"))
         parts = BackendParts(
             host=host,
@@ -166,6 +167,8 @@ async def _backend(config: CinderConfig, backend: Backend, base: Ground, adapter
             base.serve(*servers, carrier=carrier, binary="cinder-volume", topic="cinder-volume", host=host)
         )
         await stack.enter_async_context(alongside(rounds.run()))
+        if daemon is not None:
+            await stack.enter_async_context(alongside(daemon.keep(rounds.hurry)))
         await stack.enter_async_context(alongside(_report(manager, base.clock)))
         yield
 

@@ -9,10 +9,13 @@ import os
 import signal
 import socket
 import struct
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+import structlog
 
 from cinder_lite.errors import PortalNotBound, TargetUnavailable
 from cinder_lite.targets.tgt import TgtOptions
@@ -25,7 +28,9 @@ STOP_TIMEOUT_S = 5.0
 LOG_BYTES_MAX = 4 * 1024 * 1024
 """A longer log of an earlier run is begun anew."""
 
+RESTART_DELAY_S = 0.2
 _POLL_DELAY_S = 0.02
+_log = structlog.get_logger(__name__)
 
 
 class TgtDaemon:
@@ -75,6 +80,22 @@ class TgtDaemon:
                     await self._running().wait()
         finally:
             await self._kill()
+
+    async def keep(self, came_back: Callable[[], None]) -> None:
+        """Never ends: a tgtd that dies is started again, and `came_back` is told, since the new one has none of the targets."""
+        while True:
+            status = await self.wait()
+            _log.error("tgtd ended; it is started again", name=self.tgtadm.name, status=status)
+            await self._clock.sleep(RESTART_DELAY_S)
+            try:
+                self._process = await self._start()
+                await self._wait_until_ready()
+                await self._check_portal()
+            except Fault as exc:
+                _log.error("tgtd not started", name=self.tgtadm.name, reason=str(exc))
+                await self._kill()
+            else:
+                came_back()
 
     async def wait(self) -> int:
         """Its exit status, once it has ended; below 0 the signal that killed it; -1 also for one that was adopted."""

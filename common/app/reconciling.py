@@ -84,6 +84,10 @@ class Rounds(Generic[A]):
                 if not waiter.done():
                     waiter.set_exception(Unavailable(what="the reconciler", reason="this process was told to stop"))
 
+    def hurry(self) -> None:
+        """The next round begins now: something is known to have changed."""
+        self._poked.set()
+
     async def ask(self) -> list[str]:
         """Returns once a round is over that began behind this call. Raises Unavailable when the process stops before."""
         waiter: asyncio.Future[list[str]] = asyncio.get_running_loop().create_future()

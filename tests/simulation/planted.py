@@ -211,9 +211,9 @@ def _soon(work: Any) -> None:
 def _strikes_off_before_sending() -> Patch:
     send = Relay._send_line
 
-    async def sent_line(self: Any, address: str, line: Any) -> list[int]:
+    async def sent_line(self: Any, address: str, line: Any, *more: Any) -> Any:
         await self._outbox.sent([letter.id for letter in line])
-        return await send(self, address, line)
+        return await send(self, address, line, *more)
 
     return patch.object(Relay, "_send_line", sent_line)
 

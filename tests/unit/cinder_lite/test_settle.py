@@ -81,9 +81,14 @@ def test_every_row_of_the_table(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TABLE)
-def test_nothing_is_done_about_what_somebody_works_on(name: str) -> None:
-    assert settle(replace(TABLE[name][0], busy=Busy(frozenset({V})))) == []
-    assert settle(replace(TABLE[name][0], busy=Busy(is_everything=True))) == []
+def test_nothing_is_done_about_what_somebody_works_on_but_that_others_get_a_lost_export_back(name: str) -> None:
+    given_, mend, _ = TABLE[name]
+    for busy in (Busy(frozenset({V})), Busy(is_everything=True)):
+        is_lost = mend is Mend.RESTORE_EXPORT and not any(
+            export.path is not None and export.path.endswith(f"volume-{V}") for export in (given_.exports or {}).values()
+        )
+        assert [found.mend for found in settle(replace(given_, busy=busy))] == ([Mend.RESTORE_EXPORT] if is_lost else [])
+        assert settle(replace(given_, busy=busy, own=frozenset({V}))) == []
 
 
 @pytest.mark.parametrize("name", TABLE)
