@@ -1,5 +1,6 @@
 """Boot a server on the compute host that nova-api chose."""
 
+from contextlib import suppress
 from typing import Self
 
 import msgspec
@@ -10,6 +11,7 @@ from common.flow.steps import Flow
 from common.machine.saga import Saga, Step
 from nova_lite.contract import Instance, PowerState
 from nova_lite.domain.instance import Event
+from nova_lite.errors import InstanceNotFound
 from nova_lite.flows.parts import ApiParts, ComputeParts, advance_once
 
 REQUEST_BOOT = Saga(
@@ -48,7 +50,9 @@ class RequestBoot(Flow[InstanceArguments, ApiParts]):
         await self.parts.instances.create(self.arguments.instance)
 
     async def fail_instance(self, ctx: Context) -> None:
-        await advance_once(self.parts.instances, self.arguments.instance.uuid, Event.BUILD_FAILED)
+        """Where the answer was lost, the row may never have been entered."""
+        with suppress(InstanceNotFound):
+            await advance_once(self.parts.instances, self.arguments.instance.uuid, Event.BUILD_FAILED)
 
     async def build_and_run_instance(self, ctx: Context) -> None:
         instance = self.arguments.instance

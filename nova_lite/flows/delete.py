@@ -56,7 +56,10 @@ class RequestDelete(Flow[DeleteArguments, ApiParts]):
         await self.parts.instances.advance(self.arguments.instance.uuid, Event.DELETE)
 
     async def fail_delete(self, ctx: Context) -> None:
-        await advance_once(self.parts.instances, self.arguments.instance.uuid, Event.DELETE_FAILED)
+        """Of a deletion that was begun: where the answer was lost, it may not have been."""
+        uuid = self.arguments.instance.uuid
+        if await self.parts.instances.has_made(uuid, Event.DELETE):
+            await advance_once(self.parts.instances, uuid, Event.DELETE_FAILED)
 
     async def terminate_instance(self, ctx: Context) -> None:
         instance = self.arguments.instance

@@ -66,7 +66,7 @@ class Planted:
     @property
     def tier(self) -> str:
         """Of the case that catches it."""
-        return {"race": "race", "history": "3"}.get(self.caught.partition(" ")[0], "1")
+        return "none yet" if not self.caught else {"race": "race", "history": "3"}.get(self.caught.partition(" ")[0], "1")
 
 
 def violations(case: str) -> Sequence[tuple[str, str]]:
@@ -86,6 +86,8 @@ def violations(case: str) -> Sequence[tuple[str, str]]:
 
 def caught(planted: Planted) -> Sequence[tuple[str, str]]:
     """What its case says with the mistake in the program; nothing: it was not caught."""
+    if not planted.caught:
+        return ()
     prepare()
     with planted.put_in():
         return violations(planted.caught)
@@ -270,25 +272,25 @@ def _nobody_asks_for_the_fence() -> Iterator[None]:
 PLANTED = (
     Planted("ack-first", "a request is acked before it is handled", _acks_first, ""),
     Planted("no-cas", "a status is written whatever it was", _any_state_will_do, "race 0", ("twice", "late")),
-    Planted("no-fence", "writes are not asked for their fence", _nobody_asks_for_the_fence, "", ("pause", "crash")),
+    Planted("no-fence", "writes are not asked for their fence", _nobody_asks_for_the_fence, "boot: nova-api.ctl1|failpoint request_boot.build_and_run_instance.begun#1|before|pause", ("pause", "crash")),
     Planted("unroutable", "a message that no queue takes counts as sent", _unroutable_is_taken, "", ("crash", "cut")),
     Planted("undo-access", "attach: the access is not taken back", _without(AttachVolume, "terminate_connection"), "", ("raise", "hang")),
-    Planted("undo-connect", "attach: the host's end is not taken back", _without(AttachVolume, "disconnect_volume"), "", ("raise", "hang")),
-    Planted("undo-disk", "attach: the disk is not taken back", _without(AttachVolume, "detach_volume"), "", ("hang", "lost", "late")),
-    Planted("undo-free", "attach: the volume is not given free", _without(AttachVolume, "detach"), "", ("raise", "hang")),
-    Planted("undo-reserve", "nova-api: the reservation is not taken back", _without(RequestAttach, "unreserve_volume"), "", ("lost", "late", "raise")),
+    Planted("undo-connect", "attach: the host's end is not taken back", _without(AttachVolume, "disconnect_volume"), "attach: nova-compute.cmp1|effect hypervisor.attach_volume#1|after|hang", ("raise", "hang")),
+    Planted("undo-disk", "attach: the disk is not taken back", _without(AttachVolume, "detach_volume"), "attach: nova-compute.cmp1|effect hypervisor.attach_volume#1|after|hang", ("hang", "lost", "late")),
+    Planted("undo-free", "attach: the volume is not given free", _without(AttachVolume, "detach"), "attach: nova-compute.cmp1|effect hypervisor.attach_volume#1|before|hang", ("raise", "hang")),
+    Planted("undo-reserve", "nova-api: the reservation is not taken back", _without(RequestAttach, "unreserve_volume"), "attach: cinder-api.ctl2|publish reply#1|before|lost", ("lost", "late", "raise")),
     Planted("undo-spawn", "boot: the machine is not taken back", _without(Boot, "destroy"), "", ("raise", "hang")),
-    Planted("done-first", "the journal says done before it is", _done_before_the_act, ""),
-    Planted("no-intent", "the journal does not say what is begun", _intent_is_not_written, "", ("raise", "hang", "crash")),
-    Planted("flow-twice", "a message that comes twice is two flows", _every_message_is_another_flow(AttachVolume), "", ("twice", "unconfirmed", "crash")),
+    Planted("done-first", "the journal says done before it is", _done_before_the_act, "attach: nova-api.ctl1|failpoint rpc.nova-api.attach_volume.handled#1|before|crash"),
+    Planted("no-intent", "the journal does not say what is begun", _intent_is_not_written, "attach: nova-compute.cmp1|effect connector.connect_volume#1|before|raise", ("raise", "hang", "crash")),
+    Planted("flow-twice", "a message that comes twice is two flows", _every_message_is_another_flow(AttachVolume), "attach: nova-compute.cmp1|failpoint rpc.compute.attach_volume.handled#1|before|crash", ("twice", "unconfirmed", "crash")),
     Planted("boot-twice", "an order to boot that comes twice is two flows", _every_message_is_another_flow(Boot), "", ("twice", "unconfirmed", "crash")),
     Planted("outbox-apart", "letters are entered after the commit", _letters_follow_the_commit, ""),
     Planted("sent-first", "letters are struck off before they are sent", _strikes_off_before_sending, ""),
     Planted("same-fence", "a flow is taken over under its old fence", _adopts_under_the_old_fence, "", ("pause",)),
     Planted("no-lease", "a flow is taken from a living process", lambda: patch.object(journal, "is_alive", lambda _: false()), "", ("pause", "crash", "hang")),
-    Planted("no-adoption", "nobody carries on what a dead process left", lambda: patch.object(Runner, "adopt", _zero), ""),
-    Planted("no-line", "flows of one volume do not wait for one another", _waits_for_nobody, "", ("late", "twice", "swap", "lost")),
-    Planted("free-first", "a volume is available before its export is gone", _other_saga(Detach, _detached_first, pivot="detached"), "", ("crash", "raise")),
+    Planted("no-adoption", "nobody carries on what a dead process left", lambda: patch.object(Runner, "adopt", _zero), "detach: nova-compute.cmp1|failpoint detach_volume.destroy_block_device_mapping.before#1|before|crash"),
+    Planted("no-line", "flows of one volume do not wait for one another", _waits_for_nobody, "detach: nova-compute.cmp1|publish cinder-api.terminate_connection#1|after|twice", ("late", "twice", "swap", "lost")),
+    Planted("free-first", "a volume is available before its export is gone", _other_saga(Detach, _detached_first, pivot="detached"), "detach: ", ("crash", "raise")),
     Planted("any-attachment", "an attachment that is over still takes the export away", lambda: patch.object(BackendParts, "is_over", _no), "", ("late", "twice", "lost", "pause")),
     Planted("not-again", "a step does not know its own change again", lambda: patch.object(volume_attachment, "began", _no), "", ("crash", "unconfirmed", "error")),
     Planted("half-pivot", "detach: a disk that may be gone is not given back", _other_saga(DetachVolume, _no_undo_of("detach_volume")), "", ("raise", "hang")),
@@ -297,7 +299,7 @@ PLANTED = (
 """Twenty and a few more."""
 
 
-def search(planted: Planted, *, budget: int = 150, histories: int = 25) -> str | None:
+def search(planted: Planted, *, budget: int = 80, histories: int = 6) -> str | None:
     """The id of a case that catches it."""
     prepare()
     hunted = list(single_faults(SINGLE, frozenset(planted.hunt)))
@@ -319,7 +321,7 @@ def table() -> str:
     lines_ += ["| bug | what is wrong | tier | case | what it says |", "|---|---|---|---|---|"]
     for planted in PLANTED:
         found = caught(planted)
-        said = found[0][0] if found else "NOT CAUGHT"
+        said = found[0][0] if found else "not seen"
         case = planted.caught.replace("|", "\\|")
         lines_.append(f"| {planted.name} | {planted.what} | {planted.tier} | `{case}` | {said} |")
     lines_ += ["", f"{len(PLANTED)} bugs. Each case violates nothing without the bug."]
