@@ -11,7 +11,13 @@ import pytest
 ROOT = Path(__file__).parents[2]
 SOURCES = [path for package in ("common", "nova_lite", "cinder_lite") for path in sorted((ROOT / package).rglob("*.py"))]
 
-MAY_SLEEP = {"common/host/clock.py", "common/testing/clock.py"}
+MAY_SLEEP = {
+    "common/host/clock.py",
+    "common/testing/bus.py",  # these sleep in the loop of a simulation, whose time is what their clocks tell
+    "common/testing/clock.py",
+    "common/testing/inline_sqlite.py",
+    "common/testing/process.py",
+}
 """Everybody else sleeps by the Clock port."""
 MAY_OWN_TASKS = {
     "cinder_lite/drivers/file.py",  # work in a thread that cancellation cannot end, awaited to its end
@@ -19,6 +25,7 @@ MAY_OWN_TASKS = {
     "common/rpc/client.py",  # tells servers that a caller left, behind its back; awaited by close()
     "common/rpc/replies.py",  # replies whose queue is missing for a while; ended by close()
     "common/rpc/server.py",  # one for each delivery, ended by drain()
+    "common/testing/process.py",  # a simulated process is its tasks, and dies with them
     "common/testing/servers/base.py",  # as drivers/file.py: a server that is starting
     "common/transport/kombu_consume.py",  # an ack behind the back of who need not wait for it
     "common/transport/rabbit_link.py",  # closes a channel behind a caller who is gone
