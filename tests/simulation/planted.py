@@ -324,7 +324,10 @@ def table() -> str:
         said = found[0][0] if found else "not seen"
         case = planted.caught.replace("|", "\\|")
         lines_.append(f"| {planted.name} | {planted.what} | {planted.tier} | `{case}` | {said} |")
-    lines_ += ["", f"{len(PLANTED)} bugs. Each case violates nothing without the bug."]
+    lines_ += [
+        "",
+        f"{sum(bool(each.caught) for each in PLANTED)} of {len(PLANTED)} bugs have a case; each violates nothing without its bug.",
+    ]
     return "\n".join(lines_) + "\n"
 
 
