@@ -1,10 +1,11 @@
 """Delete a volume: its export, its bytes, its row."""
 
+from contextlib import suppress
 from typing import Self
 
 from cinder_lite.contract import Volume
 from cinder_lite.domain.volume import Event
-from cinder_lite.errors import VolumeIsBusy
+from cinder_lite.errors import VolumeIsBusy, VolumeNotFound
 from cinder_lite.flows.create_volume import VolumeArguments
 from cinder_lite.flows.parts import BackendParts, advance_once
 from common.base.context import Context
@@ -57,10 +58,13 @@ class DeleteVolume(Flow[VolumeArguments, BackendParts]):
         await advance_once(self.parts.volumes, self.volume.id, Event.DESTROYED)
 
     async def fail_delete(self, ctx: Context) -> None:
-        """A busy volume becomes available again, as in cinder; any other failure shows in its status."""
-        await advance_once(
-            self.parts.volumes, self.volume.id, Event.DELETE_BUSY if isinstance(self.fault, VolumeIsBusy) else Event.DELETE_FAILED
-        )
+        """A busy volume becomes available again, as in cinder; any other failure shows in its status.
+
+        One that is gone stays so: an order that came late finds what an earlier one has done.
+        """
+        event = Event.DELETE_BUSY if isinstance(self.fault, VolumeIsBusy) else Event.DELETE_FAILED
+        with suppress(VolumeNotFound):
+            await advance_once(self.parts.volumes, self.volume.id, event)
 
     async def turned_back(self, fault: Fault) -> None:
         await self.parts.volumes.add_message(
