@@ -12,8 +12,8 @@ from tests.simulation.world import World
 Finding = tuple[str, str]
 
 _PREFIX = "iqn.2010-10.org.openstack:volume-"
-_OF_ONE_PROCESS = re.compile("^reply_|_fanout_")
-"""In the name of a queue of one process's own, which a broker drops half an hour after its death (x-expires)."""
+_UNATTENDED = re.compile("^reply_|_fanout_|_dead_letter$")
+"""Queues that need no consumer: of one process, dropped half an hour after its death (x-expires), and what waits for a person."""
 _MOVING = {"creating", "reserved", "attaching", "detaching", "deleting"}
 _KEPT = {Status.AVAILABLE, Status.IN_USE}
 
@@ -73,7 +73,7 @@ def _no_work_is_left(world: World) -> Iterator[Finding]:
     for row in world.database.rows("SELECT id FROM inbox WHERE NOT is_done"):
         yield "L2", f"request {row['id']} is begun, and nothing came of it"
     for name, queue in world.bus._queues.items():
-        if not queue.takers and not _OF_ONE_PROCESS.search(name):
+        if not queue.takers and not _UNATTENDED.search(name):
             yield "L3", f"queue {name} has no consumer, and {len(queue.ready)} messages"
         elif queue.takers and queue.ready:
             yield "L2", f"{len(queue.ready)} messages wait in {name}: {label(queue.ready[0].body)}"
