@@ -92,6 +92,16 @@ class Bench:
                 await _CLOCK.sleep(0.1)
         await self._quiet()
 
+    async def tear_down(self) -> None:
+        """The machine outlives its services, so it is deleted; a cloud that cannot do even that is left with a word."""
+        try:
+            await self.servers.delete(self.ctx, server=self._uuid)
+            async with asyncio.timeout(QUIET_S):
+                while await self.servers.get_all(self.ctx):
+                    await _CLOCK.sleep(0.2)
+        except (Fault, TimeoutError) as exc:
+            print(f"the machine of the chaos run is left behind: {exc}")
+
     async def run(self, cases: Sequence[Case], tell: Callable[[str], None]) -> list[Outcome]:
         """Every case; the state that the next one needs is made in between without a fault."""
         for case in cases:

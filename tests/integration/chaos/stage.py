@@ -34,7 +34,10 @@ async def stage(folder: Path, broker: RabbitServer, *, connection: str, database
         }
         bench = Bench(run, rpc, failpoints, strikes, lambda: doctor(run))
         await bench.set_up()
-        yield bench
+        try:
+            yield bench
+        finally:
+            await bench.tear_down()
 
 
 async def doctor(running: Cloud) -> list[str]:

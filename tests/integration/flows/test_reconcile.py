@@ -265,8 +265,8 @@ async def test_a_volume_whose_order_to_the_scheduler_was_lost_is_placed(sound: S
         assert (await world.settled(row.id)).status is VolumeStatus.AVAILABLE
 
 
-async def test_what_a_flow_works_on_is_left_alone(sound: Sound) -> None:
-    """A flow of another home, which nobody here carries on."""
+async def test_what_a_flow_works_on_is_left_alone_but_for_an_export_that_is_lost(sound: Sound) -> None:
+    """A flow of another home, which nobody here carries on: it may be waiting for just that export."""
     world = sound.world
     row = FlowRow(
         id="f", saga="detach_volume", subject=f"volume:{sound.used.id}", owner="nova-compute.cmp9#1", home="nova-compute.cmp9"
@@ -275,7 +275,8 @@ async def test_what_a_flow_works_on_is_left_alone(sound: Sound) -> None:
     sound.served.clear()
     del sound.machines[sound.server.uuid][sound.used.id]
     await asyncio.sleep(3)
-    assert (sound.served, sound.machines[sound.server.uuid]) == ({}, {})
+    assert len(sound.served) == 1
+    assert sound.machines[sound.server.uuid] == {}
     await Journal(world.database, world.clock).finish("f", FlowState.COMPLETED, fence=1)
     await sound.heals()
 
