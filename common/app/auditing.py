@@ -4,15 +4,17 @@ import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from common.base.clock import Clock
 from common.base.context import Context
 from common.base.errors import Fault
 from common.base.violation import UNKNOWN, Violation
-from common.db.engine import Database
-from common.db.hosts import ServiceRow
 from common.rpc.contract import Sender
+
+if TYPE_CHECKING:  # commands that need no database read this module too
+    from common.db.engine import Database
+    from common.db.hosts import ServiceRow
 
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
@@ -27,11 +29,11 @@ class Look:
     older_than_s   after so long a state that should pass is a finding
     """
 
-    database: Database
+    database: "Database"
     rpc: Sender
     clock: Clock
     ctx: Context
-    services: tuple[ServiceRow, ...]
+    services: tuple["ServiceRow", ...]
     silent: frozenset[tuple[str, str]]
     older_than_s: float
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Annotated, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar
 
 import structlog
 import typer
@@ -15,13 +15,12 @@ from common.app.armed import armed
 from common.app.config import Overrides, Section
 from common.app.logs import configure_logs
 from common.app.options import CommonConfig
-from common.app.service import OpenBus, Outside, Service, neighbours, services
+from common.app.service import OpenBus, Outside, Service, neighbours, open_database, services
 from common.app.supervisor import Lifetime, run_service
 from common.app.whole import Whole
 from common.base.clock import Clock
 from common.base.context import Context
 from common.base.errors import Misconfigured
-from common.db.engine import Database, open_database
 from common.host.clock import SystemClock
 from common.rpc.client import NobodyListens, RpcClient
 from common.rpc.contract import Method, Route
@@ -30,6 +29,9 @@ from common.transport.memory import MemoryBuses
 from common.transport.port import Transport
 from common.transport.rabbit_settings import RabbitSettings
 from common.transport.url import open_transport
+
+if TYPE_CHECKING:  # commands that need no database shall not wait for its libraries
+    from common.db.engine import Database
 
 T = TypeVar("T")
 C = TypeVar("C")
@@ -164,7 +166,7 @@ def on_transport(config: CommonConfig, work: Callable[[Transport, Clock], Awaita
     return _quietly(config, connected())
 
 
-def on_database(whole: Whole, work: Callable[[Database, Clock], Awaitable[T]]) -> T:
+def on_database(whole: Whole, work: Callable[["Database", Clock], Awaitable[T]]) -> T:
     """The same for those who look at rows. Raises DatabaseUnavailable, DatabaseNotUpgraded."""
 
     async def opened() -> T:

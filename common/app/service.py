@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from common.app.auditing import Auditor
 from common.app.config import Overrides, Section
@@ -16,11 +16,13 @@ from common.app.options import CommonConfig, DatabaseConfig
 from common.base.clock import Clock
 from common.base.failpoints import OFF, Failpoints
 from common.db.branch import Branch
-from common.db.engine import Database, open_database
 from common.host.alone import hold_name
 from common.machine.saga import Saga
 from common.rpc.contract import Contract
 from common.transport.port import Transport
+
+if TYPE_CHECKING:  # every command reads this module, and few of them want a database
+    from common.db.engine import Database
 
 GROUP = "lite.services"
 
@@ -31,7 +33,14 @@ OpenBus = Callable[[str, str], Awaitable[Transport]]
 class OpenDatabase(Protocol):
     """`common.db.engine.open_database`, or what a simulation has in its place."""
 
-    def __call__(self, connection: str, *, clock: Clock, branches: Sequence[Branch] = ()) -> Database: ...
+    def __call__(self, connection: str, *, clock: Clock, branches: Sequence[Branch] = ()) -> "Database": ...
+
+
+def open_database(connection: str, *, clock: Clock, branches: Sequence[Branch] = ()) -> "Database":
+    """`common.db.engine.open_database`, imported when it is asked for."""
+    from common.db import engine  # noqa: PLC0415
+
+    return engine.open_database(connection, clock=clock, branches=branches)
 
 
 class HoldName(Protocol):
@@ -94,7 +103,7 @@ class Found:
         return self.subject.partition(":")[2]
 
 
-Find = Callable[[Database, Clock, str], Awaitable[list[Found]]]
+Find = Callable[["Database", Clock, str], Awaitable[list[Found]]]
 """(database, clock, a name, id or subject) -> what a service has of it; by its id also what is deleted."""
 
 
