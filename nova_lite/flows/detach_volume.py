@@ -42,6 +42,17 @@ class DetachArguments(msgspec.Struct, frozen=True, kw_only=True):
     bdm_uuid: str
     device_name: str = ""
 
+    @classmethod
+    def of(cls, bdm: BlockDeviceMapping) -> Self:
+        """Those of a row."""
+        return cls(
+            instance_uuid=bdm.instance_uuid,
+            volume_id=bdm.volume_id or "",
+            attachment_id=bdm.attachment_id or "",
+            bdm_uuid=bdm.uuid,
+            device_name=bdm.device_name or "",
+        )
+
 
 class DetachVolume(Flow[DetachArguments, ComputeParts]):
     """Completed: the volume is available, and nothing of the attachment is left."""
@@ -50,13 +61,7 @@ class DetachVolume(Flow[DetachArguments, ComputeParts]):
 
     @classmethod
     def of(cls, ctx: Context, parts: ComputeParts, *, bdm: BlockDeviceMapping) -> Self:
-        arguments = DetachArguments(
-            instance_uuid=bdm.instance_uuid,
-            volume_id=bdm.volume_id or "",
-            attachment_id=bdm.attachment_id or "",
-            bdm_uuid=bdm.uuid,
-            device_name=bdm.device_name or "",
-        )
+        arguments = DetachArguments.of(bdm)
         return cls(
             ctx,
             parts,

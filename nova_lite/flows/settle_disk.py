@@ -32,13 +32,7 @@ class RestoreDisk(Flow[DetachArguments, ComputeParts]):
 
     @classmethod
     def of(cls, ctx: Context, parts: ComputeParts, *, bdm: BlockDeviceMapping) -> Self:
-        arguments = DetachArguments(
-            instance_uuid=bdm.instance_uuid,
-            volume_id=bdm.volume_id or "",
-            attachment_id=bdm.attachment_id or "",
-            bdm_uuid=bdm.uuid,
-            device_name=bdm.device_name or "",
-        )
+        arguments = DetachArguments.of(bdm)
         return cls(
             ctx,
             parts,
