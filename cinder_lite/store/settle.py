@@ -4,7 +4,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Row, and_, func, or_, select
+from sqlalchemy import Double, Row, and_, bindparam, func, or_, select
 
 from cinder_lite.domain.settle import AttachmentFact, VolumeFact
 from cinder_lite.store.tables import volume_attachment as attachments, volumes
@@ -18,6 +18,17 @@ from common.db.now import database_time
 _CONNECTOR_NAMES = ("initiator", "host")
 """What a target may know a connector by. Nothing else of it is read here."""
 _CREATING = "creating"
+_LOST = (
+    select(volumes.c.id)
+    .where(
+        live(volumes),
+        volumes.c.status == _CREATING,
+        volumes.c.host.is_(None),
+        func.coalesce(volumes.c.updated_at, volumes.c.created_at) < database_time(bindparam("plus_s", type_=Double())),
+    )
+    .order_by(volumes.c.created_at)
+    .limit(RECONCILE_ACTIONS_MAX)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +57,8 @@ async def settled_rows(db: Database, host: str, seen: Collection[str]) -> Rows:
 
 async def unplaced(db: Database) -> list[str]:
     """Ids of volumes that are creating for longer than RECONCILE_GRACE_S, have no place, and nobody is at work on; oldest first."""
-    changed = func.coalesce(volumes.c.updated_at, volumes.c.created_at)
-    lost = select(volumes.c.id).where(
-        live(volumes), volumes.c.status == _CREATING, volumes.c.host.is_(None), changed < database_time(-RECONCILE_GRACE_S)
-    )
     async with db.begin(read_only=True) as conn:
-        ids = (await conn.execute(lost.order_by(volumes.c.created_at).limit(RECONCILE_ACTIONS_MAX))).scalars().all()
+        ids = (await conn.execute(_LOST, {"plus_s": -RECONCILE_GRACE_S})).scalars().all()
         at_work = await busy(conn) if ids else Busy()
     return [volume_id for volume_id in ids if volume_id not in at_work]
 

@@ -7,7 +7,7 @@ The attachment's id is the fencing token: a request whose attachment was deleted
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import insert, select
+from sqlalchemy import bindparam, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cinder_lite.contract import AttachStatus, VolumeAttachment, VolumeStatus
@@ -21,6 +21,15 @@ from common.base.errors import Conflict, NotFound
 from common.db.cas import advance, began
 from common.db.engine import Database
 from common.db.model import live
+
+_ALL = select(attachments)
+_OF_VOLUME = _ALL.where(attachments.c.volume_id == bindparam("of_volume"), live(attachments))
+_ONE = _ALL.where(attachments.c.id == bindparam("of_attachment"), live(attachments))
+_ONE_OF_VOLUME = _ONE.where(attachments.c.volume_id == bindparam("of_volume"))
+_EVER = select(attachments.c.id).where(attachments.c.id == bindparam("of_attachment"))
+_CONNECTOR = select(attachments.c.connector).where(attachments.c.id == bindparam("of_attachment"))
+_LOCK = select(volumes.c.status).where(volumes.c.id == bindparam("of_volume"), live(volumes)).with_for_update()
+_INSERT = insert(attachments)
 
 
 class VolumeAttachments:
@@ -42,9 +51,10 @@ class VolumeAttachments:
 
     async def stored_connector(self, attachment_id: str) -> dict[str, Any] | None:
         """The connector that `connecting` saved, also of a detached attachment; None when there is none."""
-        query = select(attachments.c.connector).where(attachments.c.id == attachment_id)
         async with self._db.begin(read_only=True) as conn:
-            connector: dict[str, Any] | None = (await conn.execute(query)).scalar_one_or_none()
+            connector: dict[str, Any] | None = (
+                await conn.execute(_CONNECTOR, {"of_attachment": attachment_id})
+            ).scalar_one_or_none()
         return connector
 
     async def reserve(self, volume_id: str, attachment_id: str, instance_uuid: str) -> VolumeAttachment:
@@ -61,7 +71,7 @@ class VolumeAttachments:
             if not VOLUME.allows(status, VolumeEvent.RESERVE):
                 await _refuse_reserve(conn, volume_id, status)
             await advance_volume(conn, volume_id, VolumeEvent.RESERVE, clock=self._clock)
-            await conn.execute(insert(attachments).values(self._new(volume_id, attachment_id, instance_uuid=instance_uuid)))
+            await conn.execute(_INSERT, self._new(volume_id, attachment_id, instance_uuid=instance_uuid))
             return _must(await _find(conn, attachment_id), attachment_id)
 
         return await self._db.run(work)
@@ -79,7 +89,7 @@ class VolumeAttachments:
                 return
             if not await _was_used(conn, attachment_id):
                 gone = {"attach_status": str(AttachStatus.DETACHED), "deleted": True, "deleted_at": self._clock.utcnow()}
-                await conn.execute(insert(attachments).values({**self._new(volume_id, attachment_id), **gone}))
+                await conn.execute(_INSERT, {**self._new(volume_id, attachment_id), **gone})
                 return
             found = await _find(conn, attachment_id, volume_id)
             if found is not None and VOLUME.allows(status, VolumeEvent.UNRESERVE):
@@ -224,29 +234,27 @@ class VolumeAttachments:
 
 async def _lock(conn: AsyncConnection, volume_id: str) -> VolumeStatus:
     """The volume's status, which nobody else changes until the transaction ends. Raises VolumeNotFound."""
-    query = select(volumes.c.status).where(volumes.c.id == volume_id, live(volumes)).with_for_update()
-    row = (await conn.execute(query)).first()
+    row = (await conn.execute(_LOCK, {"of_volume": volume_id})).first()
     if row is None:
         raise VolumeNotFound(volume_id=volume_id)
     return VolumeStatus(row.status)
 
 
 async def _find(conn: AsyncConnection, attachment_id: str, volume_id: str | None = None) -> VolumeAttachment | None:
-    query = select(attachments).where(attachments.c.id == attachment_id, live(attachments))
+    query, parameters = _ONE, {"of_attachment": attachment_id}
     if volume_id is not None:
-        query = query.where(attachments.c.volume_id == volume_id)
-    row = (await conn.execute(query)).first()
+        query, parameters = _ONE_OF_VOLUME, {**parameters, "of_volume": volume_id}
+    row = (await conn.execute(query, parameters)).first()
     return None if row is None else attachment_of(row)
 
 
 async def _was_used(conn: AsyncConnection, attachment_id: str) -> bool:
     """True when there is or was an attachment of that id."""
-    return (await conn.execute(select(attachments.c.id).where(attachments.c.id == attachment_id))).first() is not None
+    return (await conn.execute(_EVER, {"of_attachment": attachment_id})).first() is not None
 
 
 async def _holders(conn: AsyncConnection, volume_id: str) -> list[VolumeAttachment]:
-    query = select(attachments).where(attachments.c.volume_id == volume_id, live(attachments))
-    return [attachment_of(row) for row in await conn.execute(query)]
+    return [attachment_of(row) for row in await conn.execute(_OF_VOLUME, {"of_volume": volume_id})]
 
 
 async def _refuse_reserve(conn: AsyncConnection, volume_id: str, status: VolumeStatus) -> None:

@@ -1,9 +1,9 @@
 """The rows of volumes, each with its live attachments and its latest messages."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, and_, func, insert, or_, select, update
+from sqlalchemy import Row, Select, and_, bindparam, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cinder_lite.contract import AttachStatus, Message, Volume, VolumeAttachment, VolumeStatus
@@ -28,6 +28,31 @@ _COLUMNS = {name: _RENAMED.get(name, name) for name in Volume.__struct_fields__ 
 """Field of the struct: column of the table."""
 _NAMES_SHOWN_MAX = 10
 
+_VOLUMES = select(*(volumes.c[column] for column in _COLUMNS.values())).order_by(volumes.c.created_at.desc(), volumes.c.id.desc())
+_REMEMBERED = _VOLUMES.where(volumes.c.id == bindparam("of_volume"))
+_LIVE = _VOLUMES.where(live(volumes))
+_ONE = _REMEMBERED.where(live(volumes))
+_FOUND = _LIVE.where(or_(volumes.c.id == bindparam("word"), volumes.c.display_name == bindparam("word"))).limit(_NAMES_SHOWN_MAX)
+_NAMED = _VOLUMES.where(
+    or_(volumes.c.id == bindparam("word"), and_(volumes.c.display_name == bindparam("word"), live(volumes)))
+).limit(_NAMES_SHOWN_MAX)
+_ATTACHMENTS = (
+    select(volume_attachment)
+    .where(volume_attachment.c.volume_id.in_(bindparam("of_volumes", expanding=True)), live(volume_attachment))
+    .order_by(volume_attachment.c.created_at, volume_attachment.c.id)
+)
+_RANK = func.row_number().over(partition_by=messages.c.resource_uuid, order_by=messages.c.id.desc()).label("rank_of_it")
+_RANKED = (
+    select(messages, _RANK).where(messages.c.resource_uuid.in_(bindparam("of_volumes", expanding=True)), live(messages)).subquery()
+)
+_MESSAGES = select(_RANKED).where(_RANKED.c.rank_of_it <= MESSAGES_SHOWN_MAX).order_by(_RANKED.c.id.desc())
+_AUTH = select(volumes.c.provider_auth).where(volumes.c.id == bindparam("of_volume"), live(volumes))
+_CHANGE = update(volumes).where(volumes.c.id == bindparam("of_volume"), live(volumes))
+_PLACE = _CHANGE.where(volumes.c.host.is_(None))
+_SAVE_AUTH = _CHANGE.where(volumes.c.provider_auth.is_(None))
+_INSERT = insert(volumes)
+_SAY = insert(messages)
+
 
 class Volumes:
     """Every method is one transaction; all raise what `Database.begin` raises. Only live rows are seen, but by `remembered`."""
@@ -43,7 +68,7 @@ class Volumes:
         row |= {"created_at": volume.created_at or self._clock.utcnow()}
 
         async def work(conn: AsyncConnection) -> Volume:
-            await conn.execute(insert(volumes).values(row))
+            await conn.execute(_INSERT, row)
             if also is not None:
                 await also(conn)
             return await _read(conn, volume.id)
@@ -57,7 +82,7 @@ class Volumes:
     async def get(self, volume_id: str) -> Volume:
         """Raises VolumeNotFound."""
         async with self._db.begin(read_only=True) as conn:
-            return await _read(conn, volume_id, live(volumes))
+            return await _read(conn, volume_id, _ONE)
 
     async def remembered(self, volume_id: str) -> Volume:
         """The volume, also when it is deleted; its status says so. Raises VolumeNotFound when there never was one."""
@@ -66,9 +91,8 @@ class Volumes:
 
     async def find(self, name_or_id: str) -> Volume:
         """The volume of that id, or else of that name. Raises VolumeNotFound, AmbiguousVolume."""
-        named = or_(volumes.c.id == name_or_id, volumes.c.display_name == name_or_id)
         async with self._db.begin(read_only=True) as conn:
-            found = await _volumes(conn, live(volumes), named, limit=_NAMES_SHOWN_MAX)
+            found = await _volumes(conn, _FOUND, {"word": name_or_id})
         for volume in found:
             if volume.id == name_or_id:
                 return volume
@@ -80,17 +104,16 @@ class Volumes:
 
     async def named(self, name_or_id: str) -> "list[Volume]":
         """Every live volume of that name, and the one of that id, which may be deleted; the newest first."""
-        named = or_(volumes.c.id == name_or_id, and_(volumes.c.display_name == name_or_id, live(volumes)))
         async with self._db.begin(read_only=True) as conn:
-            return await _volumes(conn, named, limit=_NAMES_SHOWN_MAX)
+            return await _volumes(conn, _NAMED, {"word": name_or_id})
 
     async def list(self, host: str | None = None) -> list[Volume]:
         """Newest first. With `host` every volume of that host@backend, whatever its pool; else the newest LIST_ROWS_MAX."""
         async with self._db.begin(read_only=True) as conn:
             if host is None:
-                return await _volumes(conn, live(volumes), limit=LIST_ROWS_MAX)
+                return await _volumes(conn, _LIVE.limit(LIST_ROWS_MAX))
             here = or_(volumes.c.host == host, volumes.c.host.startswith(f"{host}#", autoescape=True))
-            return await _volumes(conn, live(volumes), here)
+            return await _volumes(conn, _LIVE.where(here))
 
     async def advance(self, volume_id: str, event: Event, *, also: Writing | None = None, **values: Any) -> Volume:
         """The volume after `event`, its attach_status with it; other columns are set in the same statement, `also` is written too.
@@ -113,11 +136,10 @@ class Volumes:
     async def set_host(self, volume_id: str, host: str, *, also: Writing | None = None) -> bool:
         """True: from now on it is placed there, at host@backend#pool, and `also` is written. False: it had its place, or is gone."""
         now = self._clock.utcnow()
-        placed = update(volumes).where(volumes.c.id == volume_id, live(volumes), volumes.c.host.is_(None))
-        placed = placed.values(host=host, scheduled_at=now, updated_at=now)
+        place = {"of_volume": volume_id, "host": host, "scheduled_at": now, "updated_at": now}
 
         async def work(conn: AsyncConnection) -> bool:
-            is_placed = bool((await conn.execute(placed)).rowcount)
+            is_placed = bool((await conn.execute(_PLACE, place)).rowcount)
             if is_placed and also is not None:
                 await also(conn)
             return is_placed
@@ -139,11 +161,10 @@ class Volumes:
 
     async def save_auth(self, volume_id: str, provider_auth: str) -> str:
         """The credentials that count: these, unless there were others before. Raises VolumeNotFound."""
-        change = update(volumes).where(volumes.c.id == volume_id, live(volumes), volumes.c.provider_auth.is_(None))
-        change = change.values(provider_auth=provider_auth, updated_at=self._clock.utcnow())
+        change = {"of_volume": volume_id, "provider_auth": provider_auth, "updated_at": self._clock.utcnow()}
 
         async def work(conn: AsyncConnection) -> str:
-            await conn.execute(change)
+            await conn.execute(_SAVE_AUTH, change)
             stored = await _provider_auth(conn, volume_id)
             assert stored is not None
             return stored
@@ -153,14 +174,13 @@ class Volumes:
     async def add_message(self, volume_id: str, event_id: str, user_message: str, request_id: str | None = None) -> None:
         """Remembers why something failed, for `get`, `find` and `list` to show."""
         said = {"event_id": event_id, "user_message": user_message, "request_id": request_id}
-        row = {"resource_type": "VOLUME", "resource_uuid": volume_id, "message_level": "ERROR", **said}
-        stored = insert(messages).values(**row, created_at=self._clock.utcnow())
-        await self._db.run(lambda conn: conn.execute(stored))
+        row: dict[str, object] = {"resource_type": "VOLUME", "resource_uuid": volume_id, "message_level": "ERROR", **said}
+        row |= {"created_at": self._clock.utcnow()}
+        await self._db.run(lambda conn: conn.execute(_SAY, row))
 
     async def _update(self, volume_id: str, **values: object) -> None:
-        change = update(volumes).where(volumes.c.id == volume_id, live(volumes))
-        change = change.values(**{"updated_at": self._clock.utcnow(), **values})
-        if not (await self._db.run(lambda conn: conn.execute(change))).rowcount:
+        change = {"of_volume": volume_id, "updated_at": self._clock.utcnow(), **values}
+        if not (await self._db.run(lambda conn: conn.execute(_CHANGE, change))).rowcount:
             raise VolumeNotFound(volume_id=volume_id)
 
 
@@ -186,16 +206,16 @@ def attachment_of(row: Row[Any]) -> VolumeAttachment:
     return VolumeAttachment(**{**stored, "attach_status": AttachStatus(stored["attach_status"])})
 
 
-async def _read(conn: AsyncConnection, volume_id: str, *where: ColumnElement[bool]) -> Volume:
-    found = await _volumes(conn, volumes.c.id == volume_id, *where)
+async def _read(conn: AsyncConnection, volume_id: str, query: Select[Any] = _REMEMBERED) -> Volume:
+    found = await _volumes(conn, query, {"of_volume": volume_id})
     if not found:
         raise VolumeNotFound(volume_id=volume_id)
     return found[0]
 
 
-async def _volumes(conn: AsyncConnection, *where: ColumnElement[bool], limit: int | None = None) -> list[Volume]:
-    query = select(*(volumes.c[column] for column in _COLUMNS.values())).where(*where)
-    rows = (await conn.execute(query.order_by(volumes.c.created_at.desc(), volumes.c.id.desc()).limit(limit))).all()
+async def _volumes(conn: AsyncConnection, query: Select[Any], parameters: Mapping[str, Any] | None = None) -> list[Volume]:
+    """Newest first."""
+    rows = (await conn.execute(query, parameters)).all()
     ids = [row.id for row in rows]
     attachments, said = await _attachments(conn, ids), await _messages(conn, ids)
     return [_volume(row, attachments.get(row.id, ()), said.get(row.id, ())) for row in rows]
@@ -203,27 +223,23 @@ async def _volumes(conn: AsyncConnection, *where: ColumnElement[bool], limit: in
 
 async def _attachments(conn: AsyncConnection, volume_ids: Sequence[str]) -> dict[str, tuple[VolumeAttachment, ...]]:
     """The live ones, oldest first."""
-    query = select(volume_attachment).where(volume_attachment.c.volume_id.in_(volume_ids), live(volume_attachment))
     found: dict[str, tuple[VolumeAttachment, ...]] = {}
-    for row in await conn.execute(query.order_by(volume_attachment.c.created_at, volume_attachment.c.id)):
+    for row in await conn.execute(_ATTACHMENTS, {"of_volumes": volume_ids}):
         found[row.volume_id] = (*found.get(row.volume_id, ()), attachment_of(row))
     return found
 
 
 async def _messages(conn: AsyncConnection, volume_ids: Sequence[str]) -> dict[str, tuple[Message, ...]]:
     """The latest MESSAGES_SHOWN_MAX of each volume, newest first."""
-    rank = func.row_number().over(partition_by=messages.c.resource_uuid, order_by=messages.c.id.desc()).label("rank_of_it")
-    ranked = select(messages, rank).where(messages.c.resource_uuid.in_(volume_ids), live(messages)).subquery()
-    query = select(ranked).where(ranked.c.rank_of_it <= MESSAGES_SHOWN_MAX).order_by(ranked.c.id.desc())
     found: dict[str, tuple[Message, ...]] = {}
-    for row in await conn.execute(query):
+    for row in await conn.execute(_MESSAGES, {"of_volumes": volume_ids}):
         message = Message(**{name: row._mapping[name] for name in Message.__struct_fields__})
         found[row.resource_uuid] = (*found.get(row.resource_uuid, ()), message)
     return found
 
 
 async def _provider_auth(conn: AsyncConnection, volume_id: str) -> str | None:
-    row = (await conn.execute(select(volumes.c.provider_auth).where(volumes.c.id == volume_id, live(volumes)))).first()
+    row = (await conn.execute(_AUTH, {"of_volume": volume_id})).first()
     if row is None:
         raise VolumeNotFound(volume_id=volume_id)
     stored: str | None = row.provider_auth

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 
-from sqlalchemy import func, select
+from sqlalchemy import bindparam, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from common.base.context import Context
@@ -26,6 +26,18 @@ REQUESTS = "request_"
 """How the names of those sagas begin that work for a client on what their arguments name."""
 _SETTLING = "settle-"
 _ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+_TIME = select(database_time())
+_LETTERS = select(outbox.c.body).limit(RECONCILE_LETTERS_MAX + 1)
+_IN_STATE = select(flows.c.saga, flows.c.subject, flows.c.arguments).where(flows.c.state == bindparam("in_state"))
+_FAILED = (
+    select(flows.c.subject, func.count().label("failures"), func.max(flows.c.updated_at).label("last"))
+    .where(
+        flows.c.state == FlowState.COMPENSATED,
+        flows.c.id.contains(f":{_SETTLING}", autoescape=True),
+        flows.c.updated_at > database_time(-RECONCILE_FAILURES_KEPT_S),
+    )
+    .group_by(flows.c.subject)
+)
 _REST = Retry(first_delay_s=RECONCILE_INTERVAL_S, factor=2.0, delay_s_max=RECONCILE_REST_MAX_S)
 
 
@@ -36,7 +48,7 @@ def settling_context() -> Context:
 
 async def time_of(conn: AsyncConnection) -> datetime:
     """Now, by the database's clock."""
-    found: datetime = (await conn.execute(select(database_time()))).scalar_one()
+    found: datetime = (await conn.execute(_TIME)).scalar_one()
     return found
 
 
@@ -46,26 +58,20 @@ async def busy(conn: AsyncConnection) -> Busy:
     The subject of every flow that runs or is parked; what the arguments of a client's request name, while that runs; what a letter
     of anybody's outbox names; and for a while the subject of a mending that was turned back.
     """
-    letters = (await conn.execute(select(outbox.c.body).limit(RECONCILE_LETTERS_MAX + 1))).scalars().all()
+    letters = (await conn.execute(_LETTERS)).scalars().all()
     if len(letters) > RECONCILE_LETTERS_MAX:
         return Busy(is_everything=True)
     texts: list[str] = []
     for state in (FlowState.RUNNING, FlowState.PARKED):  # one by one: of two states at once SQLite thinks that they are half of all
-        rows = await conn.execute(select(flows.c.saga, flows.c.subject, flows.c.arguments).where(flows.c.state == state))
+        rows = await conn.execute(_IN_STATE, {"in_state": state})
         texts += [f"{row.subject} {json.dumps(row.arguments)}" if row.saga.startswith(REQUESTS) else row.subject for row in rows]
     return Busy(frozenset(_named(texts)) | frozenset(_named(letters)) | frozenset(_named(await _resting(conn))))
 
 
 async def _resting(conn: AsyncConnection) -> list[str]:
     """Subjects whose mending was turned back so lately that it is not yet tried again."""
-    failed = select(flows.c.subject, func.count().label("failures"), func.max(flows.c.updated_at).label("last"))
-    failed = failed.where(
-        flows.c.state == FlowState.COMPENSATED,
-        flows.c.id.contains(f":{_SETTLING}", autoescape=True),
-        flows.c.updated_at > database_time(-RECONCILE_FAILURES_KEPT_S),
-    ).group_by(flows.c.subject)
     now = await time_of(conn)
-    rows = (await conn.execute(failed)).all()
+    rows = (await conn.execute(_FAILED)).all()
     return [row.subject for row in rows if (now - row.last).total_seconds() < _REST.delay_s(row.failures)]
 
 

@@ -4,9 +4,10 @@ No call site repeats which states are legal, and none reads a state before it wr
 """
 
 from collections.abc import Hashable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, Row, Table, and_, insert, or_, select, update
+from sqlalchemy import ColumnElement, Row, Select, Table, Update, and_, bindparam, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from common.base.clock import Clock
@@ -18,6 +19,24 @@ from common.machine.table import Machine
 
 S = TypeVar("S", bound=Hashable)
 E = TypeVar("E", bound=Hashable)
+
+_STATEMENTS_MAX = 500
+_SAY = insert(state_history)
+_LAST = (
+    select(state_history.c.event, state_history.c.flow_id)
+    .where(state_history.c.subject == bindparam("name"))
+    .order_by(state_history.c.id.desc())
+    .limit(1)
+)
+_MADE = (
+    select(state_history.c.id)
+    .where(
+        state_history.c.subject == bindparam("name"),
+        state_history.c.event == bindparam("made"),
+        state_history.c.flow_id == bindparam("by_flow"),
+    )
+    .limit(1)
+)
 
 
 async def advance(
@@ -42,16 +61,18 @@ async def advance(
     Raises NotFound when there is no such live row, Conflict(kind, name, found, expected) when its state forbids the event.
     """
     now = {"updated_at": clock.utcnow()} if "updated_at" in table.c else {}
-    target = dict(zip(columns, _parts(machine.target(event)), strict=True))
-    wanted = _in_states(table, columns, machine.sources(event))
-    found_by = [table.c[name] == value for name, value in key.items()]
-    change = update(table).where(*found_by, live(table), wanted, *where).values(**target, **now, **(values or {}))
+    target = _parts(machine.target(event))
+    plain, computed = _divided(values or {})
+    found_by = {f"of_{column}": value for column, value in key.items()}
+    change = _change(table, tuple(key), tuple(columns), machine.sources(event), tuple(computed.items()))
+    if where:
+        change = change.where(*where)
     # Every driver here counts the rows that matched, changed or not (MariaDB: CLIENT.FOUND_ROWS).
     name = ", ".join(str(value) for value in key.values())
-    if (await conn.execute(change)).rowcount:
-        await conn.execute(insert(state_history).values(_history(kind, name, event, _shown(_parts(machine.target(event))), clock)))
+    if (await conn.execute(change, {**found_by, **dict(zip(columns, target, strict=True)), **now, **plain})).rowcount:
+        await conn.execute(_SAY, _history(kind, name, event, _shown(target), clock))
         return
-    state = (await conn.execute(select(*(table.c[name] for name in columns)).where(*found_by, live(table)))).first()
+    state = (await conn.execute(_state(table, tuple(key), tuple(columns)), found_by)).first()
     if state is None:
         raise NotFound(kind=kind, name=name)
     expected = " or ".join(sorted(_shown(_parts(source)) for source in machine.sources(event)))
@@ -64,8 +85,7 @@ async def began(conn: AsyncConnection, name: str, event: object) -> bool:
     So a step that is repeated, since the answer was lost, can tell its own change from somebody else's.
     """
     held = fence.held()
-    query = select(state_history.c.event, state_history.c.flow_id).where(state_history.c.subject == name)
-    last = (await conn.execute(query.order_by(state_history.c.id.desc()).limit(1))).first()
+    last = (await conn.execute(_LAST, {"name": name})).first()
     return held is not None and last is not None and (last.event, last.flow_id) == (str(event), held.flow_id)
 
 
@@ -73,8 +93,30 @@ async def has_made(conn: AsyncConnection, name: str, event: object) -> bool:
     """True when the flow under whose fence the running task works has made `event` of the row `name`, whatever came after it."""
     if (held := fence.held()) is None:
         return False
-    mine = (state_history.c.subject == name, state_history.c.event == str(event), state_history.c.flow_id == held.flow_id)
-    return (await conn.execute(select(state_history.c.id).where(*mine).limit(1))).first() is not None
+    return (await conn.execute(_MADE, {"name": name, "made": str(event), "by_flow": held.flow_id})).first() is not None
+
+
+@lru_cache(_STATEMENTS_MAX)
+def _change(
+    table: Table, key: tuple[str, ...], columns: tuple[str, ...], sources: frozenset[Any],
+    computed: tuple[tuple[str, ColumnElement[Any]], ...],
+) -> Update:  # fmt: skip
+    """The statement of one event. What it sets, and which row, is given with each execution, but for what SQL is to compute."""
+    found_by = [table.c[name] == bindparam(f"of_{name}") for name in key]
+    change = update(table).where(*found_by, live(table), _in_states(table, columns, sources))
+    return change.values(dict(computed)) if computed else change
+
+
+@lru_cache(_STATEMENTS_MAX)
+def _state(table: Table, key: tuple[str, ...], columns: tuple[str, ...]) -> Select[Any]:
+    found_by = [table.c[name] == bindparam(f"of_{name}") for name in key]
+    return select(*(table.c[name] for name in columns)).where(*found_by, live(table))
+
+
+def _divided(values: Mapping[str, object]) -> tuple[dict[str, object], dict[str, ColumnElement[Any]]]:
+    """Values that are given with an execution, and those that belong to the statement."""
+    computed = {name: value for name, value in values.items() if isinstance(value, ColumnElement)}
+    return {name: value for name, value in values.items() if name not in computed}, computed
 
 
 def _history(kind: str, name: str, event: object, state: str, clock: Clock) -> dict[str, object]:

@@ -3,7 +3,7 @@
 import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -65,10 +65,8 @@ class Database:
         for a flow that this process no longer carries on (common.db.fence).
         """
         held_fence = None if read_only else fence.held()
-        async with AsyncExitStack() as held:
-            if self.dialect == SQLITE and not read_only:
-                await held.enter_async_context(self._writer)
-            conn = await held.enter_async_context(self._connected())
+        turn = self._writer if self.dialect == SQLITE and not read_only else nullcontext()
+        async with turn, self._connected() as conn:
             try:
                 async with asyncio.timeout(timeout_s):
                     await conn.execution_options(**{_READ_ONLY: read_only})

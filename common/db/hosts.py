@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import bindparam, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from common.base.clock import Clock
@@ -38,6 +38,13 @@ class ServiceRow:
 
 
 _COLUMNS = [services.c[name] for name in ServiceRow.__dataclass_fields__ if name != "read_at"]
+_NOW = database_time()
+_ONE = update(services).where(services.c.binary == bindparam("of_binary"), services.c.host == bindparam("on_host"), live(services))
+_RENEW = _ONE.values(last_seen_up=_NOW, updated_at=_NOW)
+_BEAT = _RENEW.values(report_count=services.c.report_count + 1)
+_ENTER = insert(services).values(last_seen_up=_NOW, updated_at=_NOW, created_at=_NOW)
+_LIST = select(*_COLUMNS, _NOW.label("read_at")).where(live(services)).order_by(services.c.binary, services.c.host)
+_LIST_OF_BINARY = _LIST.where(services.c.binary == bindparam("of_binary"))
 
 
 class Hosts:
@@ -49,14 +56,13 @@ class Hosts:
 
     async def register(self, *, binary: str, host: str, topic: str, availability_zone: str | None) -> None:
         """Enters the service, or renews its row; either way it was heard of just now."""
-        now = database_time()
-        facts = {"topic": topic, "availability_zone": availability_zone, "last_seen_up": now, "updated_at": now}
-        renewed = update(services).where(services.c.binary == binary, services.c.host == host, live(services)).values(facts)
-        entered = insert(services).values(**facts, uuid=new_uuid(), binary=binary, host=host, created_at=now)
+        facts = {"topic": topic, "availability_zone": availability_zone}
+        found_by = {"of_binary": binary, "on_host": host}
+        entry = {**facts, "uuid": new_uuid(), "binary": binary, "host": host}
 
         async def work(conn: AsyncConnection) -> None:
-            if not (await conn.execute(renewed)).rowcount:
-                await conn.execute(entered)
+            if not (await conn.execute(_RENEW, {**found_by, **facts})).rowcount:
+                await conn.execute(_ENTER, entry)
 
         try:
             await self._db.run(work)
@@ -66,21 +72,15 @@ class Hosts:
 
     async def report_state(self, *, binary: str, host: str) -> None:
         """A heartbeat. Raises NotFound when the service was not registered or was removed."""
-        now = database_time()
-        beat = update(services).where(services.c.binary == binary, services.c.host == host, live(services))
-        beat = beat.values(report_count=services.c.report_count + 1, last_seen_up=now, updated_at=now)
-        if not (await self._db.run(lambda conn: conn.execute(beat))).rowcount:
+        found_by = {"of_binary": binary, "on_host": host}
+        if not (await self._db.run(lambda conn: conn.execute(_BEAT, found_by))).rowcount:
             raise NotFound(kind="service", name=f"{binary} on {host}")
 
     async def list(self, binary: str | None = None) -> list[ServiceRow]:
         """Every service, or those of one binary, by binary and host."""
-        query = (
-            select(*_COLUMNS, database_time().label("read_at")).where(live(services)).order_by(services.c.binary, services.c.host)
-        )
-        if binary is not None:
-            query = query.where(services.c.binary == binary)
+        query, parameters = (_LIST, None) if binary is None else (_LIST_OF_BINARY, {"of_binary": binary})
         async with self._db.begin(read_only=True) as conn:
-            return [ServiceRow(**row._mapping) for row in await conn.execute(query)]
+            return [ServiceRow(**row._mapping) for row in await conn.execute(query, parameters)]
 
     def is_up(self, row: ServiceRow, service_down_time_s: float) -> bool:
         """True when the service was heard of within `service_down_time_s` and nobody forced it down."""

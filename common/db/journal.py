@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, func, insert, not_, select, update
+from sqlalchemy import ColumnElement, Double, Row, Select, bindparam, func, insert, not_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from common.base.clock import Clock
@@ -114,8 +115,16 @@ class Ending:
     fence: int
 
 
-_INSERT_ENTRY = insert(journal)
 _STORED = [name for name in FlowRow.__dataclass_fields__ if name != "is_over"]
+_INSERT_FLOW = insert(flows)
+_INSERT_FLOW_UNTIL = insert(flows).values(deadline=database_time(bindparam("left_s", type_=Double())))
+_INSERT_ENTRY = insert(journal)
+_ENTRIES = select(journal).where(journal.c.flow_id == bindparam("flow_id")).order_by(journal.c.seq)
+_END = update(flows).where(flows.c.id == bindparam("flow_id"), flows.c.fence == bindparam("held"))
+_FLOWS: Select[Any] = select(
+    *(flows.c[name] for name in _STORED), func.coalesce(flows.c.deadline < database_time(), False).label("is_over")
+)
+_FLOW = _FLOWS.where(flows.c.id == bindparam("flow_id"))
 
 
 class Journal:
@@ -137,23 +146,25 @@ class Journal:
         row = {name: getattr(flow, name) for name in _STORED}
         row |= {"arguments": dict(flow.arguments), "context": None if flow.context is None else dict(flow.context)}
         row |= {"state": str(flow.state), "created_at": now, "updated_at": now}
-        row |= {"deadline": None if deadline_s is None else database_time(deadline_s)}
+        statement, row["deadline"] = _INSERT_FLOW, None
+        if deadline_s is not None:
+            del row["deadline"]
+            statement, row["left_s"] = _INSERT_FLOW_UNTIL, deadline_s
         try:
-            await self._db.run(lambda conn: conn.execute(insert(flows).values(row)))
+            await self._db.run(lambda conn: conn.execute(statement, row))
         except Duplicate:
             return False
         return True
 
     async def flow(self, flow_id: str) -> FlowRow | None:
         """The flow, or None."""
-        found = await _flows(self._db, flows.c.id == flow_id)
+        found = await _flows(self._db, _FLOW, {"flow_id": flow_id})
         return found[0] if found else None
 
     async def entries(self, flow_id: str) -> list[JournalRow]:
         """The flow's journal, oldest row first."""
-        query = select(journal).where(journal.c.flow_id == flow_id).order_by(journal.c.seq)
         async with self._db.begin(read_only=True) as conn:
-            return [_journal_row(row) for row in await conn.execute(query)]
+            return [_journal_row(row) for row in await conn.execute(_ENTRIES, {"flow_id": flow_id})]
 
     async def last_entries(self, flow_ids: Sequence[str]) -> dict[str, JournalRow]:
         """The newest row of each flow that has one."""
@@ -199,9 +210,9 @@ class Journal:
                 raise
 
     async def _end(self, conn: AsyncConnection, flow_id: str, ending: "Ending") -> None:
-        change = update(flows).where(flows.c.id == flow_id, flows.c.fence == ending.fence)
-        change = change.values(state=str(ending.state), error=ending.error, updated_at=self._clock.utcnow())
-        if not (await conn.execute(change)).rowcount:
+        found_by = {"flow_id": flow_id, "held": ending.fence}
+        values = {"state": str(ending.state), "error": ending.error, "updated_at": self._clock.utcnow()}
+        if not (await conn.execute(_END, {**found_by, **values})).rowcount:
             raise Superseded(flow_id=flow_id, fence=ending.fence)
 
     async def finish(self, flow_id: str, state: FlowState, error: str | None = None, *, fence: int) -> None:
@@ -213,7 +224,7 @@ class Journal:
 
         All of them, since what is left out would never be carried on.
         """
-        return await _flows(self._db, flows.c.home == owner.home, flows.c.state == RUNNING, _is_free(owner))
+        return await _flows(self._db, _left_behind(owner))
 
     async def adopt(self, flow: FlowRow, owner: Owner) -> int | None:
         """The flow's new fence, when from now on `owner` carries it on; None when somebody else does, or it has ended."""
@@ -263,7 +274,7 @@ class Journal:
 
     async def list(self, *where: ColumnElement[bool]) -> list[FlowRow]:
         """The newest LIST_ROWS_MAX flows for which `where` holds, oldest first."""
-        query = _selected().where(*where).order_by(flows.c.created_at.desc(), flows.c.id.desc()).limit(LIST_ROWS_MAX)
+        query = _FLOWS.where(*where).order_by(flows.c.created_at.desc(), flows.c.id.desc()).limit(LIST_ROWS_MAX)
         async with self._db.begin(read_only=True) as conn:
             return [_flow_row(row) for row in await conn.execute(query)][::-1]
 
@@ -285,15 +296,17 @@ async def _take_parked(conn: AsyncConnection, flow_id: str, state: str, clock: C
     raise Conflict(kind="Flow", name=flow_id, found=found, expected=FlowState.PARKED)
 
 
-def _selected() -> Any:
-    is_over = func.coalesce(flows.c.deadline < database_time(), False).label("is_over")
-    return select(*(flows.c[name] for name in _STORED), is_over)
+@lru_cache(maxsize=64)
+def _left_behind(owner: Owner) -> Select[Any]:
+    """Asked every few seconds by each process, for one owner as long as it lives."""
+    return _FLOWS.where(flows.c.home == owner.home, flows.c.state == RUNNING, _is_free(owner)).order_by(
+        flows.c.created_at, flows.c.id
+    )
 
 
-async def _flows(db: Database, *where: ColumnElement[bool]) -> list[FlowRow]:
-    """Oldest first."""
+async def _flows(db: Database, query: Select[Any], parameters: Mapping[str, Any] | None = None) -> list[FlowRow]:
     async with db.begin(read_only=True) as conn:
-        return [_flow_row(row) for row in await conn.execute(_selected().where(*where).order_by(flows.c.created_at, flows.c.id))]
+        return [_flow_row(row) for row in await conn.execute(query, parameters)]
 
 
 def _flow_row(row: Row[Any]) -> FlowRow:

@@ -20,8 +20,8 @@ class Leases:
 
     def __init__(self, db: Database, *, lease_s: float = LEASE_S) -> None:
         self._db = db
-        self._lease_s = lease_s
         self._renewed = update(leases).where(leases.c.owner == bindparam("b_owner")).values(lease_until=database_time(lease_s))
+        self._begun = insert(leases).values(lease_until=database_time(lease_s))
 
     async def renew(self, owner: str) -> None:
         """The process lives for another `lease_s` seconds."""
@@ -29,7 +29,7 @@ class Leases:
 
         async def work(conn: AsyncConnection) -> None:
             if not (await conn.execute(self._renewed, mine)).rowcount:
-                await conn.execute(insert(leases).values(owner=owner, lease_until=database_time(self._lease_s)))
+                await conn.execute(self._begun, {"owner": owner})
 
         try:
             await self._db.run(work)

@@ -6,7 +6,7 @@ SQLite has no clock that a test could hold; there `open_database` gives it the p
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import DateTime, Double, literal
+from sqlalchemy import ColumnElement, DateTime, Double, literal
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
@@ -15,13 +15,13 @@ SQLITE_FUNCTION = "lite_now"
 
 
 class database_time(FunctionElement[datetime]):  # noqa: N801  # reads as the SQL function that it is
-    """Naive UTC time, `plus_s` seconds from now, by the database's clock at this statement."""
+    """Naive UTC time, `plus_s` seconds from now, by the database's clock at this statement; a bindparam is given with its execution."""
 
     inherit_cache = True
     type = DateTime()
 
-    def __init__(self, plus_s: float = 0.0) -> None:
-        super().__init__(literal(plus_s, Double()))
+    def __init__(self, plus_s: float | ColumnElement[float] = 0.0) -> None:
+        super().__init__(plus_s if isinstance(plus_s, ColumnElement) else literal(plus_s, Double()))
 
 
 def as_sqlite_text(moment: datetime) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, insert, not_, select, update
+from sqlalchemy import ColumnElement, bindparam, delete, insert, not_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from common.base.clock import Clock
@@ -42,6 +42,14 @@ class Letter:
 
 
 _COLUMNS = [outbox.c[name] for name in Letter.__dataclass_fields__]
+_INSERT = insert(outbox)
+_PENDING = (
+    select(*_COLUMNS)
+    .where(outbox.c.owner == bindparam("mine"), outbox.c.id > bindparam("after"))
+    .order_by(outbox.c.id)
+    .limit(OUTBOX_BATCH)
+)
+_DELETE = delete(outbox).where(outbox.c.id.in_(bindparam("ids", expanding=True)))
 
 
 class Outbox:
@@ -56,6 +64,9 @@ class Outbox:
         self._owner = owner
         self.on_put: Callable[[], None] = _nobody
         """Called when letters were entered and committed."""
+        column = outbox.c.owner
+        gone = owner.predecessors(column) | not_(is_alive(column))
+        self._adopt = update(outbox).where(outbox.c.home == owner.home, column != str(owner), gone).values(owner=str(owner))
 
     async def put(self, conn: AsyncConnection, letters: Sequence[Letter]) -> None:
         """Enter letters in a transaction of the caller's."""
@@ -75,17 +86,16 @@ class Outbox:
             for letter in letters
         ]
         if rows:
-            await conn.execute(insert(outbox), rows)
+            await conn.execute(_INSERT, rows)
             when_committed(conn, self.on_put)
 
     async def pending(self, after: int = 0) -> list[Letter]:
         """This process's OUTBOX_BATCH oldest letters behind the one with id `after`."""
-        query = select(*_COLUMNS).where(outbox.c.owner == str(self._owner), outbox.c.id > after)
-        return await _letters(self._db, query.order_by(outbox.c.id).limit(OUTBOX_BATCH))
+        return await _letters(self._db, _PENDING, {"mine": str(self._owner), "after": after})
 
     async def sent(self, ids: Sequence[int]) -> None:
         """The bus has confirmed them."""
-        await self._db.run(lambda conn: conn.execute(delete(outbox).where(outbox.c.id.in_(ids))))
+        await self._db.run(lambda conn: conn.execute(_DELETE, {"ids": ids}))
 
     async def failed(self, letter_id: int, error: str) -> None:
         """One more attempt that was not confirmed, for those who look for it."""
@@ -95,10 +105,7 @@ class Outbox:
 
     async def adopt(self) -> int:
         """Take over the letters of this home's processes that are gone; how many."""
-        me, column = self._owner, outbox.c.owner
-        gone = me.predecessors(column) | not_(is_alive(column))
-        change = update(outbox).where(outbox.c.home == me.home, column != str(me), gone).values(owner=str(me))
-        return (await self._db.run(lambda conn: conn.execute(change))).rowcount
+        return (await self._db.run(lambda conn: conn.execute(self._adopt))).rowcount
 
 
 def _nobody() -> None:
@@ -110,6 +117,6 @@ async def waiting(db: Database, *where: ColumnElement[bool]) -> list[Letter]:
     return await _letters(db, select(*_COLUMNS).where(*where).order_by(outbox.c.id).limit(LIST_ROWS_MAX))
 
 
-async def _letters(db: Database, query: Any) -> list[Letter]:
+async def _letters(db: Database, query: Any, parameters: dict[str, Any] | None = None) -> list[Letter]:
     async with db.begin(read_only=True) as conn:
-        return [Letter(**row._mapping) for row in await conn.execute(query)]
+        return [Letter(**row._mapping) for row in await conn.execute(query, parameters)]

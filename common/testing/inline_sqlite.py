@@ -22,6 +22,7 @@ from sqlalchemy.pool import StaticPool
 from common.base.clock import Clock
 from common.db.now import SQLITE_FUNCTION, as_sqlite_text
 from common.testing.fate import Kind
+from common.testing.plans import Planner, Unplanned
 from common.testing.process import Process
 
 T = TypeVar("T")
@@ -40,7 +41,7 @@ class InlineDatabase:
         self.raw.deserialize(image)
         self.raw.execute("PRAGMA foreign_keys = ON")
         self.raw.create_function(SQLITE_FUNCTION, 1, lambda plus_s: as_sqlite_text(clock.utcnow() + timedelta(seconds=plus_s)))
-        dialect, compiled = _shared()
+        dialect, compiled, self.planner = _shared()
         engine = Engine(StaticPool(lambda: self.raw, dialect=dialect), dialect, _ADDRESS, hide_parameters=True)  # type: ignore[arg-type]  # a DBAPI connection is what it is
         engine._compiled_cache = compiled
         self.connection = engine.connect()
@@ -105,13 +106,16 @@ class InlineConnection:
         return self
 
     async def execute(self, statement: Executable, parameters: Any = None) -> Any:
-        """SQLAlchemy's own result, all of whose rows are there."""
+        """SQLAlchemy's own result, all of whose rows are there; Changed for a statement that has none."""
         if self._database.holder is not self:
             await self.process.living()
             raise _failure("SQLITE_IOERR", "the transaction is gone")
         if (table := getattr(statement, "table", None)) is not None:
             self._tables[table.name] += 1
-        return self._database.connection.execute(statement, parameters)
+        try:
+            return self._database.planner.run(self._database.raw, statement, parameters)
+        except Unplanned:
+            return self._database.connection.execute(statement, parameters)
 
     async def run_sync(self, work: Callable[[Connection], T]) -> T:
         return work(self._database.connection)
@@ -171,8 +175,8 @@ def _failure(name: str, text: str) -> OperationalError:
 
 
 @cache
-def _shared() -> tuple[Dialect, Any]:
+def _shared() -> tuple[Dialect, Any, Planner]:
     """The dialect and the compiled statements of this interpreter: compiling them anew for each world costs more than running them."""
     first = create_engine("sqlite://")
     with first.connect():
-        return first.dialect, first._compiled_cache
+        return first.dialect, first._compiled_cache, Planner(first.dialect)

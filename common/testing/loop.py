@@ -61,7 +61,6 @@ class VirtualLoop(asyncio.BaseEventLoop):
     # Of asyncio.BaseEventLoop, which typeshed does not show.
     _ready: deque[Any]
     _scheduled: list[Any]
-    _timer_cancelled_count: int
     _stopping: bool
 
     def __init__(self, *, begin_s: float = 0.0, steps_max: int = STEPS_MAX, virtual_s_max: float = VIRTUAL_S_MAX) -> None:
@@ -70,11 +69,26 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._steps_left = steps_max
         self._end_s = begin_s + virtual_s_max
         self._tasks = count(1)
+        self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
+        self._timers_made = count()
         self._frozen: list[Owner] = []
         self.set_task_factory(self._make_task)  # type: ignore[arg-type]  # typeshed wants a protocol with any keywords
 
     def time(self) -> float:
         return self._now_s
+
+    def call_at(  # type: ignore[override]  # typeshed ties the arguments to the callback
+        self, when: float, callback: Callable[..., Any], *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        """Timers that are due at the same instant run in the order of their making."""
+        timer = asyncio.TimerHandle(when, callback, args, self, context)
+        heapq.heappush(self._timers, (when, next(self._timers_made), timer))
+        return timer
+
+    def call_later(  # type: ignore[override]
+        self, delay: float, callback: Callable[..., Any], *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        return self.call_at(self._now_s + delay, callback, *args, context=context)
 
     def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> Any:  # type: ignore[override]  # noqa: ARG002
         """Threads have no place here."""
@@ -92,6 +106,10 @@ class VirtualLoop(asyncio.BaseEventLoop):
         if waiting is not None:
             self._frozen.remove(owner)
             self._ready.extend(waiting)
+
+    def close(self) -> None:
+        super().close()
+        self._timers.clear()
 
     def bury(self) -> None:
         """Cancel every task that is left, of stopped owners too, until none is. Their ports must not wait any more."""
@@ -115,21 +133,18 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def _run_once(self) -> None:
         """As `asyncio.BaseEventLoop._run_once` of Python 3.11, with a jump where that one waits."""
-        timers, ready = self._scheduled, self._ready
-        while timers and timers[0]._cancelled:
-            self._timer_cancelled_count -= 1
-            heapq.heappop(timers)._scheduled = False
+        timers, ready = self._timers, self._ready
+        while timers and timers[0][2]._cancelled:
+            heapq.heappop(timers)
         if not ready and not self._stopping:
             if not timers:
                 raise DeadLock("nothing is ready and no timer is set")
-            self._now_s = max(self._now_s, timers[0]._when)
+            self._now_s = max(self._now_s, timers[0][0])
             if self._now_s > self._end_s:
                 raise RanTooLong(f"the run is at {self._now_s:.0f} virtual seconds")
         due = self._now_s + _DUE
-        while timers and timers[0]._when < due:
-            timer = heapq.heappop(timers)
-            timer._scheduled = False
-            ready.append(timer)
+        while timers and timers[0][0] < due:
+            ready.append(heapq.heappop(timers)[2])
         number = len(ready)
         self._steps_left -= number
         if self._steps_left < 0:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, insert, select, update
+from sqlalchemy import Row, Select, bindparam, insert, select, update
 
 from common.base.clock import Clock
 from common.base.errors import NotFound
@@ -14,7 +14,16 @@ from nova_lite.contract import BlockDeviceMapping
 from nova_lite.errors import DevicePathInUse, VolumeAlreadyAttached, VolumeBDMNotFound
 from nova_lite.store.tables import block_device_mapping as bdms
 
-_COLUMNS = [bdms.c[name] for name in BlockDeviceMapping.__struct_fields__]
+_ALL = select(*(bdms.c[name] for name in BlockDeviceMapping.__struct_fields__)).where(live(bdms)).order_by(bdms.c.id)
+_OF_SERVER = _ALL.where(bdms.c.instance_uuid == bindparam("of_server"))
+_OF_VOLUME = _ALL.where(bdms.c.volume_id == bindparam("of_volume"))
+_OF_BOTH = _OF_SERVER.where(bdms.c.volume_id == bindparam("of_volume"))
+_OF_ATTACHMENT = _ALL.where(bdms.c.attachment_id == bindparam("of_attachment"))
+_ONE = _ALL.where(bdms.c.uuid == bindparam("of_mapping"))
+_CONNECTION_INFO = select(bdms.c.connection_info).where(bdms.c.uuid == bindparam("of_mapping"), live(bdms))
+_INSERT = insert(bdms)
+_CHANGE = update(bdms).where(bdms.c.uuid == bindparam("of_mapping"), live(bdms))
+_DESTROY = _CHANGE.values(deleted=bdms.c.id, connection_info=None)
 
 
 class BlockDeviceMappings:
@@ -32,29 +41,29 @@ class BlockDeviceMappings:
         row = {name: getattr(bdm, name) for name in BlockDeviceMapping.__struct_fields__}
         row |= {"created_at": bdm.created_at or self._clock.utcnow(), "no_device": False}
         try:
-            await self._db.run(lambda conn: conn.execute(insert(bdms).values(row)))
+            await self._db.run(lambda conn: conn.execute(_INSERT, row))
         except Duplicate as exc:
             return await self._twin(bdm, exc)
-        return await self._only(bdms.c.uuid == bdm.uuid)
+        return (await _select(self._db, _ONE, of_mapping=bdm.uuid))[0]
 
     async def list(self, instance_uuid: str) -> list[BlockDeviceMapping]:
         """The server's disks in the order of their making."""
-        return await _select(self._db, bdms.c.instance_uuid == instance_uuid)
+        return await _select(self._db, _OF_SERVER, of_server=instance_uuid)
 
     async def get(self, instance_uuid: str, volume_id: str) -> BlockDeviceMapping:
         """Raises VolumeBDMNotFound."""
-        found = await _select(self._db, bdms.c.instance_uuid == instance_uuid, bdms.c.volume_id == volume_id)
+        found = await _select(self._db, _OF_BOTH, of_server=instance_uuid, of_volume=volume_id)
         if not found:
             raise VolumeBDMNotFound(volume_id=volume_id, instance_uuid=instance_uuid)
         return found[0]
 
     async def by_volume(self, volume_id: str) -> tuple[BlockDeviceMapping, ...]:
         """Every server's disk that is this volume."""
-        return tuple(await _select(self._db, bdms.c.volume_id == volume_id))
+        return tuple(await _select(self._db, _OF_VOLUME, of_volume=volume_id))
 
     async def by_attachment(self, attachment_id: str) -> BlockDeviceMapping | None:
         """The disk of this attachment, or None."""
-        found = await _select(self._db, bdms.c.attachment_id == attachment_id)
+        found = await _select(self._db, _OF_ATTACHMENT, of_attachment=attachment_id)
         return found[0] if found else None
 
     async def set_attachment(self, uuid: str, attachment_id: str) -> None:
@@ -68,7 +77,7 @@ class BlockDeviceMappings:
     async def connection_info(self, uuid: str) -> dict[str, Any] | None:
         """What was saved last, or None. Raises NotFound."""
         async with self._db.begin(read_only=True) as conn:
-            row = (await conn.execute(select(bdms.c.connection_info).where(bdms.c.uuid == uuid, live(bdms)))).first()
+            row = (await conn.execute(_CONNECTION_INFO, {"of_mapping": uuid})).first()
         if row is None:
             raise NotFound(kind="Block device mapping", name=uuid)
         info: dict[str, Any] | None = row.connection_info
@@ -76,21 +85,17 @@ class BlockDeviceMappings:
 
     async def destroy(self, uuid: str) -> None:
         """Soft-deletes the row and forgets its secrets. Gone already: nothing happens."""
-        change = update(bdms).where(bdms.c.uuid == uuid, live(bdms))
-        change = change.values(deleted=bdms.c.id, deleted_at=self._clock.utcnow(), connection_info=None)
-        await self._db.run(lambda conn: conn.execute(change))
+        change = {"of_mapping": uuid, "deleted_at": self._clock.utcnow()}
+        await self._db.run(lambda conn: conn.execute(_DESTROY, change))
 
     async def _update(self, uuid: str, **values: object) -> None:
-        change = update(bdms).where(bdms.c.uuid == uuid, live(bdms)).values(updated_at=self._clock.utcnow(), **values)
-        if not (await self._db.run(lambda conn: conn.execute(change))).rowcount:
+        change = {"of_mapping": uuid, "updated_at": self._clock.utcnow(), **values}
+        if not (await self._db.run(lambda conn: conn.execute(_CHANGE, change))).rowcount:
             raise NotFound(kind="Block device mapping", name=uuid)
-
-    async def _only(self, *where: ColumnElement[bool]) -> BlockDeviceMapping:
-        return (await _select(self._db, *where))[0]
 
     async def _twin(self, bdm: BlockDeviceMapping, refused: Duplicate) -> BlockDeviceMapping:
         """The row that stands where `bdm` was to be, if it is of the same attachment."""
-        for other in await _select(self._db, bdms.c.instance_uuid == bdm.instance_uuid):
+        for other in await _select(self._db, _OF_SERVER, of_server=bdm.instance_uuid):
             if bdm.attachment_id is not None and other.attachment_id == bdm.attachment_id:
                 return other
             if bdm.volume_id is not None and other.volume_id == bdm.volume_id:
@@ -101,10 +106,9 @@ class BlockDeviceMappings:
         raise refused
 
 
-async def _select(db: Database, *where: ColumnElement[bool]) -> list[BlockDeviceMapping]:
-    query = select(*_COLUMNS).where(*where, live(bdms)).order_by(bdms.c.id)
+async def _select(db: Database, query: Select[Any], **parameters: str) -> list[BlockDeviceMapping]:
     async with db.begin(read_only=True) as conn:
-        return [_mapping(row) for row in await conn.execute(query)]
+        return [_mapping(row) for row in await conn.execute(query, parameters)]
 
 
 def _mapping(row: Row[Any]) -> BlockDeviceMapping:

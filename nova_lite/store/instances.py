@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Select, and_, func, insert, or_, select
+from sqlalchemy import Row, Select, and_, bindparam, func, insert, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from common.base.clock import Clock
@@ -19,6 +19,27 @@ from nova_lite.store.tables import instance_faults, instances
 _STORED = tuple(name for name in Instance.__struct_fields__ if name != "fault")
 _FAULT = InstanceFault.__struct_fields__
 _NAMES_SHOWN_MAX = 10
+
+_LATEST = select(func.max(instance_faults.c.id)).where(instance_faults.c.instance_uuid == instances.c.uuid)
+_ALL = select(
+    *(instances.c[name] for name in _STORED), *(instance_faults.c[name].label(f"fault_{name}") for name in _FAULT)
+).select_from(instances.outerjoin(instance_faults, instance_faults.c.id == _LATEST.correlate(instances).scalar_subquery()))
+_REMEMBERED = _ALL.where(instances.c.uuid == bindparam("of_server"))
+_ONE = _REMEMBERED.where(live(instances))
+_FOUND = _ALL.where(
+    live(instances), or_(instances.c.uuid == bindparam("word"), instances.c.display_name == bindparam("word"))
+).limit(_NAMES_SHOWN_MAX)
+_NAMED = (
+    _ALL.where(or_(instances.c.uuid == bindparam("word"), and_(instances.c.display_name == bindparam("word"), live(instances))))
+    .order_by(instances.c.id.desc())
+    .limit(_NAMES_SHOWN_MAX)
+)
+_LIVE = _ALL.where(live(instances)).order_by(instances.c.id.desc())
+_NEWEST = _LIVE.limit(LIST_ROWS_MAX)
+_OF_HOST = _LIVE.where(instances.c.host == bindparam("on_host"))
+_GONE = select(instances.c.uuid).where(instances.c.uuid == bindparam("of_server"), ~live(instances))
+_INSERT = insert(instances)
+_INSERT_FAULT = insert(instance_faults)
 
 
 class Instances:
@@ -39,7 +60,7 @@ class Instances:
         row |= {"created_at": instance.created_at or self._clock.utcnow()}
 
         async def work(conn: AsyncConnection) -> Instance:
-            await conn.execute(insert(instances).values(row))
+            await conn.execute(_INSERT, row)
             return await _read(conn, instance.uuid)
 
         return await self._db.run(work)
@@ -47,13 +68,12 @@ class Instances:
     async def get(self, uuid: str) -> Instance:
         """The live instance. Raises InstanceNotFound."""
         async with self._db.begin(read_only=True) as conn:
-            return await _read(conn, uuid, live(instances))
+            return await _read(conn, uuid, _ONE)
 
     async def find(self, name_or_id: str) -> Instance:
         """The live instance of that uuid, or else of that name. Raises InstanceNotFound, AmbiguousInstance."""
-        named = or_(instances.c.uuid == name_or_id, instances.c.display_name == name_or_id)
         async with self._db.begin(read_only=True) as conn:
-            rows = (await conn.execute(_query(live(instances), named).limit(_NAMES_SHOWN_MAX))).all()
+            rows = (await conn.execute(_FOUND, {"word": name_or_id})).all()
         found = [_instance(row) for row in rows]
         for instance in found:
             if instance.uuid == name_or_id:
@@ -66,17 +86,14 @@ class Instances:
 
     async def named(self, name_or_id: str) -> "list[Instance]":
         """Every live instance of that name, and the one of that uuid, which may be deleted; the newest first."""
-        named = or_(instances.c.uuid == name_or_id, and_(instances.c.display_name == name_or_id, live(instances)))
         async with self._db.begin(read_only=True) as conn:
-            rows = await conn.execute(_query(named).order_by(instances.c.id.desc()).limit(_NAMES_SHOWN_MAX))
-            return [_instance(row) for row in rows]
+            return [_instance(row) for row in await conn.execute(_NAMED, {"word": name_or_id})]
 
     async def list(self, host: str | None = None) -> list[Instance]:
         """Newest first. With `host` every live instance of that host; else the newest LIST_ROWS_MAX."""
-        query = _query(live(instances)).order_by(instances.c.id.desc())
-        query = query.limit(LIST_ROWS_MAX) if host is None else query.where(instances.c.host == host)
+        query, parameters = (_NEWEST, None) if host is None else (_OF_HOST, {"on_host": host})
         async with self._db.begin(read_only=True) as conn:
-            return [_instance(row) for row in await conn.execute(query)]
+            return [_instance(row) for row in await conn.execute(query, parameters)]
 
     async def advance(self, uuid: str, event: Event, **values: Any) -> Instance:
         """The instance after `event`; other columns are set with it. DESTROYED soft-deletes the row.
@@ -129,26 +146,18 @@ class Instances:
 
     async def is_deleted(self, uuid: str) -> bool:
         """True for a server that there was, and is no more."""
-        gone = select(instances.c.uuid).where(instances.c.uuid == uuid, ~live(instances))
         async with self._db.begin(read_only=True) as conn:
-            return (await conn.execute(gone)).first() is not None
+            return (await conn.execute(_GONE, {"of_server": uuid})).first() is not None
 
     async def add_fault(self, uuid: str, code: int, message: str, host: str | None = None, request_id: str | None = None) -> None:
         """Remembers why something failed; the latest is shown with the instance."""
         row = {"instance_uuid": uuid, "code": code, "message": message, "host": host, "request_id": request_id}
         row |= {"created_at": self._clock.utcnow()}
-        await self._db.run(lambda conn: conn.execute(insert(instance_faults).values(row)))
+        await self._db.run(lambda conn: conn.execute(_INSERT_FAULT, row))
 
 
-def _query(*where: ColumnElement[bool]) -> Select[Any]:
-    latest = select(func.max(instance_faults.c.id)).where(instance_faults.c.instance_uuid == instances.c.uuid)
-    columns = [instances.c[name] for name in _STORED] + [instance_faults.c[name].label(f"fault_{name}") for name in _FAULT]
-    joined = instances.outerjoin(instance_faults, instance_faults.c.id == latest.correlate(instances).scalar_subquery())
-    return select(*columns).select_from(joined).where(*where)
-
-
-async def _read(conn: AsyncConnection, uuid: str, *where: ColumnElement[bool]) -> Instance:
-    row = (await conn.execute(_query(instances.c.uuid == uuid, *where))).first()
+async def _read(conn: AsyncConnection, uuid: str, query: Select[Any] = _REMEMBERED) -> Instance:
+    row = (await conn.execute(query, {"of_server": uuid})).first()
     if row is None:
         raise InstanceNotFound(instance_id=uuid)
     return _instance(row)

@@ -4,7 +4,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 
 from common.base.settling import Busy
 from common.db.busy import busy, time_of
@@ -14,6 +14,19 @@ from common.db.model import live
 from common.db.tables import flows
 from nova_lite.domain.settle import InstanceFact, MappingFact
 from nova_lite.store.tables import block_device_mapping as bdms, instances
+
+_HERE = (instances.c.host == bindparam("on_host")) & live(instances)
+_SERVERS = select(instances).where(_HERE).order_by(instances.c.id)
+_GONE = select(instances.c.uuid, instances.c.deleted_at).where(
+    instances.c.uuid.in_(bindparam("seen", expanding=True)), ~live(instances)
+)
+_MAPPED = (
+    select(bdms)
+    .join(instances, instances.c.uuid == bdms.c.instance_uuid)
+    .where(_HERE, live(bdms), bdms.c.volume_id.is_not(None))
+    .order_by(bdms.c.id)
+)
+_DONE = select(flows.c.id).where(flows.c.id.in_(bindparam("asked", expanding=True)), flows.c.state == FlowState.COMPLETED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,20 +42,12 @@ class Rows:
 
 async def settled_rows(db: Database, host: str, seen: Collection[str], *, request: str) -> Rows:
     """`seen`: uuids of the machines that are there. `request`: the saga that hands an attachment over; its flows are "<saga>:<attachment>"."""
-    here = (instances.c.host == host) & live(instances)
-    gone = select(instances.c.uuid, instances.c.deleted_at).where(instances.c.uuid.in_(sorted(seen)), ~live(instances))
-    mapped = (
-        select(bdms)
-        .join(instances, instances.c.uuid == bdms.c.instance_uuid)
-        .where(here, live(bdms), bdms.c.volume_id.is_not(None))
-    )
     async with db.begin(read_only=True) as conn:
-        servers = (await conn.execute(select(instances).where(here).order_by(instances.c.id))).all()
-        deleted = {row.uuid: row.deleted_at for row in await conn.execute(gone)}
-        mappings = (await conn.execute(mapped.order_by(bdms.c.id))).all()
+        servers = (await conn.execute(_SERVERS, {"on_host": host})).all()
+        deleted = {row.uuid: row.deleted_at for row in await conn.execute(_GONE, {"seen": sorted(seen)})}
+        mappings = (await conn.execute(_MAPPED, {"on_host": host})).all()
         ids = [f"{request}:{row.attachment_id}" for row in mappings if row.attachment_id]
-        done = select(flows.c.id).where(flows.c.id.in_(ids), flows.c.state == FlowState.COMPLETED)
-        ordered = set((await conn.execute(done)).scalars()) if ids else set()
+        ordered = set((await conn.execute(_DONE, {"asked": ids})).scalars()) if ids else set()
         now, at_work = await time_of(conn), await busy(conn)
     return Rows(
         now,
