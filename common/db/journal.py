@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import ColumnElement, Double, Row, Select, bindparam, func, insert, not_, select, update
@@ -19,7 +18,7 @@ from common.db.fence import RUNNING, Superseded
 from common.db.lease import is_alive
 from common.db.now import database_time
 from common.db.outbox import Letter, Outbox
-from common.db.owner import Owner
+from common.db.owner import ME, Owner, is_predecessor
 from common.db.tables import flows, journal
 from common.machine.decide import Entry, Mark
 
@@ -120,10 +119,15 @@ _INSERT_FLOW = insert(flows)
 _INSERT_FLOW_UNTIL = insert(flows).values(deadline=database_time(bindparam("left_s", type_=Double())))
 _INSERT_ENTRY = insert(journal)
 _ENTRIES = select(journal).where(journal.c.flow_id == bindparam("flow_id")).order_by(journal.c.seq)
-_END = update(flows).where(flows.c.id == bindparam("flow_id"), flows.c.fence == bindparam("held"))
+_HELD = update(flows).where(flows.c.id == bindparam("flow_id"), flows.c.fence == bindparam("held"))
 _FLOWS: Select[Any] = select(
     *(flows.c[name] for name in _STORED), func.coalesce(flows.c.deadline < database_time(), False).label("is_over")
 )
+_IS_FREE = (flows.c.owner == ME) | is_predecessor(flows.c.owner) | not_(is_alive(flows.c.owner))
+_LEFT_BEHIND = _FLOWS.where(flows.c.home == bindparam("of_home"), flows.c.state == RUNNING, _IS_FREE).order_by(
+    flows.c.created_at, flows.c.id
+)
+_ADOPT = _HELD.where(flows.c.state == RUNNING, _IS_FREE).values(owner=ME)
 _FLOW = _FLOWS.where(flows.c.id == bindparam("flow_id"))
 
 
@@ -212,7 +216,7 @@ class Journal:
     async def _end(self, conn: AsyncConnection, flow_id: str, ending: "Ending") -> None:
         found_by = {"flow_id": flow_id, "held": ending.fence}
         values = {"state": str(ending.state), "error": ending.error, "updated_at": self._clock.utcnow()}
-        if not (await conn.execute(_END, {**found_by, **values})).rowcount:
+        if not (await conn.execute(_HELD, {**found_by, **values})).rowcount:
             raise Superseded(flow_id=flow_id, fence=ending.fence)
 
     async def finish(self, flow_id: str, state: FlowState, error: str | None = None, *, fence: int) -> None:
@@ -224,13 +228,13 @@ class Journal:
 
         All of them, since what is left out would never be carried on.
         """
-        return await _flows(self._db, _left_behind(owner))
+        return await _flows(self._db, _LEFT_BEHIND, {**owner.parameters, "of_home": owner.home})
 
     async def adopt(self, flow: FlowRow, owner: Owner) -> int | None:
         """The flow's new fence, when from now on `owner` carries it on; None when somebody else does, or it has ended."""
-        change = update(flows).where(flows.c.id == flow.id, flows.c.fence == flow.fence, flows.c.state == RUNNING, _is_free(owner))
-        change = change.values(owner=str(owner), fence=flow.fence + 1, updated_at=self._clock.utcnow())
-        if (await self._db.run(lambda conn: conn.execute(change))).rowcount:
+        found_by = {**owner.parameters, "flow_id": flow.id, "held": flow.fence}
+        values = {"fence": flow.fence + 1, "updated_at": self._clock.utcnow()}
+        if (await self._db.run(lambda conn: conn.execute(_ADOPT, {**found_by, **values}))).rowcount:
             return flow.fence + 1
         found = await self.flow(flow.id)
         is_ours = found is not None and (found.owner, found.fence, found.state) == (str(owner), flow.fence + 1, FlowState.RUNNING)
@@ -279,11 +283,6 @@ class Journal:
             return [_flow_row(row) for row in await conn.execute(query)][::-1]
 
 
-def _is_free(owner: Owner) -> ColumnElement[bool]:
-    column = flows.c.owner
-    return (column == str(owner)) | owner.predecessors(column) | not_(is_alive(column))
-
-
 async def _take_parked(conn: AsyncConnection, flow_id: str, state: str, clock: Clock, error: str | None = None) -> None:
     """A parked flow goes to `state`, with a new fence and without an owner, so that nobody's old claim is left."""
     change = update(flows).where(flows.c.id == flow_id, flows.c.state == FlowState.PARKED)
@@ -294,14 +293,6 @@ async def _take_parked(conn: AsyncConnection, flow_id: str, state: str, clock: C
     if found is None:
         raise NotFound(kind="Flow", name=flow_id)
     raise Conflict(kind="Flow", name=flow_id, found=found, expected=FlowState.PARKED)
-
-
-@lru_cache(maxsize=64)
-def _left_behind(owner: Owner) -> Select[Any]:
-    """Asked every few seconds by each process, for one owner as long as it lives."""
-    return _FLOWS.where(flows.c.home == owner.home, flows.c.state == RUNNING, _is_free(owner)).order_by(
-        flows.c.created_at, flows.c.id
-    )
 
 
 async def _flows(db: Database, query: Select[Any], parameters: Mapping[str, Any] | None = None) -> list[FlowRow]:

@@ -5,7 +5,7 @@ the right to act (fences do, common.db.fence); it only says when others may take
 lease loses what was taken meanwhile, and goes on with the rest.
 """
 
-from sqlalchemy import ColumnElement, bindparam, delete, exists, insert, select, update
+from sqlalchemy import ColumnElement, Double, bindparam, delete, exists, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from common.base.limits import LEASE_S, LEASES_KEPT_S
@@ -14,27 +14,30 @@ from common.db.errors import Duplicate
 from common.db.now import database_time
 from common.db.tables import leases
 
+_UNTIL = database_time(bindparam("plus_s", type_=Double()))
+_RENEW = update(leases).where(leases.c.owner == bindparam("of_owner")).values(lease_until=_UNTIL)
+_BEGIN = insert(leases).values(lease_until=_UNTIL)
+
 
 class Leases:
     """Every method is one transaction; all raise what `Database.begin` raises."""
 
     def __init__(self, db: Database, *, lease_s: float = LEASE_S) -> None:
         self._db = db
-        self._renewed = update(leases).where(leases.c.owner == bindparam("b_owner")).values(lease_until=database_time(lease_s))
-        self._begun = insert(leases).values(lease_until=database_time(lease_s))
+        self._lease_s = lease_s
 
     async def renew(self, owner: str) -> None:
         """The process lives for another `lease_s` seconds."""
-        mine = {"b_owner": owner}
+        mine = {"of_owner": owner, "plus_s": self._lease_s}
 
         async def work(conn: AsyncConnection) -> None:
-            if not (await conn.execute(self._renewed, mine)).rowcount:
-                await conn.execute(self._begun, {"owner": owner})
+            if not (await conn.execute(_RENEW, mine)).rowcount:
+                await conn.execute(_BEGIN, {"owner": owner, "plus_s": self._lease_s})
 
         try:
             await self._db.run(work)
         except Duplicate:  # a statement whose outcome was unknown had entered it
-            await self._db.run(lambda conn: conn.execute(self._renewed, mine))
+            await self._db.run(lambda conn: conn.execute(_RENEW, mine))
 
     async def release(self, owner: str) -> None:
         """The process has ended: what it leaves may be taken over now."""

@@ -16,7 +16,7 @@ from common.base.clock import Clock
 from common.base.limits import FAULT_TEXT_MAX, LIST_ROWS_MAX, OUTBOX_BATCH
 from common.db.engine import Database, when_committed
 from common.db.lease import is_alive
-from common.db.owner import Owner
+from common.db.owner import ME, Owner, is_predecessor
 from common.db.tables import outbox
 
 
@@ -49,6 +49,8 @@ _PENDING = (
     .order_by(outbox.c.id)
     .limit(OUTBOX_BATCH)
 )
+_GONE = is_predecessor(outbox.c.owner) | not_(is_alive(outbox.c.owner))
+_ADOPT = update(outbox).where(outbox.c.home == bindparam("of_home"), outbox.c.owner != ME, _GONE).values(owner=ME)
 _DELETE = delete(outbox).where(outbox.c.id.in_(bindparam("ids", expanding=True)))
 
 
@@ -64,9 +66,6 @@ class Outbox:
         self._owner = owner
         self.on_put: Callable[[], None] = _nobody
         """Called when letters were entered and committed."""
-        column = outbox.c.owner
-        gone = owner.predecessors(column) | not_(is_alive(column))
-        self._adopt = update(outbox).where(outbox.c.home == owner.home, column != str(owner), gone).values(owner=str(owner))
 
     async def put(self, conn: AsyncConnection, letters: Sequence[Letter]) -> None:
         """Enter letters in a transaction of the caller's."""
@@ -105,7 +104,8 @@ class Outbox:
 
     async def adopt(self) -> int:
         """Take over the letters of this home's processes that are gone; how many."""
-        return (await self._db.run(lambda conn: conn.execute(self._adopt))).rowcount
+        parameters = {**self._owner.parameters, "of_home": self._owner.home}
+        return (await self._db.run(lambda conn: conn.execute(_ADOPT, parameters))).rowcount
 
 
 def _nobody() -> None:

@@ -1,12 +1,20 @@
 """Who carries work on: a life of a process, and who may take over when it ends."""
 
+import re
 from dataclasses import dataclass, field
+from typing import Any
 
-from sqlalchemy import ColumnElement, false
+from sqlalchemy import BindParameter, ColumnElement, String, bindparam
 
 from common.base.ids import new_hex
 
 _BOOT_DIGITS = 12
+_ESCAPE = "/"
+_NOBODY = "#"
+"""A pattern that no owner is like."""
+
+ME: BindParameter[str] = bindparam("me", type_=String())
+"""In a statement that is given an owner's `parameters`: that owner."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,11 +36,22 @@ class Owner:
     def __str__(self) -> str:
         return f"{self.process}#{self.boot}"
 
-    def predecessors(self, column: ColumnElement[str]) -> ColumnElement[bool]:
-        """True in SQL for an owner that is known to be gone, whatever its lease says."""
-        if self.is_alone:
-            return column.startswith(f"{self.process}#", autoescape=True) & (column != str(self))
-        return column.in_(sorted(f"{self.process}#{boot}" for boot in self.dead)) if self.dead else false()
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """Values of `ME` and of what is in `is_predecessor`."""
+        earlier = f"{_literally(self.process)}#%" if self.is_alone else _NOBODY
+        return {"me": str(self), "earlier": earlier, "dead": sorted(f"{self.process}#{boot}" for boot in self.dead)}
+
+
+def is_predecessor(column: ColumnElement[str]) -> ColumnElement[bool]:
+    """In a statement that is given an owner's `parameters`: true for one that is known to be gone, whatever its lease says."""
+    earlier_life = column.like(bindparam("earlier"), escape=_ESCAPE) & (column != ME)
+    return earlier_life | column.in_(bindparam("dead", expanding=True))
+
+
+def _literally(text: str) -> str:
+    """In a pattern of LIKE."""
+    return re.sub(r"[/%_]", lambda found: f"{_ESCAPE}{found[0]}", text)
 
 
 def process_of(owner: str) -> str:

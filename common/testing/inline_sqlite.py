@@ -11,7 +11,7 @@ from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from functools import cache
+from functools import cache, cached_property
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Executable, create_engine
@@ -41,16 +41,24 @@ class InlineDatabase:
         self.raw.deserialize(image)
         self.raw.execute("PRAGMA foreign_keys = ON")
         self.raw.create_function(SQLITE_FUNCTION, 1, lambda plus_s: as_sqlite_text(clock.utcnow() + timedelta(seconds=plus_s)))
-        dialect, compiled, self.planner = _shared()
-        engine = Engine(StaticPool(lambda: self.raw, dialect=dialect), dialect, _ADDRESS, hide_parameters=True)  # type: ignore[arg-type]  # a DBAPI connection is what it is
-        engine._compiled_cache = compiled
-        self.connection = engine.connect()
-        # SQLAlchemy's own transaction is begun once and means nothing: BEGIN and COMMIT are said here.
-        self.connection.begin()
+        self.planner = _shared()[2]
         self.holder: InlineConnection | None = None
         self._waiting: deque[asyncio.Future[None]] = deque()
 
+    @cached_property
+    def connection(self) -> Connection:
+        """SQLAlchemy's, for what has no plan. Its own transaction is begun once and means nothing: BEGIN and COMMIT are said here."""
+        (dialect, compiled, _), raw = _shared(), self.raw
+        engine = Engine(StaticPool(lambda: raw, dialect=dialect), dialect, _ADDRESS, hide_parameters=True)  # type: ignore[arg-type]  # a DBAPI connection is what it is
+        engine._compiled_cache = compiled
+        connection = engine.connect()
+        connection.begin()
+        return connection
+
     def close(self) -> None:
+        """A connection that is not closed would be remembered by SQLAlchemy, and with it everything."""
+        if "connection" in self.__dict__:
+            self.connection.close()
         self.raw.close()
 
     async def wait(self) -> None:

@@ -182,7 +182,7 @@ class World:
 
     def past(self) -> Past:
         """What another world can begin with."""
-        return Past(self.database.raw.serialize(), self.reality, self.loop.time())
+        return Past(self.database.raw.serialize(), self.reality.copy(violated=_nobody), self.loop.time())
 
     def close(self) -> None:
         self.database.close()
@@ -261,6 +261,10 @@ class World:
 
         process.run(life())
         await done
+
+
+def _nobody(_: str, __: str) -> None:
+    """What is kept is not judged."""
 
 
 def _overrides(host: str) -> dict[str, dict[str, Any]]:
