@@ -14,10 +14,14 @@ from cinder_lite.flows.parts import advance_once, manager_of
 from cinder_lite.ports.driver import VolumeStats
 from cinder_lite.store.volumes import Volumes
 from common.app.post import Post
+from common.base.clock import Clock
 from common.base.context import Context
-from common.base.errors import Fault
+from common.base.errors import Fault, Unavailable
 from common.db.hosts import Hosts
 from common.wire.values import from_primitive
+
+REPORTS_WITHIN_S = 20.0
+"""So long after its start a scheduler waits for backends that are up and have not reported to it; they were asked at once."""
 
 _log = structlog.get_logger(__name__)
 
@@ -27,7 +31,7 @@ class SchedulerManager(SchedulerAPI):
 
     def __init__(
         self, volumes: Volumes, hosts: Hosts, manager: VolumeManagerAPI, *, orders: VolumeManagerAPI, post: Post,
-        service_down_time_s: float,
+        service_down_time_s: float, clock: Clock,
     ) -> None:  # fmt: skip
         self._volumes = volumes
         self._hosts = hosts
@@ -35,6 +39,8 @@ class SchedulerManager(SchedulerAPI):
         self._orders = orders
         self._post = post
         self._service_down_time_s = service_down_time_s
+        self._clock = clock
+        self._begun_s = clock.monotonic()
         self._stats: dict[str, VolumeStats] = {}
         self._consumed: dict[str, float] = {}
 
@@ -46,8 +52,10 @@ class SchedulerManager(SchedulerAPI):
         try:
             if (await self._volumes.get(volume.id)).host is not None:
                 return
-            placement = place(volume, await self._backends())
+            backends = await self._backends()
+            placement = place(volume, backends)
             if placement.host is None:
+                self._wait_for_reports(backends)
                 raise NoValidBackend(reason=placement.reason)
             await self._hand_over(ctx, volume, placement.host)
         except Fault as exc:
@@ -72,6 +80,12 @@ class SchedulerManager(SchedulerAPI):
             await self._manager.everywhere().publish_service_capabilities(ctx)
         except Fault as exc:
             _log.debug("no backend to ask for capabilities", reason=str(exc))
+
+    def _wait_for_reports(self, backends: list[Backend]) -> None:
+        """Raises Unavailable, so that the order comes again, while a scheduler that has just begun has not heard of every backend."""
+        silent = [backend.host for backend in backends if backend.is_up and backend.stats is None]
+        if silent and self._clock.monotonic() - self._begun_s < REPORTS_WITHIN_S:
+            raise Unavailable(what=f"the report of {', '.join(silent)}", reason="this scheduler has just begun, and asked for it")
 
     async def _hand_over(self, ctx: Context, volume: Volume, host: str) -> None:
         """Its place and the order to make it there are one write: a request that comes again finds it placed."""

@@ -101,6 +101,7 @@ async def scheduler(config: CinderConfig, outside: Outside) -> AsyncIterator[Non
             orders=_manager_client(config, carrier.post.sender),
             post=carrier.post,
             service_down_time_s=config.common.service_down_time,
+            clock=base.clock,
         )
         serving = _serving(config, host, manager)
         async with base.serve(serving, carrier=carrier, binary="cinder-scheduler", topic="cinder-scheduler", host=host):

@@ -18,6 +18,7 @@ from common.db.cas import advance, has_made
 from common.db.engine import Database
 from common.db.errors import Duplicate
 from common.db.model import live
+from common.db.now import NOW
 
 MESSAGES_SHOWN_MAX = 5
 """The latest messages of a volume that are shown with it."""
@@ -47,10 +48,11 @@ _RANKED = (
 )
 _MESSAGES = select(_RANKED).where(_RANKED.c.rank_of_it <= MESSAGES_SHOWN_MAX).order_by(_RANKED.c.id.desc())
 _AUTH = select(volumes.c.provider_auth).where(volumes.c.id == bindparam("of_volume"), live(volumes))
-_CHANGE = update(volumes).where(volumes.c.id == bindparam("of_volume"), live(volumes))
-_PLACE = _CHANGE.where(volumes.c.host.is_(None))
+_CHANGE = update(volumes).where(volumes.c.id == bindparam("of_volume"), live(volumes)).values(updated_at=NOW)
+_PLACE = _CHANGE.where(volumes.c.host.is_(None)).values(scheduled_at=NOW)
 _SAVE_AUTH = _CHANGE.where(volumes.c.provider_auth.is_(None))
 _INSERT = insert(volumes)
+_INSERT_NOW = _INSERT.values(created_at=NOW)
 _SAY = insert(messages)
 
 
@@ -65,10 +67,11 @@ class Volumes:
         """The volume as stored, `created_at` filled in; `also` is written with it. There already: as it is now, and nothing is."""
         row = {column: getattr(volume, name) for name, column in _COLUMNS.items()}
         row |= {"status": str(volume.status), "attach_status": str(attach_status_of(volume.status))}
-        row |= {"created_at": volume.created_at or self._clock.utcnow()}
+        statement = _INSERT if row["created_at"] else _INSERT_NOW
+        row = {name: value for name, value in row.items() if name != "created_at" or value}
 
         async def work(conn: AsyncConnection) -> Volume:
-            await conn.execute(_INSERT, row)
+            await conn.execute(statement, row)
             if also is not None:
                 await also(conn)
             return await _read(conn, volume.id)
@@ -135,8 +138,7 @@ class Volumes:
 
     async def set_host(self, volume_id: str, host: str, *, also: Writing | None = None) -> bool:
         """True: from now on it is placed there, at host@backend#pool, and `also` is written. False: it had its place, or is gone."""
-        now = self._clock.utcnow()
-        place = {"of_volume": volume_id, "host": host, "scheduled_at": now, "updated_at": now}
+        place = {"of_volume": volume_id, "host": host}
 
         async def work(conn: AsyncConnection) -> bool:
             is_placed = bool((await conn.execute(_PLACE, place)).rowcount)
@@ -161,7 +163,7 @@ class Volumes:
 
     async def save_auth(self, volume_id: str, provider_auth: str) -> str:
         """The credentials that count: these, unless there were others before. Raises VolumeNotFound."""
-        change = {"of_volume": volume_id, "provider_auth": provider_auth, "updated_at": self._clock.utcnow()}
+        change = {"of_volume": volume_id, "provider_auth": provider_auth}
 
         async def work(conn: AsyncConnection) -> str:
             await conn.execute(_SAVE_AUTH, change)
@@ -179,19 +181,18 @@ class Volumes:
         await self._db.run(lambda conn: conn.execute(_SAY, row))
 
     async def _update(self, volume_id: str, **values: object) -> None:
-        change = {"of_volume": volume_id, "updated_at": self._clock.utcnow(), **values}
+        change = {"of_volume": volume_id, **values}
         if not (await self._db.run(lambda conn: conn.execute(_CHANGE, change))).rowcount:
             raise VolumeNotFound(volume_id=volume_id)
 
 
 async def advance_volume(conn: AsyncConnection, volume_id: str, event: Event, *, clock: Clock, **values: object) -> None:
     """`Volumes.advance` within a transaction of the caller's. Raises VolumeNotFound, Conflict."""
-    now = clock.utcnow()
     extra: dict[str, object] = {"attach_status": str(attach_status_of(VOLUME.target(event)))}
     if event is Event.CREATED:
-        extra |= {"launched_at": now}
+        extra |= {"launched_at": NOW}
     elif event is Event.DESTROYED:
-        extra |= {"terminated_at": now, "deleted_at": now, "deleted": True, "provider_auth": None}
+        extra |= {"terminated_at": NOW, "deleted_at": NOW, "deleted": True, "provider_auth": None}
     try:
         await advance(
             conn, volumes, VOLUME, event, kind="Volume", key={"id": volume_id}, values={**extra, **values}, clock=clock

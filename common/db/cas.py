@@ -14,6 +14,7 @@ from common.base.clock import Clock
 from common.base.errors import Conflict, NotFound
 from common.db import fence
 from common.db.model import live
+from common.db.now import NOW
 from common.db.tables import state_history
 from common.machine.table import Machine
 
@@ -54,22 +55,23 @@ async def advance(
 ) -> None:
     """Moves the live row of `key` along `event`, and sets `updated_at` and `values` with it; state_history tells of it.
 
+    `updated_at` is the database's time, since others ask by that how old the change is.
+
     kind      what an error calls the row: "Volume"
     columns   where the state stands; with several of them the machine's states are tuples in that order
     where     what must hold besides the state
     values    other columns to set, values or SQL expressions
     Raises NotFound when there is no such live row, Conflict(kind, name, found, expected) when its state forbids the event.
     """
-    now = {"updated_at": clock.utcnow()} if "updated_at" in table.c else {}
     target = _parts(machine.target(event))
-    plain, computed = _divided(values or {})
+    plain, computed = _divided({**({"updated_at": NOW} if "updated_at" in table.c else {}), **(values or {})})
     found_by = {f"of_{column}": value for column, value in key.items()}
     change = _change(table, tuple(key), tuple(columns), machine.sources(event), tuple(computed.items()))
     if where:
         change = change.where(*where)
     # Every driver here counts the rows that matched, changed or not (MariaDB: CLIENT.FOUND_ROWS).
     name = ", ".join(str(value) for value in key.values())
-    if (await conn.execute(change, {**found_by, **dict(zip(columns, target, strict=True)), **now, **plain})).rowcount:
+    if (await conn.execute(change, {**found_by, **dict(zip(columns, target, strict=True)), **plain})).rowcount:
         await conn.execute(_SAY, _history(kind, name, event, _shown(target), clock))
         return
     state = (await conn.execute(_state(table, tuple(key), tuple(columns)), found_by)).first()

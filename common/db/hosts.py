@@ -12,7 +12,7 @@ from common.base.ids import new_uuid
 from common.db.engine import Database
 from common.db.errors import Duplicate
 from common.db.model import live
-from common.db.now import database_time
+from common.db.now import NOW
 from common.db.tables import services
 
 
@@ -38,12 +38,11 @@ class ServiceRow:
 
 
 _COLUMNS = [services.c[name] for name in ServiceRow.__dataclass_fields__ if name != "read_at"]
-_NOW = database_time()
 _ONE = update(services).where(services.c.binary == bindparam("of_binary"), services.c.host == bindparam("on_host"), live(services))
-_RENEW = _ONE.values(last_seen_up=_NOW, updated_at=_NOW)
+_RENEW = _ONE.values(last_seen_up=NOW, updated_at=NOW)
 _BEAT = _RENEW.values(report_count=services.c.report_count + 1)
-_ENTER = insert(services).values(last_seen_up=_NOW, updated_at=_NOW, created_at=_NOW)
-_LIST = select(*_COLUMNS, _NOW.label("read_at")).where(live(services)).order_by(services.c.binary, services.c.host)
+_ENTER = insert(services).values(last_seen_up=NOW, updated_at=NOW, created_at=NOW)
+_LIST = select(*_COLUMNS, NOW.label("read_at")).where(live(services)).order_by(services.c.binary, services.c.host)
 _LIST_OF_BINARY = _LIST.where(services.c.binary == bindparam("of_binary"))
 
 

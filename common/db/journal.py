@@ -16,7 +16,7 @@ from common.db.engine import Database
 from common.db.errors import Duplicate
 from common.db.fence import RUNNING, Superseded
 from common.db.lease import is_alive
-from common.db.now import database_time
+from common.db.now import NOW, database_time
 from common.db.outbox import Letter, Outbox
 from common.db.owner import ME, Owner, is_predecessor
 from common.db.tables import flows, journal
@@ -115,11 +115,11 @@ class Ending:
 
 
 _STORED = [name for name in FlowRow.__dataclass_fields__ if name != "is_over"]
-_INSERT_FLOW = insert(flows)
-_INSERT_FLOW_UNTIL = insert(flows).values(deadline=database_time(bindparam("left_s", type_=Double())))
+_INSERT_FLOW = insert(flows).values(created_at=NOW, updated_at=NOW)
+_INSERT_FLOW_UNTIL = _INSERT_FLOW.values(deadline=database_time(bindparam("left_s", type_=Double())))
 _INSERT_ENTRY = insert(journal)
 _ENTRIES = select(journal).where(journal.c.flow_id == bindparam("flow_id")).order_by(journal.c.seq)
-_HELD = update(flows).where(flows.c.id == bindparam("flow_id"), flows.c.fence == bindparam("held"))
+_HELD = update(flows).where(flows.c.id == bindparam("flow_id"), flows.c.fence == bindparam("held")).values(updated_at=NOW)
 _FLOWS: Select[Any] = select(
     *(flows.c[name] for name in _STORED), func.coalesce(flows.c.deadline < database_time(), False).label("is_over")
 )
@@ -146,10 +146,9 @@ class Journal:
 
         deadline_s   seconds that are left to begin it in; None: no limit
         """
-        now = self._clock.utcnow()
-        row = {name: getattr(flow, name) for name in _STORED}
+        row = {name: getattr(flow, name) for name in _STORED if name not in {"created_at", "updated_at"}}
         row |= {"arguments": dict(flow.arguments), "context": None if flow.context is None else dict(flow.context)}
-        row |= {"state": str(flow.state), "created_at": now, "updated_at": now}
+        row |= {"state": str(flow.state)}
         statement, row["deadline"] = _INSERT_FLOW, None
         if deadline_s is not None:
             del row["deadline"]
@@ -215,7 +214,7 @@ class Journal:
 
     async def _end(self, conn: AsyncConnection, flow_id: str, ending: "Ending") -> None:
         found_by = {"flow_id": flow_id, "held": ending.fence}
-        values = {"state": str(ending.state), "error": ending.error, "updated_at": self._clock.utcnow()}
+        values = {"state": str(ending.state), "error": ending.error}
         if not (await conn.execute(_HELD, {**found_by, **values})).rowcount:
             raise Superseded(flow_id=flow_id, fence=ending.fence)
 
@@ -233,8 +232,8 @@ class Journal:
     async def adopt(self, flow: FlowRow, owner: Owner) -> int | None:
         """The flow's new fence, when from now on `owner` carries it on; None when somebody else does, or it has ended."""
         found_by = {**owner.parameters, "flow_id": flow.id, "held": flow.fence}
-        values = {"fence": flow.fence + 1, "updated_at": self._clock.utcnow()}
-        if (await self._db.run(lambda conn: conn.execute(_ADOPT, {**found_by, **values}))).rowcount:
+        change = {**found_by, "fence": flow.fence + 1}
+        if (await self._db.run(lambda conn: conn.execute(_ADOPT, change))).rowcount:
             return flow.fence + 1
         found = await self.flow(flow.id)
         is_ours = found is not None and (found.owner, found.fence, found.state) == (str(owner), flow.fence + 1, FlowState.RUNNING)
@@ -247,7 +246,7 @@ class Journal:
         """
 
         async def work(conn: AsyncConnection) -> None:
-            await _take_parked(conn, flow_id, RUNNING, self._clock)
+            await _take_parked(conn, flow_id, RUNNING)
             last = (
                 await conn.execute(select(journal).where(journal.c.flow_id == flow_id).order_by(journal.c.seq.desc()).limit(1))
             ).one_or_none()
@@ -267,7 +266,7 @@ class Journal:
 
     async def abandon(self, flow_id: str, reason: str) -> None:
         """A person gives a parked flow up, and says why. Raises NotFound, and Conflict when it is not parked."""
-        await self._db.run(lambda conn: _take_parked(conn, flow_id, FlowState.ABANDONED, self._clock, reason))
+        await self._db.run(lambda conn: _take_parked(conn, flow_id, FlowState.ABANDONED, reason))
 
     async def was_done(self, request_id: str, saga: str, subject: str | None = None) -> bool:
         """True when this very request has completed such a flow: asked again, since its answer was lost, it finds no more to do."""
@@ -283,10 +282,10 @@ class Journal:
             return [_flow_row(row) for row in await conn.execute(query)][::-1]
 
 
-async def _take_parked(conn: AsyncConnection, flow_id: str, state: str, clock: Clock, error: str | None = None) -> None:
+async def _take_parked(conn: AsyncConnection, flow_id: str, state: str, error: str | None = None) -> None:
     """A parked flow goes to `state`, with a new fence and without an owner, so that nobody's old claim is left."""
     change = update(flows).where(flows.c.id == flow_id, flows.c.state == FlowState.PARKED)
-    change = change.values(state=str(state), owner="", fence=flows.c.fence + 1, updated_at=clock.utcnow(), error=error)
+    change = change.values(state=str(state), owner="", fence=flows.c.fence + 1, updated_at=NOW, error=error)
     if (await conn.execute(change)).rowcount:
         return
     found = (await conn.execute(select(flows.c.state).where(flows.c.id == flow_id))).scalar_one_or_none()

@@ -24,6 +24,9 @@ class database_time(FunctionElement[datetime]):  # noqa: N801  # reads as the SQ
         super().__init__(plus_s if isinstance(plus_s, ColumnElement) else literal(plus_s, Double()))
 
 
+NOW = database_time()
+
+
 def as_sqlite_text(moment: datetime) -> str:
     """What `lite_now` gives for a moment."""
     return moment.strftime("%Y-%m-%d %H:%M:%S.%f")

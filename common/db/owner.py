@@ -11,7 +11,7 @@ from common.base.ids import new_hex
 _BOOT_DIGITS = 12
 _ESCAPE = "/"
 _NOBODY = "#"
-"""A pattern that no owner is like."""
+"""No owner is called so."""
 
 ME: BindParameter[str] = bindparam("me", type_=String())
 """In a statement that is given an owner's `parameters`: that owner."""
@@ -40,7 +40,8 @@ class Owner:
     def parameters(self) -> dict[str, Any]:
         """Values of `ME` and of what is in `is_predecessor`."""
         earlier = f"{_literally(self.process)}#%" if self.is_alone else _NOBODY
-        return {"me": str(self), "earlier": earlier, "dead": sorted(f"{self.process}#{boot}" for boot in self.dead)}
+        dead = sorted(f"{self.process}#{boot}" for boot in self.dead)
+        return {"me": str(self), "earlier": earlier, "dead": dead or [_NOBODY]}
 
 
 def is_predecessor(column: ColumnElement[str]) -> ColumnElement[bool]:

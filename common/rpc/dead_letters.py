@@ -14,7 +14,7 @@ from common.base.errors import Fault, NotFound
 from common.base.limits import DEAD_LETTERS_BYTES_MAX, DEAD_LETTERS_MAX, FAULT_TEXT_MAX, PUBLISH_TIMEOUT_S
 from common.rpc.options import RpcOptions
 from common.rpc.topology import topic_exchange
-from common.transport.port import Delivery, Message, Queue, Transport
+from common.transport.port import Delivery, Message, Queue, Transport, Unroutable
 from common.wire.address import dead_letter_queue
 from common.wire.compression import plain
 from common.wire.envelope import NotAMessage
@@ -189,7 +189,7 @@ class DeadLetters:
         if is_sent:
             try:
                 await self._send(letter, delivery)
-            except NotFound as exc:
+            except Unroutable as exc:
                 await delivery.reject(requeue=True)
                 return exc
         await delivery.ack()

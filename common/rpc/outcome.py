@@ -16,6 +16,7 @@ _WORDS: tuple[tuple[type[BaseException], str], ...] = (
     (Timeout, "timeout"),
     (Unavailable, "unavailable"),
     (NotFound, "not_found"),
+    (Unroutable, "not_found"),
     (Conflict, "conflict"),
     (Invalid, "invalid"),
     (Broken, "broken"),

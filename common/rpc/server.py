@@ -280,12 +280,15 @@ class RpcServer:
         if self._failpoints.is_on:
             await self._failpoints.reach(request_place(self._dispatcher.topic or "", bound.method.name, place))
 
-    async def _serve_bound(self, taken: _Taken, bound: Bound, ctx: Context, attempts: int) -> _Verdict:
+    async def _serve_bound(self, taken: _Taken, bound: Bound, ctx: Context, attempts: int) -> _Verdict | None:
         request = taken.request
         once = self._once if bound.method.once and taken.id else None
         if once is None:
             outcome = await self._done(request, bound, ctx, attempts, None)
             await self._reach(bound, HANDLED)
+            if request.is_call and _is_refusal(outcome) and bound.method.ack is not Ack.EARLY:
+                await self._refuse_call(taken, outcome)
+                return None
             return await self._end(taken, outcome)
         message_id = taken.id or ""
         if (found := await once.begin(message_id, request)) is not None:
@@ -323,6 +326,18 @@ class RpcServer:
         if outcome.reply is not None:
             await self._replier.send(request, outcome.reply)
         return _Verdict.ACK
+
+    async def _refuse_call(self, taken: _Taken, outcome: Outcome) -> None:
+        """Ack, then say no: who was told so must never see the next server do it, because this one died before its ack.
+
+        A caller who hears nothing, since it died in between, knows that he does not know.
+        """
+        try:
+            await taken.delivery.ack()
+        except Unavailable as exc:
+            _log.info("refusal not told; the bus gives the request again", server=self._name, reason=str(exc))
+            return
+        await self._end(taken, outcome)
 
     async def _give_up(self, taken: _Taken, error: Broken, attempts: int) -> _Verdict:
         if not await self._is_kept(taken.delivery, taken.queue, error, attempts=attempts):
@@ -369,6 +384,11 @@ class RpcServer:
             _log.debug("sign of life not sent", server=self._name, method=request.method, reason=str(exc))
             return isinstance(exc, Unavailable)
         return True
+
+
+def _is_refusal(outcome: Outcome) -> bool:
+    """The caller will take it for final."""
+    return isinstance(outcome.error, Fault) and not outcome.error.retryable
 
 
 async def settle(delivery: Delivery, *, ack: bool = True, requeue: bool = False) -> None:

@@ -27,16 +27,18 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any, Protocol, runtime_checkable
 
-from common.base.errors import Invalid, NotFound, Unavailable
+from common.base.errors import Invalid, Unavailable
 
 
 class BusUnavailable(Unavailable):
     """The message bus {url} is not available: {reason}. Start it, or correct transport_url."""
 
 
-class Unroutable(NotFound):
+class Unroutable(Invalid):
     """Nobody listens: no queue takes a message to {address}."""
 
+    # Not NotFound: whoever asks for a thing, and finds nobody to ask, knows nothing of the thing.
+    code = 404
     retryable = True
 
 

@@ -7,6 +7,7 @@ import msgspec
 
 from common.base.context import Context
 from common.base.errors import Fault
+from common.db.errors import Duplicate
 from common.flow.steps import Flow
 from common.machine.saga import Saga, Step
 from nova_lite.contract import Instance, PowerState
@@ -47,7 +48,9 @@ class RequestBoot(Flow[InstanceArguments, ApiParts]):
         )
 
     async def create_instance(self, ctx: Context) -> None:
-        await self.parts.instances.create(self.arguments.instance)
+        """A row of that id is an earlier try's: the id is the request's."""
+        with suppress(Duplicate):
+            await self.parts.instances.create(self.arguments.instance)
 
     async def fail_instance(self, ctx: Context) -> None:
         """Where the answer was lost, the row may never have been entered."""

@@ -5,7 +5,7 @@ from typing import Self
 import msgspec
 
 from common.base.context import Context
-from common.base.errors import Fault
+from common.base.errors import Conflict, Fault
 from common.base.ids import new_uuid
 from common.flow.steps import Flow
 from common.machine.saga import Saga, Step
@@ -53,7 +53,13 @@ class RequestDelete(Flow[DeleteArguments, ApiParts]):
         )
 
     async def begin_delete(self, ctx: Context) -> None:
-        await self.parts.instances.advance(self.arguments.instance.uuid, Event.DELETE)
+        """By this request or an earlier try of it: another one that is at it is a Conflict."""
+        uuid = self.arguments.instance.uuid
+        try:
+            await self.parts.instances.advance(uuid, Event.DELETE)
+        except Conflict:
+            if not await self.parts.instances.has_made(uuid, Event.DELETE):
+                raise
 
     async def fail_delete(self, ctx: Context) -> None:
         """Of a deletion that was begun: where the answer was lost, it may not have been."""

@@ -5,6 +5,7 @@ from typing import Self
 import msgspec
 
 from common.base.context import Context
+from common.base.errors import Invalid
 from common.base.ids import new_uuid
 from common.flow.steps import Flow
 from common.machine.saga import Saga, Step
@@ -52,8 +53,13 @@ class RequestDetach(Flow[RequestDetachArguments, ApiParts]):
         await self.parts.volumes.begin_detaching(ctx, volume_id=args.volume_id, attachment_id=args.attachment_id)
 
     async def roll_detaching(self, ctx: Context) -> None:
+        """Where the answer was lost, nothing may have begun: then the volume is in another state, or the attachment is over by now."""
         args = self.arguments
-        await self.parts.volumes.roll_detaching(ctx, volume_id=args.volume_id, attachment_id=args.attachment_id)
+        try:
+            await self.parts.volumes.roll_detaching(ctx, volume_id=args.volume_id, attachment_id=args.attachment_id)
+        except Invalid as exc:
+            if exc.retryable:  # nobody was there to ask
+                raise
 
     async def detach_volume(self, ctx: Context) -> None:
         args = self.arguments

@@ -10,6 +10,7 @@ from common.base.errors import NotFound
 from common.db.engine import Database
 from common.db.errors import Duplicate
 from common.db.model import live
+from common.db.now import NOW
 from nova_lite.contract import BlockDeviceMapping
 from nova_lite.errors import DevicePathInUse, VolumeAlreadyAttached, VolumeBDMNotFound
 from nova_lite.store.tables import block_device_mapping as bdms
@@ -22,8 +23,10 @@ _OF_ATTACHMENT = _ALL.where(bdms.c.attachment_id == bindparam("of_attachment"))
 _ONE = _ALL.where(bdms.c.uuid == bindparam("of_mapping"))
 _CONNECTION_INFO = select(bdms.c.connection_info).where(bdms.c.uuid == bindparam("of_mapping"), live(bdms))
 _INSERT = insert(bdms)
-_CHANGE = update(bdms).where(bdms.c.uuid == bindparam("of_mapping"), live(bdms))
-_DESTROY = _CHANGE.values(deleted=bdms.c.id, connection_info=None)
+_INSERT_NOW = _INSERT.values(created_at=NOW)
+_ONE_TO_CHANGE = update(bdms).where(bdms.c.uuid == bindparam("of_mapping"), live(bdms))
+_CHANGE = _ONE_TO_CHANGE.values(updated_at=NOW)
+_DESTROY = _ONE_TO_CHANGE.values(deleted=bdms.c.id, deleted_at=NOW, connection_info=None)
 
 
 class BlockDeviceMappings:
@@ -39,9 +42,11 @@ class BlockDeviceMappings:
         Raises VolumeAlreadyAttached, DevicePathInUse when the server has that volume or that device name.
         """
         row = {name: getattr(bdm, name) for name in BlockDeviceMapping.__struct_fields__}
-        row |= {"created_at": bdm.created_at or self._clock.utcnow(), "no_device": False}
+        row |= {"no_device": False}
+        statement = _INSERT if row["created_at"] else _INSERT_NOW
+        row = {name: value for name, value in row.items() if name != "created_at" or value}
         try:
-            await self._db.run(lambda conn: conn.execute(_INSERT, row))
+            await self._db.run(lambda conn: conn.execute(statement, row))
         except Duplicate as exc:
             return await self._twin(bdm, exc)
         return (await _select(self._db, _ONE, of_mapping=bdm.uuid))[0]
@@ -85,11 +90,10 @@ class BlockDeviceMappings:
 
     async def destroy(self, uuid: str) -> None:
         """Soft-deletes the row and forgets its secrets. Gone already: nothing happens."""
-        change = {"of_mapping": uuid, "deleted_at": self._clock.utcnow()}
-        await self._db.run(lambda conn: conn.execute(_DESTROY, change))
+        await self._db.run(lambda conn: conn.execute(_DESTROY, {"of_mapping": uuid}))
 
     async def _update(self, uuid: str, **values: object) -> None:
-        change = {"of_mapping": uuid, "updated_at": self._clock.utcnow(), **values}
+        change = {"of_mapping": uuid, **values}
         if not (await self._db.run(lambda conn: conn.execute(_CHANGE, change))).rowcount:
             raise NotFound(kind="Block device mapping", name=uuid)
 

@@ -11,6 +11,7 @@ from common.base.limits import LIST_ROWS_MAX
 from common.db.cas import advance, began, has_made
 from common.db.engine import Database
 from common.db.model import live
+from common.db.now import NOW
 from nova_lite.contract import Instance, InstanceFault, PowerState, TaskState, VmState
 from nova_lite.domain.instance import INSTANCE, Event
 from nova_lite.errors import AmbiguousInstance, InstanceNotFound
@@ -39,6 +40,7 @@ _NEWEST = _LIVE.limit(LIST_ROWS_MAX)
 _OF_HOST = _LIVE.where(instances.c.host == bindparam("on_host"))
 _GONE = select(instances.c.uuid).where(instances.c.uuid == bindparam("of_server"), ~live(instances))
 _INSERT = insert(instances)
+_INSERT_NOW = _INSERT.values(created_at=NOW)
 _INSERT_FAULT = insert(instance_faults)
 
 
@@ -57,10 +59,11 @@ class Instances:
             "task_state": _text(instance.task_state),
             "power_state": int(instance.power_state),
         }
-        row |= {"created_at": instance.created_at or self._clock.utcnow()}
+        statement = _INSERT if row["created_at"] else _INSERT_NOW
+        row = {name: value for name, value in row.items() if name != "created_at" or value}
 
         async def work(conn: AsyncConnection) -> Instance:
-            await conn.execute(_INSERT, row)
+            await conn.execute(statement, row)
             return await _read(conn, instance.uuid)
 
         return await self._db.run(work)
@@ -100,12 +103,11 @@ class Instances:
 
         Sets `launched_at` at SPAWNED and `terminated_at` at DESTROYED. Raises InstanceNotFound, Conflict.
         """
-        now = self._clock.utcnow()
         extra: dict[str, object] = {}
         if event is Event.SPAWNED:
-            extra = {"launched_at": now}
+            extra = {"launched_at": NOW}
         elif event is Event.DESTROYED:
-            extra = {"terminated_at": now, "deleted_at": now, "deleted": instances.c.id}
+            extra = {"terminated_at": NOW, "deleted_at": NOW, "deleted": instances.c.id}
 
         async def work(conn: AsyncConnection) -> Instance:
             try:

@@ -65,7 +65,7 @@ async def test_a_flow_is_found_by_the_only_id_that_begins_so(journal: Journal) -
     assert (await find_flow(journal, "build:b")).id == "build:b"
     assert (await find_flow(journal, "build:a")).id == "build:a"
     assert (await find_flow(journal, "build:a1")).id == "build:a1"
-    with pytest.raises(Ambiguous, match=r"More than one flow is named build:: build:a, build:a1, build:a2, build:b. Use an id"):
+    with pytest.raises(Ambiguous, match=r"More than one flow is named build:: build:a1, build:a2, build:b, build:a. Use an id"):
         await find_flow(journal, "build:")
     for unknown in ("nope", "", "%", "build_"):
         with pytest.raises(NoSuchFlow, match="`lite flow list --all`"):

@@ -1,6 +1,7 @@
 """Compare-and-swap, over every pair of state and event of every table."""
 
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -114,6 +115,21 @@ async def test_a_further_condition_that_does_not_hold_refuses_the_event_and_chan
             )  # fmt: skip
     async with rows.begin() as conn:
         assert tuple((await conn.execute(select(volumes.c.status, volumes.c.size))).one()) == ("creating", 1)
+
+
+class _Ahead(SystemClock):
+    """Of a host whose clock is wrong by an hour."""
+
+    def utcnow(self) -> datetime:
+        return super().utcnow() + timedelta(hours=1)
+
+
+async def test_when_a_row_changed_is_told_by_the_databases_clock(rows: Database) -> None:
+    """Others ask by it how old the change is."""
+    async with rows.begin() as conn:
+        await advance(conn, volumes, VOLUME, VolumeEvent.CREATED, kind="Volume", key={"id": "v"}, clock=_Ahead())
+        changed_at = (await conn.execute(select(volumes.c.updated_at))).scalar_one()
+    assert abs(changed_at - CLOCK.utcnow()) < timedelta(minutes=30)
 
 
 async def test_other_columns_change_in_the_same_statement(rows: Database) -> None:

@@ -190,6 +190,12 @@ async def test_a_call_to_nobody_fails_at_once(bus: Bus) -> None:
             await client.note(Context(), word="x")
 
 
+def test_who_finds_nobody_to_ask_is_not_told_that_the_thing_is_not_there() -> None:
+    """A detachment took a volume for gone, since its cinder-volume was away for a second."""
+    assert not issubclass(NobodyListens, NotFound)
+    assert NobodyListens.retryable
+
+
 async def test_a_wrong_argument_is_named_before_and_behind_the_wire(bus: Bus) -> None:
     await bus.serve(Things())
     rpc = await bus.client()

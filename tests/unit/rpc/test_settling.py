@@ -19,7 +19,7 @@ from common.rpc.options import RpcOptions
 from common.rpc.server import RpcServer
 from common.testing.clock import JumpingClock
 from common.transport.memory import MemoryBus, MemoryTransport
-from common.transport.port import BusUnavailable, Consumer, Delivery, Queue
+from common.transport.port import BusUnavailable, Consumer, Delivery, Message, Queue
 from common.wire.caller import TooManyCalls
 from common.wire.messages import Request, encode_request
 from tests.unit.rpc.given import Given
@@ -107,6 +107,38 @@ async def test_a_cast_that_may_succeed_later_is_tried_until_it_does(transport: M
     assert await settled(server_of(transport, tells), Given(body)) == "acked"
     assert tells.told == 21
     assert await DeadLetters(transport, "tells").all(10) == []
+
+
+class Teller(MemoryTransport):
+    """Remembers how a delivery stood when something was published."""
+
+    def __init__(self, given: Given) -> None:
+        super().__init__(MemoryBus(CLOCK))
+        self._given = given
+        self.said: list[str] = []
+
+    async def publish(self, message: Message, *, timeout_s: float) -> None:
+        self.said.append(self._given.settled or "not settled")
+
+
+@pytest.mark.parametrize(
+    ("fault", "is_lost", "said"),
+    [
+        (Invalid(reason="x"), False, ["acked"]),
+        (Invalid(reason="x"), True, []),
+        (Unavailable(what="database", reason="away"), False, ["not settled"]),
+        (None, False, ["not settled"]),
+    ],
+)
+async def test_only_a_refusal_is_acked_before_it_is_told_and_is_not_told_when_it_cannot_be(
+    fault: Exception | None, is_lost: bool, said: list[str]
+) -> None:
+    """Told first, it would be done all the same by the next server, if this one died before its ack."""
+    given = Given(encode_request(Request("ask", {}, unique_id="u", msg_id="m", reply_q="reply_r", version="1.0")), is_lost=is_lost)
+    tells, transport = Tells(fault), Teller(given)
+    tells.gate.set()
+    assert await settled(server_of(transport, tells), given) == ("" if is_lost else "acked")
+    assert transport.said == said
 
 
 async def test_a_drain_gives_a_cast_that_waits_for_its_next_try_back_at_once(transport: MemoryTransport) -> None:
