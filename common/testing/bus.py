@@ -204,6 +204,15 @@ class SimulatedTransport:
         if self._inner is not None:
             at_once(self.process, self._inner.close)
 
+    def forget_queues(self) -> None:
+        """What this process consumed is no queue any more, as with auto-delete ones; one in which something waits stays."""
+        for subscription in self.subscriptions.values():
+            name = subscription.queue.name
+            inner, queue = subscription.inner, self._bus._queues.get(name)
+            if inner is not None and queue is not None and not queue.ready and not inner._unsettled and len(queue.takers) == 1:
+                at_once(self.process, inner.cancel)
+                self._bus.delete(name)
+
     def cut(self) -> None:
         """The connection breaks. What is not settled goes back, and the same subscriptions come again a little later."""
         if self._inner is None or self.process.is_dead:
@@ -242,7 +251,11 @@ class SimulatedTransport:
             return
         late = replace(message, mandatory=False, expiration_ms=left_ms)
 
+        underway = self.process.fate.underway
+        underway.append(late.body)
+
         def put() -> None:
+            underway.remove(late.body)
             for queue in self._bus.route(late, url=self.url):
                 self._bus.put(late, queue)
 

@@ -80,8 +80,12 @@ class Fate:
         self.events: list[Event] = []
         self.happenings: dict[str, Callable[[], None]] = {}
         """Faults that befall the world and no process: what each does."""
+        self.underway: list[bytes] = []
+        """Messages that are late: the bus has taken them, and nobody has them yet."""
         self.busy_until = 0.0
         """The loop's time at which every fault that has struck is over."""
+        self.faults: set[str] = set()
+        """Their kinds."""
         self.struck = 0
         """Faults that have happened."""
 
@@ -111,6 +115,12 @@ class Fate:
         """How long a crossing of that kind takes."""
         return usual_s
 
+    @property
+    def only_kills(self) -> bool:
+        """Something struck, and it killed processes that left their queues behind."""
+        return self.faults == {"crash"}
+
     def strike(self, crossing: Crossing, fault: str) -> None:
         """`fault` happens there."""
+        self.faults.add(fault)
         self.tell(f"!! {fault} at {crossing.boundary}")

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from contextvars import Context, copy_context
 from datetime import datetime, timedelta
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from common.testing.fate import Crossing, Fate, Kind
 from common.testing.loop import OWNER, Owner, VirtualLoop
@@ -25,6 +25,15 @@ class Port(Protocol):
 
     def drop(self) -> None:
         """The process is dead: what it held is free."""
+        ...
+
+
+@runtime_checkable
+class HoldsQueues(Protocol):
+    """A port that other processes send to."""
+
+    def forget_queues(self) -> None:
+        """They are gone, as far as nothing waits in them."""
         ...
 
 
@@ -142,6 +151,11 @@ class Process:
         self.fate.strike(crossing, fault)
         match fault:
             case "crash":
+                self.kill()
+            case "gone":
+                for port in self._ports:
+                    if isinstance(port, HoldsQueues):
+                        self.outside(port.forget_queues)
                 self.kill()
             case "pause":
                 self.stop(PAUSE_S)

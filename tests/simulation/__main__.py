@@ -5,7 +5,8 @@
 --tier 3               histories: many operations at a time, faults by chance
 --faults crash,pause   only these kinds (tier 1)
 --case ID              one case, or "history SEED", with its whole trace
---table                what happens when: outcomes by operation, fault and place, as Markdown
+--table                what happens when: outcomes by operation, boundary and fault, as Markdown
+--write-table          the same of all cases that the tests run, into OUTCOMES.md
 """
 
 import argparse
@@ -17,10 +18,10 @@ from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
-from tests.simulation.cases import Case, Report, run_case, single_faults
+from tests.simulation.cases import Case, Report, regular, run_case, single_faults
 from tests.simulation.history import HistoryReport, run_history
 from tests.simulation.scenario import SINGLE
-from tests.simulation.table import outcomes
+from tests.simulation.table import PAGE, counted, key_of, page
 from tests.simulation.workers import quiet, run_all, run_histories, run_pairs
 
 FAILING = Path(__file__).with_name("failing_seeds.txt")
@@ -39,6 +40,7 @@ def main() -> int:
     parser.add_argument("--match", default="", help="only boundaries that hold this text")
     parser.add_argument("--case", default="", help="one case by its id, with its trace")
     parser.add_argument("--table", action="store_true", help="a table of outcomes")
+    parser.add_argument("--write-table", action="store_true", help="the table of the tests' cases, into OUTCOMES.md")
     parser.add_argument("--seed", default="0")
     parser.add_argument("--jobs", type=int, default=2)
     asked = parser.parse_args()
@@ -54,8 +56,10 @@ def main() -> int:
     else:
         reports = list(run_all(_cases(asked), seed=asked.seed, jobs=asked.jobs))
     if asked.table:
-        print(outcomes(reports))
+        print(page(counted(reports)))
         return 0
+    if asked.write_table:
+        PAGE.write_text(page(counted(reports)))
     return _summary(reports, time.perf_counter() - begun)
 
 
@@ -65,9 +69,19 @@ def known_seeds() -> list[str]:
 
 
 def _cases(asked: argparse.Namespace) -> Sequence[Case]:
+    if asked.write_table:
+        return _for_the_table(regular(SINGLE, seed=asked.seed), asked.sample)
     kinds = frozenset(asked.faults.split(",")) if asked.faults else None
     cases = [case for case in single_faults(SINGLE, kinds, seed=asked.seed) if asked.match in str(case)]
     return random.Random(asked.seed).sample(cases, asked.sample) if 0 < asked.sample < len(cases) else cases
+
+
+def _for_the_table(cases: Sequence[Case], sample: int) -> Sequence[Case]:
+    """All of them, or so many by chance, and one at least for every cell."""
+    if not 0 < sample < len(cases):
+        return cases
+    firsts = {key_of(case): case for case in reversed(cases)}.values()
+    return list(dict.fromkeys([*firsts, *random.Random(0).sample(cases, sample)]))
 
 
 def _one(case: str, seed: str) -> int:

@@ -178,7 +178,7 @@ FAULTS: dict[Kind, tuple[tuple[When, str], ...]] = {
     Kind.FAILPOINT: (),
 }
 """What can go wrong at a boundary of each kind, besides what can befall its process."""
-OF_PROCESSES = ("crash", "pause", "forward", "backward")
+OF_PROCESSES = ("crash", "gone", "pause", "forward", "backward")
 OF_THE_WORLD = ("target", "machine", "clings")
 """What befalls the target daemon (it restarts and keeps nothing), the machines (they die), their guests (they keep a disk once)."""
 _KINDS = sorted({fault for found in FAULTS.values() for _, fault in found} | {*OF_PROCESSES, *OF_THE_WORLD})
@@ -186,7 +186,7 @@ _PAIRS = [(first, second) for first in _KINDS for second in _KINDS]
 _WHERE_THE_WORLD_IS_STRUCK = {Kind.EFFECT, Kind.COMMIT, Kind.DELIVER}
 _ONE_SIDED = {Kind.DELIVER, Kind.FAILPOINT}
 _TWO_SIDED = set(Kind) - _ONE_SIDED
-_EVERY = {"pause": 5, "forward": 7, "backward": 7, "target": 3, "machine": 3, "clings": 3}
+_EVERY = {"gone": 5, "pause": 5, "forward": 7, "backward": 7, "target": 3, "machine": 3, "clings": 3}
 """Of these faults, which are tried at every boundary by the command, the tests try one in so many; primes, so that all places are met."""
 
 

@@ -18,6 +18,7 @@ from common.base.clock import Clock
 from common.db.branch import Branch
 from common.db.engine import Database
 from common.db.migrate import upgrade
+from common.db.owner import process_of
 from common.db.url import SQLITE, Address, parse
 from common.host.clock import SystemClock
 from common.machine.table import Machine
@@ -35,7 +36,7 @@ _WATCHED = {
 
 @cache
 def image() -> bytes:
-    """An empty database with every table, and triggers that call `changed(table, id, from, to)`."""
+    """An empty database with every table, and triggers that call `changed(table, id, from, to)` and `taken` of a flow's new owner."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "template.sqlite"
         asyncio.run(_migrate(f"sqlite:///{path}"))
@@ -50,6 +51,11 @@ def image() -> bytes:
             made.execute(
                 f"CREATE TRIGGER made_{table} AFTER INSERT ON {table} BEGIN SELECT changed('{table}', NEW.{key}, NULL, {new}); END"
             )
+        made.execute(
+            "CREATE TRIGGER taken AFTER UPDATE ON flows WHEN OLD.owner <> NEW.owner AND NEW.owner <> '' BEGIN "
+            "SELECT taken(NEW.id, OLD.owner, NEW.owner, NEW.fence - OLD.fence, "
+            "EXISTS (SELECT 1 FROM leases WHERE owner = OLD.owner AND lease_until > lite_now(0))); END"
+        )
         made.commit()
         memory = sqlite3.connect(":memory:")
         made.backup(memory)
@@ -84,11 +90,19 @@ class WatchedDatabase(InlineDatabase):
         self._told = told
         self._violated = violated
         self.raw.create_function("changed", 4, self._changed)
+        self.raw.create_function("taken", 5, self._taken)
 
     def _changed(self, table: str, key: str, old: str | None, new: str) -> None:
         self._told(f"   {table} {key}: {old} -> {new}")
         if (new not in _BEGINNINGS[table]) if old is None else (old, new) not in _EDGES[table]:
             self._violated("S7", f"{table} {key}: {old} -> {new} is no edge of its table")
+
+    def _taken(self, flow_id: str, old: str, new: str, raised: int, is_held: bool) -> None:  # SQLite gives it so
+        """Whoever has the lock of a name knows that its earlier holders are dead; of others only the lease tells."""
+        if raised < 1:
+            self._violated("S6", f"flow {flow_id} was taken over from {old} by {new} under its old fence")
+        if is_held and process_of(old) != process_of(new):
+            self._violated("S6", f"flow {flow_id} was taken by {new} from {old}, whose lease holds")
 
     def rows(self, sql: str, *parameters: object) -> list[dict[str, Any]]:
         """What is committed, for the judge."""

@@ -4,6 +4,7 @@ The seed decides how many hosts there are, who asks for what and when, how long 
 """
 
 import asyncio
+import json
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
@@ -12,13 +13,15 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
+from common.base.context import Context
 from common.rpc.client import RpcClient
 from common.testing.entropy import seeded
 from common.testing.fate import Event, Fate, Kind, When
 from common.testing.loop import DeadLock, RanTooLong, VirtualLoop, run
 from common.testing.process import Process
 from tests.simulation.cases import faults_of
-from tests.simulation.scenario import TRIES, Answer, Client, StopHere
+from tests.simulation.requests import Answer, Kind as Asked, Request, Requests, observed
+from tests.simulation.scenario import TRIES, Client, StopHere
 from tests.simulation.world import CLIENT, World
 
 VIRTUAL_S_MAX = 3600.0
@@ -28,24 +31,30 @@ _OPERATIONS = (10, 40)
 _HOSTS = (2, 5)
 _FAULTS_MAX = 6
 _RATE = 1 / 250
+_RATE_OF_FEW = 1 / 50
+"""Of a history with faults of a few kinds: most crossings can have none of them."""
 _SHORT_S = 0.002
 _BETWEEN_S = 1.0
 
 
 class Weather(Fate):
-    """Strikes by chance while `is_raging`, `budget` times at most; every crossing takes a time of its own."""
+    """Strikes by chance while `is_raging`, `budget` times at most; every crossing takes a time of its own. `only`: of these kinds."""
 
-    def __init__(self, chance: Random, *, budget: int) -> None:
+    def __init__(self, chance: Random, *, budget: int, only: frozenset[str] = frozenset()) -> None:
         super().__init__()
+        self._only = only
         self.chance = chance
         self.budget = budget
         self.is_raging = False
         self.kinds: Counter[str] = Counter()
 
     def faults_at(self, event: Event) -> tuple[str | None, str | None]:
-        if not self.is_raging or self.budget <= 0 or event.process == CLIENT or self.chance.random() >= _RATE:
+        if not self.is_raging or self.budget <= 0 or event.process == CLIENT:
             return None, None
-        when, fault = self.chance.choice(faults_of(event))
+        possible = faults_of(event) if not self._only else [each for each in faults_of(event) if each[1] in self._only]
+        if not possible or self.chance.random() >= (_RATE_OF_FEW if self._only else _RATE):
+            return None, None
+        when, fault = self.chance.choice(possible)
         self.budget -= 1
         self.kinds[fault] += 1
         return (fault, None) if when is When.BEFORE else (None, fault)
@@ -71,12 +80,13 @@ class HistoryReport:
 
 
 def run_history(seed: int | str, *, tell: Callable[[str], None] | None = None, faults_max: int = _FAULTS_MAX) -> HistoryReport:
-    """The same seed gives the same history, but for the time it took."""
+    """The same seed gives the same history, but for the time it took. A seed "lost,late:7" has only faults of these kinds."""
     begun = time.perf_counter()
     loop = VirtualLoop(virtual_s_max=VIRTUAL_S_MAX)
     answers: Counter[str] = Counter()
     with seeded(f"history {seed}") as chance:
-        weather = Weather(Random(f"weather {seed}"), budget=chance.randint(0, faults_max))
+        only = frozenset(kinds.split(",")) if (kinds := str(seed).rpartition(":")[0]) else frozenset[str]()
+        weather = Weather(Random(f"weather {seed}"), budget=chance.randint(1 if only else 0, faults_max), only=only)
         world = World(loop, chance, computes=chance.randint(*_HOSTS), tell=tell, fate=weather)
 
         async def main() -> None:
@@ -112,6 +122,7 @@ class Crowd(Client):
         self._answers = answers
         self._chance = world.chance
         self._names = 0
+        self._requests = Requests()
 
     async def live(self) -> None:
         """Every user asks for what is to be asked."""
@@ -126,6 +137,8 @@ class Crowd(Client):
         """Nobody asks, nothing fails: within T_S everything is as it must be."""
         await self.settled()
         self.check()
+        for invariant, what in self._requests.judge(self.world):
+            self.world.violated(invariant, what)
         if self.world.violations:
             raise StopHere
 
@@ -170,10 +183,17 @@ class Crowd(Client):
         match self._chance.choice(kinds):
             case "create":
                 size, name = self._chance.randint(1, 3), f"v{self._names}"
-                await self._counted(f"create {name}", lambda: self.volumes.create(self.ctx, size=size, name=name))
+                await self._asked(
+                    Asked.CREATE, name, lambda ctx: self.volumes.create(ctx, size=size, name=name), lambda made: made.id
+                )
             case "boot":
                 host, name = self._chance.choice((None, *self.world.hosts)), f"s{self._names}"
-                await self._counted(f"boot {name}", lambda: self.servers.create(self.ctx, name=name, flavor="m1.tiny", host=host))
+                await self._asked(
+                    Asked.BOOT,
+                    name,
+                    lambda ctx: self.servers.create(ctx, name=name, flavor="m1.tiny", host=host),
+                    lambda made: made.uuid,
+                )
             case "attach":
                 await self._attach(self._chance.choice(servers), self._chance.choice(volumes))
             case "race":
@@ -190,8 +210,11 @@ class Crowd(Client):
                 await self._delete_server(self._chance.choice(servers))
 
     async def _attach(self, server: str, volume: str) -> None:
-        await self._counted(
-            f"attach {volume[:8]} to {server[:8]}", lambda: self.servers.attach_volume(self.ctx, server=server, volume=volume)
+        await self._asked(
+            Asked.ATTACH,
+            f"{volume[:8]} to {server[:8]}",
+            lambda ctx: self.servers.attach_volume(ctx, server=server, volume=volume),
+            lambda mapping: mapping.attachment_id,
         )
 
     async def _detach(self, servers: list[str], volumes: list[str]) -> None:
@@ -203,17 +226,34 @@ class Crowd(Client):
             )
         ]
         server, volume = self._chance.choice(pairs or [(self._chance.choice(servers), self._chance.choice(volumes))])
-        await self._counted(
-            f"detach {volume[:8]} from {server[:8]}", lambda: self.servers.detach_volume(self.ctx, server=server, volume=volume)
+        await self._asked(
+            Asked.DETACH,
+            f"{volume[:8]} from {server[:8]}",
+            lambda ctx: self.servers.detach_volume(ctx, server=server, volume=volume),
+            lambda _: None,
         )
 
     async def _delete_server(self, server: str) -> None:
-        await self._counted(f"delete server {server[:8]}", lambda: self.servers.delete(self.ctx, server=server))
+        await self._asked(Asked.DELETE_SERVER, server[:8], lambda ctx: self.servers.delete(ctx, server=server), lambda _: server)
 
     async def _delete_volume(self, volume: str) -> None:
-        await self._counted(f"delete volume {volume[:8]}", lambda: self.volumes.delete(self.ctx, volume_id=volume))
+        await self._asked(Asked.DELETE_VOLUME, volume[:8], lambda ctx: self.volumes.delete(ctx, volume_id=volume), lambda _: volume)
 
-    async def _counted(self, what: str, call: Callable[[], Awaitable[Any]]) -> Answer:
-        asked = await self.ask(what, call)
+    async def _asked(
+        self, kind: Asked, about: str, call: Callable[[Context], Awaitable[Any]], subject_of: Callable[[Any], str | None]
+    ) -> None:
+        """`subject_of` tells from the result what the request is about; None: its flow does."""
+        ctx, what = self.ctx, f"{kind} {about}"
+        asked = await self.ask(what, lambda: call(ctx))
         self._answers[asked.answer] += 1
-        return asked.answer
+        subject = ""
+        if asked.answer is Answer.DONE:
+            subject = subject_of(asked.value) or self._detached_by(ctx.request_id)
+            if not observed(self.world, kind, subject):
+                self.world.violated("S9", f"{what} is done, says the answer, and nothing of it is to be seen")
+        self._requests.asked.append(Request(ctx.request_id, kind, what, asked.answer, subject))
+
+    def _detached_by(self, request_id: str) -> str:
+        """The attachment that a request is to end."""
+        found = self.world.database.rows("SELECT arguments FROM flows WHERE request_id = ? AND saga = 'request_detach'", request_id)
+        return str(json.loads(found[0]["arguments"])["attachment_id"]) if found else ""

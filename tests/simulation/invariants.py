@@ -28,16 +28,18 @@ def judge(world: World) -> list[Finding]:
     return [
         *_nothing_moves(volumes, attachments, servers),
         *_no_work_is_left(world),
+        *_nothing_is_done_twice(world),
         *_all_agree(world, volumes, attachments, mappings, servers),
-        *_nothing_leaks(world, volumes, mappings),
+        *_nothing_leaks(world, volumes),
         *_machines_are_servers(world, servers),
     ]
 
 
 def is_quiet(world: World) -> bool:
-    """Every process is up, and nobody is at work."""
+    """Every process is up, nobody is at work, and every machine that died was noticed."""
     return (
         world.are_up
+        and not world.reality.died
         and not any(True for _ in _no_work_is_left(world))
         and not any(
             True
@@ -48,6 +50,39 @@ def is_quiet(world: World) -> bool:
             )
         )
     )
+
+
+def unheld(world: World) -> Iterator[Finding]:
+    """S4, at any instant: what moves is in somebody's hands. A flow that is not over, a letter or a message names it, or its server.
+
+    Reconcilers would find it half a minute later; nobody shall rely on that for a command that was accepted.
+    """
+    rows = world.database.rows
+    moving = [
+        row["id"] for row in rows("SELECT id FROM volumes WHERE status IN ('creating', 'attaching', 'detaching', 'deleting')")
+    ]
+    moving += [row["uuid"] for row in rows("SELECT uuid FROM instances WHERE vm_state = 'building' OR task_state = 'deleting'")]
+    if not moving:
+        return
+    texts = [
+        f"{row['subject']} {row['arguments']}"
+        for row in rows("SELECT subject, arguments FROM flows WHERE state IN ('running', 'parked')")
+    ]
+    texts += [row["body"] for row in rows("SELECT body FROM outbox")]
+    texts += [body.decode() for body in _on_the_bus(world)]
+    servers = {row["volume_id"]: row["instance_uuid"] for row in rows("SELECT * FROM block_device_mapping WHERE deleted = 0")}
+    for key in moving:
+        names = {key, servers.get(key, key)}
+        if not any(name in text for text in texts for name in names):
+            yield "S4", f"{key} moves, and no flow, letter or message knows of it"
+
+
+def _on_the_bus(world: World) -> Iterator[bytes]:
+    yield from world.fate.underway
+    for queue in world.bus._queues.values():
+        yield from (waiting.body for waiting in queue.ready)
+        for taker in queue.takers:
+            yield from (waiting.body for waiting in taker._unsettled)
 
 
 def _nothing_moves(volumes: list[Any], attachments: list[Any], servers: list[Any]) -> Iterator[Finding]:
@@ -80,6 +115,16 @@ def _no_work_is_left(world: World) -> Iterator[Finding]:
         for taker in queue.takers:
             if taker._unsettled:
                 yield "L2", f"{len(taker._unsettled)} messages of {name} are not settled: {label(taker._unsettled[0].body)}"
+
+
+def _nothing_is_done_twice(world: World) -> Iterator[Finding]:
+    """S3: however often its message came, a request is one piece of work. (A detachment is begun anew when it failed.)"""
+    query = (
+        "SELECT saga, subject, request_id, count(*) AS number FROM flows GROUP BY saga, subject, request_id "
+        "HAVING number > 1 AND saga IN ('boot', 'delete', 'attach_volume', 'create_volume', 'delete_volume')"
+    )
+    for row in world.database.rows(query):
+        yield "S3", f"request {row['request_id']} is {row['number']} flows {row['saga']} of {row['subject']}"
 
 
 def _all_agree(
@@ -115,8 +160,6 @@ def _all_agree(
                 and known.get(has[0].machine.uuid, {}).get("host") == has[0].machine.host.name
                 and key in has[0].machine.host.connected
             )
-            if mapped and mapped[0]["instance_uuid"] in reality.died:
-                is_whole = len(attached) == len(mine) == len(mapped) == 1 and not has
         else:
             is_whole = row["status"] in _MOVING or not (mine or mapped or has or served)
         if not is_whole:
@@ -125,7 +168,7 @@ def _all_agree(
         yield "S8", f"{len(left)} disks of volume {key}, which has no row"
 
 
-def _nothing_leaks(world: World, volumes: list[Any], mappings: list[Any]) -> Iterator[Finding]:
+def _nothing_leaks(world: World, volumes: list[Any]) -> Iterator[Finding]:
     """L3: what is there is what the rows say."""
     reality = world.reality
     rows = {f"volume-{row['id']}": row for row in volumes}
@@ -140,8 +183,7 @@ def _nothing_leaks(world: World, volumes: list[Any], mappings: list[Any]) -> Ite
     if set(reality.served) != exported:
         yield "L3", f"exported are {sorted(reality.served)}; the rows say {sorted(exported)}"
     plugged = {(disk.machine.host.name, disk.volume_id) for disk in reality.disks()}
-    lost = {row["volume_id"] for row in mappings if row["instance_uuid"] in reality.died}
-    connected = {(host.name, key) for host in reality.hosts.values() for key in host.connected if key not in lost}
+    connected = {(host.name, key) for host in reality.hosts.values() for key in host.connected}
     if plugged != connected:
         yield "L3", f"connected are {sorted(connected)}; plugged are {sorted(plugged)}"
 
@@ -152,11 +194,11 @@ def _machines_are_servers(world: World, servers: list[Any]) -> Iterator[Finding]
     living = {row["uuid"]: row for row in servers}
     for machine in reality.machines():
         row = living.get(machine.uuid)
-        if row is None or row["host"] != machine.host.name:
+        if row is None or row["host"] != machine.host.name or row["vm_state"] == "error":
             yield "L3", f"machine {machine.uuid} runs on {machine.host.name}; its row: {row}"
-    for uuid in sorted(reality.died - living.keys()):
-        yield "L3", f"something is left of machine {uuid}, which died and has no row"
+    for uuid in sorted(reality.died):
+        yield "L3", f"something is left of machine {uuid}, which died; its row: {living.get(uuid)}"
     running = {machine.uuid for machine in reality.machines()}
     for uuid, row in living.items():
-        if (row["vm_state"], row["task_state"]) == ("active", None) and uuid not in running | reality.died:
+        if (row["vm_state"], row["task_state"]) == ("active", None) and uuid not in running:
             yield "L3", f"server {uuid} is active, and has no machine"

@@ -10,7 +10,8 @@ from common.testing.entropy import seeded
 from common.testing.loop import VirtualLoop, run
 from tests.simulation.cases import before
 from tests.simulation.history import VIRTUAL_S_MAX, Weather
-from tests.simulation.scenario import Answer, Asked, Client, StopHere
+from tests.simulation.requests import Answer
+from tests.simulation.scenario import Asked, Client, StopHere
 from tests.simulation.world import World
 
 

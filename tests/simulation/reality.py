@@ -75,12 +75,15 @@ class Reality:
         self.hosts = {name: Host(name, f"iqn.1993-08.org.debian:01:{name}") for name in hosts}
         self.total_gib = total_gib
         self._violated = violated
+        self.lost: set[str] = set()
+        """Every machine that ever died by itself."""
         self._acting: dict[str, list[tuple[str, Process]]] = {}
 
     def copy(self, *, violated: Callable[[str, str], None]) -> "Reality":
         """The same once more, and nothing of it shared."""
         twin = Reality((), total_gib=self.total_gib, violated=violated)
         twin.volumes, twin.served, twin.hosts = deepcopy((self.volumes, self.served, self.hosts))
+        twin.lost = set(self.lost)
         return twin
 
     @contextmanager
@@ -123,6 +126,7 @@ class Reality:
     def unexport(self, iqn: str) -> None:
         self.served.pop(iqn, None)
         for disk in self.sessions(iqn):
+            self._violated("S12", f"{iqn} is taken away while {disk.machine.uuid} on {disk.machine.host.name} has it open")
             disk.is_open = False
 
     def let_in(self, iqn: str, initiator: str, *, is_shared: bool = False) -> None:
@@ -182,6 +186,7 @@ class Reality:
         for host in self.hosts.values():
             if host.machines.pop(uuid, None) is not None:
                 host.dead.add(uuid)
+                self.lost.add(uuid)
 
     @property
     def died(self) -> set[str]:

@@ -13,7 +13,8 @@ from common.base.errors import Fault
 from common.rpc.client import RpcClient
 from common.testing.process import Process
 from nova_lite.contract import ComputeAPI, GuestProbe
-from tests.simulation.invariants import is_quiet, judge
+from tests.simulation.invariants import is_quiet, judge, unheld
+from tests.simulation.requests import Answer
 from tests.simulation.world import T_S, World
 
 TRIES = 3
@@ -23,14 +24,6 @@ CALL_S_MAX = 61.0
 _PATTERN, _SECTOR = 0x5A, 7
 _LOOK_S = 0.5
 _AFTERWARDS_S = 3.0
-
-
-class Answer(StrEnum):
-    """What a call came to."""
-
-    DONE = auto()
-    REFUSED = auto()
-    UNKNOWN = auto()
 
 
 class Outcome(StrEnum):
@@ -62,6 +55,7 @@ class Client:
         self._rpc = rpc
         self._process = process
         self._judged = 0
+        world.look = unheld
 
     @property
     def ctx(self) -> Context:
@@ -80,6 +74,7 @@ class Client:
             found = Asked(Answer.UNKNOWN if exc.retryable else Answer.REFUSED, exc)
         took_s = self.world.loop.time() - begun
         self.world.tell(f"<- {what}: {found.answer} {found.value if found.answer is not Answer.DONE else ''} after {took_s:.2f} s")
+        self.world.judge()
         if took_s > CALL_S_MAX:
             self.world.violated("L4", f"{what} took {took_s:.1f} s")
         return found
@@ -116,27 +111,37 @@ class Client:
             asked = await self.ask(what, call)
             await self.settled()
             self.world.outcome = self.world.outcome or (Outcome.DONE if is_done() else Outcome.UNDONE)
+            if self.world.outcome is Outcome.UNDONE and self.world.fate.only_kills:
+                self.world.violated("S4", f"{what} was taken back, though a process died and nothing else was wrong: {asked.value}")
+                raise StopHere
             if is_done():
                 if asked.answer is Answer.REFUSED and number == 0:
                     self.world.violated("S9", f"{what} was refused, and happened: {asked.value}")
                 return asked
-            if self.world.reality.died:
+            if self.lost():
                 await self.bury()
                 raise StopHere
         self.world.violated("S4", f"{what} could not be done in {TRIES} tries; the last answer: {asked.value}")
         raise StopHere
 
     async def bury(self) -> None:
-        """Servers whose machines died by themselves can be deleted, and their volumes come free."""
-        while (uuid := next(iter(sorted(self.world.reality.died)), None)) is not None:
+        """Servers whose machines died by themselves are in error and hold nothing, as `check` sees; they can be deleted."""
+        while (uuid := next(iter(self.lost()), None)) is not None:
             for _ in range(TRIES):
                 await self.ask(f"delete {uuid}, which died", lambda: self.servers.delete(self.ctx, server=uuid or ""))
                 await self.settled()
-                if uuid not in self.world.reality.died:
+                if uuid not in self.lost():
                     break
             else:
                 self.world.violated("S4", f"{uuid} died, and could not be deleted in {TRIES} tries")
                 raise StopHere
+
+    def lost(self) -> list[str]:
+        """Servers whose machines died by themselves, and are not there again."""
+        reality = self.world.reality
+        gone = reality.lost - {machine.uuid for machine in reality.machines()}
+        rows = self.world.database.rows("SELECT uuid FROM instances WHERE deleted = 0 ORDER BY id")
+        return [row["uuid"] for row in rows if row["uuid"] in gone]
 
     # -- what is there ------------------------------------------------------------------------------------------------
 
@@ -256,7 +261,7 @@ async def _touch(client: Client, name: str, *, is_written: bool) -> None:
     """S12: what one machine wrote, another reads."""
     volume, server = client.volume("v1") or "", client.server(name) or ""
     reality = client.world.reality
-    if server in reality.died:
+    if server in client.lost():
         return
     found = [disk for disk in reality.disks() if (disk.volume_id, disk.machine.uuid) == (volume, server)]
     stored = reality.bytes_of(found[0]) if found else None

@@ -4,7 +4,7 @@ import pytest
 
 from tests.simulation.planted import PLANTED, Planted, caught, violations
 
-CAUGHT_MIN = 12
+CAUGHT_MIN = 25
 SEEN = [planted for planted in PLANTED if planted.caught]
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.usefixtures("silent")]

@@ -91,6 +91,8 @@ class World:
         self._stops: dict[str, asyncio.Event] = {}
         self._names: dict[str, dict[str | None, Process]] = {}
         self.is_over = False
+        self.look: Callable[[World], Iterable[tuple[str, str]]] = lambda _: ()
+        """What is judged whenever a process dies or is up again, and a call is answered."""
         self.outcome = ""
         """What the operation of a case came to, when the fault was over."""
 
@@ -191,14 +193,22 @@ class World:
         self.tell(f"== {process.name} is dead")
         self._dead.append(process)
         del self.processes[process.name]
+        self.judge()
         if not self.is_over and process.name != CLIENT:
             process.later(_FIRST_RESTART_S + self.chance.random(), partial(self.start, process.name))
+
+    def judge(self) -> None:
+        """What must hold at any instant."""
+        if not self.is_over:
+            for invariant, what in self.look(self):
+                self.violated(invariant, what)
 
     async def _life(self, process: Process) -> None:
         ready, stop = self._ready[process.name], self._stops[process.name]
         try:
             async with self._service(process):
                 ready.set()
+                process.outside(self.judge)
                 await stop.wait()
         except Exception as exc:  # noqa: BLE001  # whatever ends a process, the supervisor restarts it
             self.tell(f"== {process.name} fails: {exc!r}")

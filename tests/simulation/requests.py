@@ -1,0 +1,160 @@
+"""S4 and S9 of single requests: what was accepted came to something or says why not; what was refused never happens.
+
+A request is known by its id, which its flows, its servers' faults and its volumes' messages carry.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum, auto
+from typing import Any
+
+from tests.simulation.world import World
+
+Finding = tuple[str, str]
+Rows = list[dict[str, Any]]
+
+
+class Answer(StrEnum):
+    """What a call came to."""
+
+    DONE = auto()
+    REFUSED = auto()
+    UNKNOWN = auto()
+
+
+class Kind(StrEnum):
+    """What was asked for; the values are the names of the flows that do it."""
+
+    CREATE = "create_volume"
+    BOOT = "boot"
+    ATTACH = "attach_volume"
+    DETACH = "detach_volume"
+    DELETE_SERVER = "delete"
+    DELETE_VOLUME = "delete_volume"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request that was answered. `subject` is the id of the server or volume that it is about, or that it made; `what` for people."""
+
+    id: str
+    kind: Kind
+    what: str
+    answer: Answer
+    subject: str
+
+
+@dataclass(slots=True)
+class Requests:
+    """All of a history."""
+
+    asked: list[Request] = field(default_factory=list)
+
+    def judge(self, world: World) -> Iterator[Finding]:
+        """When nobody is at work any more."""
+        for request in self.asked:
+            flows = world.database.rows("SELECT id, saga, state, arguments FROM flows WHERE request_id = ?", request.id)
+            match request.answer:
+                case Answer.DONE:
+                    yield from _accepted(world, request, flows)
+                case Answer.REFUSED:
+                    yield from _refused(request, flows)
+
+
+def observed(world: World, kind: Kind, subject: str) -> bool:
+    """At the instant of the answer "done": the caller can see what was made, or that it is on its way out."""
+    return bool(world.database.rows(_SEEN[kind], subject))
+
+
+_SEEN = {
+    Kind.CREATE: "SELECT id FROM volumes WHERE id = ?",
+    Kind.BOOT: "SELECT id FROM instances WHERE uuid = ?",
+    Kind.ATTACH: "SELECT id FROM block_device_mapping WHERE attachment_id = ?",
+    Kind.DETACH: "SELECT id FROM state_history WHERE subject = ? AND event = 'begin_detaching'",
+    Kind.DELETE_SERVER: "SELECT id FROM state_history WHERE subject = ? AND event = 'delete'",
+    Kind.DELETE_VOLUME: "SELECT id FROM state_history WHERE subject = ? AND event = 'delete'",
+}
+
+
+def _refused(request: Request, flows: Rows) -> Iterator[Finding]:
+    for flow in flows:
+        if flow["saga"] in {request.kind, f"request_{request.kind.removesuffix('_volume')}"} and flow["state"] == "completed":
+            yield "S9", f"{request.what} was refused, and {flow['id']} is completed"
+
+
+def _accepted(world: World, request: Request, flows: Rows) -> Iterator[Finding]:
+    outcome = _OUTCOMES[request.kind](world, request, flows)
+    if outcome is not None:
+        yield "S4", f"{request.what} was accepted, and {outcome}"
+
+
+# -- outcomes: None, or what is wrong ----------------------------------------------------------------------------------
+
+
+def _created(world: World, request: Request, _: Rows) -> str | None:
+    found = world.database.rows("SELECT status, deleted FROM volumes WHERE id = ?", request.subject)
+    if not found:
+        return "there is no such volume"
+    return None if found[0]["deleted"] or found[0]["status"] != "error" else _unsaid(world, request, "volume is in error")
+
+
+def _booted(world: World, request: Request, _: Rows) -> str | None:
+    found = world.database.rows("SELECT vm_state, deleted FROM instances WHERE uuid = ?", request.subject)
+    if not found:
+        return "there is no such server"
+    return None if found[0]["deleted"] or found[0]["vm_state"] != "error" else _unsaid(world, request, "server is in error")
+
+
+def _attached(world: World, request: Request, flows: Rows) -> str | None:
+    """By its own flow; by none, when others ended the attachment before that had begun."""
+    mine = [flow for flow in flows if flow["saga"] == request.kind]
+    if any(flow["state"] == "compensated" for flow in mine):
+        return _unsaid(world, request, "the attachment was taken back", by=request.id)
+    if mine and all(flow["state"] == "completed" for flow in mine):
+        return None
+    if world.database.rows("SELECT id FROM volume_attachment WHERE id = ? AND NOT deleted", request.subject):
+        return f"attachment {request.subject} lives, and its flows are {[flow['state'] for flow in mine]}"
+    return None
+
+
+def _detached(world: World, request: Request, flows: Rows) -> str | None:
+    if not world.database.rows("SELECT id FROM volume_attachment WHERE id = ? AND NOT deleted", request.subject):
+        return None
+    turned_back = any(flow["saga"] == request.kind and flow["state"] == "compensated" for flow in flows)
+    if not turned_back:
+        return f"attachment {request.subject} lives; flows of the request: {[(flow['saga'], flow['state']) for flow in flows]}"
+    return _unsaid(world, request, "the detachment was taken back", by=request.id)
+
+
+def _server_deleted(world: World, request: Request, _: Rows) -> str | None:
+    found = world.database.rows("SELECT vm_state, deleted FROM instances WHERE uuid = ?", request.subject)
+    if not found or found[0]["deleted"]:
+        return None
+    return _unsaid(world, request, f"the server is {found[0]['vm_state']}")
+
+
+def _volume_deleted(world: World, request: Request, _: Rows) -> str | None:
+    found = world.database.rows("SELECT status, deleted FROM volumes WHERE id = ?", request.subject)
+    if not found or found[0]["deleted"]:
+        return None
+    return _unsaid(world, request, f"the volume is {found[0]['status']}")
+
+
+_OUTCOMES: dict[Kind, Callable[[World, Request, Rows], str | None]] = {
+    Kind.CREATE: _created,
+    Kind.BOOT: _booted,
+    Kind.ATTACH: _attached,
+    Kind.DETACH: _detached,
+    Kind.DELETE_SERVER: _server_deleted,
+    Kind.DELETE_VOLUME: _volume_deleted,
+}
+
+
+def _unsaid(world: World, request: Request, what: str, *, by: str | None = None) -> str | None:
+    """None when somebody said why, of that subject or (`by`) in the name of that request."""
+    key = by or request.subject
+    column = "request_id" if by else "instance_uuid"
+    said = world.database.rows(f"SELECT id FROM instance_faults WHERE {column} = ?", key)  # one of two words
+    column = "request_id" if by else "resource_uuid"
+    said += world.database.rows(f"SELECT id FROM messages WHERE {column} = ?", key)
+    return None if said else f"{what}, and nobody says why"
