@@ -20,7 +20,7 @@ from common.testing.fate import Event, Fate, Kind, When
 from common.testing.loop import DeadLock, RanTooLong, VirtualLoop, run
 from common.testing.process import Process
 from tests.simulation.cases import faults_of
-from tests.simulation.requests import Answer, Kind as Asked, Request, Requests, observed
+from tests.simulation.requests import Answer, Kind as Wanted, Request, Requests, observed
 from tests.simulation.scenario import TRIES, Client, StopHere
 from tests.simulation.world import CLIENT, World
 
@@ -184,12 +184,12 @@ class Crowd(Client):
             case "create":
                 size, name = self._chance.randint(1, 3), f"v{self._names}"
                 await self._asked(
-                    Asked.CREATE, name, lambda ctx: self.volumes.create(ctx, size=size, name=name), lambda made: made.id
+                    Wanted.CREATE, name, lambda ctx: self.volumes.create(ctx, size=size, name=name), lambda made: made.id
                 )
             case "boot":
                 host, name = self._chance.choice((None, *self.world.hosts)), f"s{self._names}"
                 await self._asked(
-                    Asked.BOOT,
+                    Wanted.BOOT,
                     name,
                     lambda ctx: self.servers.create(ctx, name=name, flavor="m1.tiny", host=host),
                     lambda made: made.uuid,
@@ -211,7 +211,7 @@ class Crowd(Client):
 
     async def _attach(self, server: str, volume: str) -> None:
         await self._asked(
-            Asked.ATTACH,
+            Wanted.ATTACH,
             f"{volume[:8]} to {server[:8]}",
             lambda ctx: self.servers.attach_volume(ctx, server=server, volume=volume),
             lambda mapping: mapping.attachment_id,
@@ -227,20 +227,22 @@ class Crowd(Client):
         ]
         server, volume = self._chance.choice(pairs or [(self._chance.choice(servers), self._chance.choice(volumes))])
         await self._asked(
-            Asked.DETACH,
+            Wanted.DETACH,
             f"{volume[:8]} from {server[:8]}",
             lambda ctx: self.servers.detach_volume(ctx, server=server, volume=volume),
             lambda _: None,
         )
 
     async def _delete_server(self, server: str) -> None:
-        await self._asked(Asked.DELETE_SERVER, server[:8], lambda ctx: self.servers.delete(ctx, server=server), lambda _: server)
+        await self._asked(Wanted.DELETE_SERVER, server[:8], lambda ctx: self.servers.delete(ctx, server=server), lambda _: server)
 
     async def _delete_volume(self, volume: str) -> None:
-        await self._asked(Asked.DELETE_VOLUME, volume[:8], lambda ctx: self.volumes.delete(ctx, volume_id=volume), lambda _: volume)
+        await self._asked(
+            Wanted.DELETE_VOLUME, volume[:8], lambda ctx: self.volumes.delete(ctx, volume_id=volume), lambda _: volume
+        )
 
     async def _asked(
-        self, kind: Asked, about: str, call: Callable[[Context], Awaitable[Any]], subject_of: Callable[[Any], str | None]
+        self, kind: Wanted, about: str, call: Callable[[Context], Awaitable[Any]], subject_of: Callable[[Any], str | None]
     ) -> None:
         """`subject_of` tells from the result what the request is about; None: its flow does."""
         ctx, what = self.ctx, f"{kind} {about}"
