@@ -119,13 +119,13 @@ class ComputeApi(ComputeAPI):
         await self._runner.run(RequestDelete.of(ctx, self._parts, instance=instance))
 
     async def attach_volume(self, ctx: Context, *, server: str, volume: str, device: str | None = None) -> BlockDeviceMapping:
-        instance = await self._ready(server, "attach_volume")
-        if device is not None:
-            split_device(device)
-        found = await self._parts.volumes.get(ctx, volume_id=volume)
-        await self._check_not_attached(found.id, but=attachment_of(ctx))
-        await self._fleet.check(instance.host)
-        request = RequestAttach.of(ctx, self._parts, instance=instance, volume=found, device=device)
+        try:
+            request = await self._attachment(ctx, server, volume, device)
+        except Invalid:
+            # A process that died in this very request may have left it running: it is not refused, whatever has changed since.
+            if (begun := await self._begun_before(ctx)) is None:
+                raise
+            request = begun
         await self._runner.run(request)
         return request.mapping
 
@@ -144,6 +144,24 @@ class ComputeApi(ComputeAPI):
     async def volume_attachments(self, ctx: Context, *, server: str) -> list[BlockDeviceMapping]:
         instance = await self._parts.instances.find(server)
         return await self._parts.mappings.list(instance.uuid)
+
+    async def _attachment(self, ctx: Context, server: str, volume: str, device: str | None) -> RequestAttach:
+        instance = await self._ready(server, "attach_volume")
+        if device is not None:
+            split_device(device)
+        found = await self._parts.volumes.get(ctx, volume_id=volume)
+        await self._check_not_attached(found.id, but=attachment_of(ctx))
+        await self._fleet.check(instance.host)
+        return RequestAttach.of(ctx, self._parts, instance=instance, volume=found, device=device)
+
+    async def _begun_before(self, ctx: Context) -> RequestAttach | None:
+        """The flow of the same message, as its row has it."""
+        row = await self._parts.journal.flow(f"{RequestAttach.saga.name}:{attachment_of(ctx)}")
+        if row is None:
+            return None
+        request = RequestAttach.restored(row, self._parts)
+        request.deadline = ctx.deadline
+        return request
 
     async def _ready(self, server: str, method: str) -> Instance:
         instance = await self._parts.instances.find(server)
