@@ -14,7 +14,7 @@ from common.base.errors import Fault, Invalid
 from common.base.ids import is_uuid
 from common.host.locks import KeyedLocks
 from nova_lite.contract import Instance
-from nova_lite.errors import DeviceDetachFailed, HypervisorRefused, TooManyDiskDevices, VolumeBDMNotFound
+from nova_lite.errors import DeviceDetachFailed, HypervisorRefused, HypervisorUnavailable, TooManyDiskDevices, VolumeBDMNotFound
 from nova_lite.ports.hypervisor import ConnectionInfo
 from nova_lite.virt.host_side import bound_ceph, is_block_device, with_host_keyring
 from nova_lite.virt.image_size import shown_size
@@ -36,9 +36,6 @@ from nova_lite.virt.libvirt_xml import (
 )
 from nova_lite.virt.pattern import check_pattern
 from nova_lite.virt.volume_source import RbdSource, Volume, check_size, read_volume
-
-_EVENT_GRACE_S = 5.0
-"""What an operation takes beside the time that a guest is given."""
 
 
 class LibvirtHypervisor:
@@ -82,8 +79,12 @@ class LibvirtHypervisor:
             await self._ask("destroy", instance_uuid, timeout_s=self._options.destroy_timeout_s, secrets=secret_mark(instance_uuid))
 
     async def power_off(self, instance_uuid: str, *, timeout_s: float) -> None:
-        async with self._holding(instance_uuid):
-            await self._ask("power_off", instance_uuid, timeout_s=timeout_s + _EVENT_GRACE_S, wait_s=timeout_s)
+        """A machine without a guest system has nobody to ask."""
+        if self._options.guest is not None and timeout_s > 0:
+            async with self._holding(instance_uuid):
+                limit = timeout_s + self._options.command_timeout_s
+                with suppress(HypervisorRefused, HypervisorUnavailable):
+                    await self._ask("power_off", instance_uuid, timeout_s=limit, wait_s=timeout_s)
         await self.destroy(instance_uuid)
 
     async def list_instances(self) -> set[str]:
