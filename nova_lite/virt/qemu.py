@@ -61,7 +61,7 @@ class QemuHypervisor:
         return self._options.disks_max
 
     async def spawn(self, instance: Instance) -> None:
-        folder = self._folder(instance.uuid)
+        folder = self.folder_of(instance.uuid)
         async with self._locks.hold(instance.uuid):
             if is_running(folder, instance.uuid):
                 return
@@ -75,13 +75,13 @@ class QemuHypervisor:
 
     async def destroy(self, instance_uuid: str) -> None:
         """Raises HypervisorUnavailable while the killed process does not end."""
-        folder = self._folder(instance_uuid)
+        folder = self.folder_of(instance_uuid)
         async with self._locks.hold(instance_uuid):
             await self._end(folder, instance_uuid, ask=True)
 
     async def power_off(self, instance_uuid: str, *, timeout_s: float) -> None:
         """A machine without a guest system has nobody to ask."""
-        folder = self._folder(instance_uuid)
+        folder = self.folder_of(instance_uuid)
         async with self._locks.hold(instance_uuid):
             with machine_process(folder, instance_uuid) as pidfd:
                 if pidfd is not None and self._options.guest is not None:
@@ -92,7 +92,7 @@ class QemuHypervisor:
         return running_in(self._instances)
 
     async def attach_volume(self, connection_info: ConnectionInfo, instance_uuid: str, mountpoint: str) -> None:
-        disk = await _planned(connection_info, self._folder(instance_uuid), instance_uuid, mountpoint)
+        disk = await _planned(connection_info, self.folder_of(instance_uuid), instance_uuid, mountpoint)
         async with self._machine(instance_uuid) as (machine, _):
             await machine.plug(disk)
 
@@ -131,14 +131,15 @@ class QemuHypervisor:
     async def close(self) -> None:
         """Nothing is held between operations."""
 
-    def _folder(self, uuid: str) -> Path:
+    def folder_of(self, uuid: str) -> Path:
+        """Where the machine has its socket, log and console. Raises Invalid for what is no uuid."""
         if not is_uuid(uuid):
             raise Invalid(reason=f"{uuid!r} is not the uuid of an instance")
         return self._instances / uuid
 
     @asynccontextmanager
     async def _machine(self, uuid: str) -> AsyncIterator[tuple[QemuMachine, QmpClient]]:
-        folder = self._folder(uuid)
+        folder = self.folder_of(uuid)
         async with self._locks.hold(uuid), open_qmp(folder, name=uuid, timeout_s=self._options.command_timeout_s) as qmp:
             yield QemuMachine(qmp, name=uuid, options=self._options, clock=self._clock), qmp
 
@@ -150,7 +151,7 @@ class QemuHypervisor:
 
     async def _read(self, qmp: QmpClient, uuid: str, volume_id: str, *, offset: int, length: int) -> bytes:
         timeout_s = self._options.command_timeout_s
-        return await read_range(qmp, volume_id, self._folder(uuid), offset=offset, length=length, timeout_s=timeout_s)
+        return await read_range(qmp, volume_id, self.folder_of(uuid), offset=offset, length=length, timeout_s=timeout_s)
 
     async def _start(self, instance: Instance, folder: Path) -> None:
         try:
