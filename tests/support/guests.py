@@ -49,14 +49,17 @@ class GuestShell:
     writer: asyncio.StreamWriter
 
     @classmethod
-    async def at(cls, path: Path) -> Self:
-        """Of a console that is a socket, or a pseudo terminal."""
-        if path.is_socket():
-            here = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
-            try:
-                return cls(*await asyncio.open_unix_connection(f"/proc/self/fd/{here}/{path.name}"))
-            finally:
-                os.close(here)
+    async def at_socket(cls, path: Path) -> Self:
+        """Of a console that is a socket."""
+        here = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
+        try:
+            return cls(*await asyncio.open_unix_connection(f"/proc/self/fd/{here}/{path.name}"))
+        finally:
+            os.close(here)
+
+    @classmethod
+    async def at_terminal(cls, path: str) -> Self:
+        """Of a console that is a pseudo terminal."""
         loop, reader = asyncio.get_running_loop(), asyncio.StreamReader()
         file = os.fdopen(os.open(path, os.O_RDWR | os.O_NOCTTY), "r+b", buffering=0)
         await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), file)
@@ -121,7 +124,7 @@ def filled(text: str, mib: int = 1) -> str:
 @asynccontextmanager
 async def console(hypervisor: QemuHypervisor, uuid: str) -> AsyncIterator[GuestShell]:
     """The console of a machine of QEMU's."""
-    shell = await GuestShell.at(hypervisor.folder_of(uuid) / SERIAL)
+    shell = await GuestShell.at_socket(hypervisor.folder_of(uuid) / SERIAL)
     try:
         yield shell
     finally:
@@ -132,7 +135,7 @@ async def booted(hypervisor: QemuHypervisor, uuid: str) -> None:
     """Returns once the guest takes commands."""
     log = hypervisor.folder_of(uuid) / CONSOLE
     async with asyncio.timeout(BOOT_TIMEOUT_S):
-        while READY.encode() not in log.read_bytes():  # noqa: ASYNC230 - a small file, in a test
+        while READY.encode() not in log.read_bytes():
             await SystemClock().sleep(0.05)
 
 
