@@ -163,9 +163,14 @@ class QemuHypervisor:
         if output.status:
             said = last_words(folder) or output.said
             raise HypervisorUnavailable(name=instance.uuid, reason=f"it did not start: {said}")
-        async with open_qmp(folder, name=instance.uuid, timeout_s=self._options.spawn_timeout_s) as qmp:
-            if self._options.saved_state is not None:
-                await self._resumed(qmp, instance.uuid)
+        try:
+            async with open_qmp(folder, name=instance.uuid, timeout_s=self._options.spawn_timeout_s) as qmp:
+                if self._options.saved_state is not None:
+                    await self._resumed(qmp, instance.uuid)
+        except HypervisorUnavailable as exc:
+            if (why := last_words(folder)) is None:
+                raise
+            raise HypervisorUnavailable(name=instance.uuid, reason=f"it did not start: {why}") from exc
 
     async def _resumed(self, qmp: QmpClient, uuid: str) -> None:
         """Returns once the machine goes on from its saved state."""
