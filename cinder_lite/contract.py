@@ -45,6 +45,17 @@ class VolumeStatus(StrEnum):
     ERROR_DELETING = "error_deleting"
 
 
+class SnapshotStatus(StrEnum):
+    """snapshots.status, in cinder's words."""
+
+    CREATING = "creating"
+    AVAILABLE = "available"
+    DELETING = "deleting"
+    DELETED = "deleted"
+    ERROR = "error"
+    ERROR_DELETING = "error_deleting"
+
+
 class AttachStatus(StrEnum):
     """volumes.attach_status and volume_attachment.attach_status, in cinder's words."""
 
@@ -116,6 +127,38 @@ class Volume(msgspec.Struct, frozen=True, kw_only=True):
     def name(self) -> str:
         """The backend's name of it (volume_name_template)."""
         return f"volume-{self.id}"
+
+    @property
+    def label(self) -> str:
+        """What a user calls it."""
+        return self.display_name or self.id
+
+
+@CINDER.versioned_object("1.6", list_version="1.0")
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """A row of snapshots. `volume_size` is the size in GiB that the volume had when it was taken; `progress` is "0%" to "100%"."""
+
+    id: str
+    volume_id: str
+    volume_size: int
+    status: SnapshotStatus
+    display_name: str | None = None
+    display_description: str | None = None
+    progress: str | None = None
+    user_id: str | None = None
+    project_id: str | None = None
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+
+    @property
+    def name(self) -> str:
+        """The backend's name of it (snapshot_name_template)."""
+        return f"snapshot-{self.id}"
+
+    @property
+    def volume_name(self) -> str:
+        """The backend's name of the volume that it was taken of."""
+        return f"volume-{self.volume_id}"
 
     @property
     def label(self) -> str:

@@ -79,5 +79,11 @@ class VolumeIsBusy(Conflict):
     wire = ("cinder.exception", "VolumeIsBusy")
 
 
+class SnapshotIsBusy(Conflict):
+    """deleting snapshot {snapshot_name} that has dependent volumes: {reason}"""
+
+    wire = ("cinder.exception", "SnapshotIsBusy")
+
+
 class PortalNotBound(Unavailable):
     """tgtd does not listen on {portal}: it listens on {found}. Something else may hold that port; free it or set target_port."""

@@ -23,6 +23,14 @@ class BackendVolume:
     sectors: dict[int, int] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class BackendSnapshot:
+    """What a volume held at one moment; never written."""
+
+    volume_name: str
+    kept: BackendVolume
+
+
 @dataclass(slots=True)
 class Served:
     """What the target daemon exports under one name."""
@@ -71,6 +79,7 @@ class Reality:
 
     def __init__(self, hosts: tuple[str, ...], *, total_gib: float = 100.0, violated: Callable[[str, str], None]) -> None:
         self.volumes: dict[str, BackendVolume] = {}
+        self.snapshots: dict[str, BackendSnapshot] = {}
         self.served: dict[str, Served] = {}
         self.hosts = {name: Host(name, f"iqn.1993-08.org.debian:01:{name}") for name in hosts}
         self.total_gib = total_gib
@@ -80,7 +89,7 @@ class Reality:
     def copy(self, *, violated: Callable[[str, str], None]) -> "Reality":
         """The same once more, and nothing of it shared."""
         twin = Reality((), total_gib=self.total_gib, violated=violated)
-        twin.volumes, twin.served, twin.hosts = deepcopy((self.volumes, self.served, self.hosts))
+        twin.volumes, twin.snapshots, twin.served, twin.hosts = deepcopy((self.volumes, self.snapshots, self.served, self.hosts))
         return twin
 
     @contextmanager
