@@ -74,4 +74,4 @@ def _last_words(exc: BaseException) -> str:
         exc = exc.exceptions[0]
     frames = traceback.extract_tb(exc.__traceback__)
     where = f" ({frames[-1].filename.rpartition('/')[2]}:{frames[-1].lineno})" if frames else ""
-    return f"{exc or type(exc).__name__}{where}"
+    return f"{str(exc) or type(exc).__name__}{where}"

@@ -91,9 +91,7 @@ class SimulatedDriver:
         await self._act("create_volume_from_snapshot", act, takes_s=0.2, of=volume.name)
 
     async def create_cloned_volume(self, volume: Volume, src_vref: Volume) -> None:
-        await self._act(
-            "create_cloned_volume", lambda: self._make(volume, self._there(src_vref.name)), takes_s=0.2, of=volume.name
-        )
+        await self._act("create_cloned_volume", lambda: self._make(volume, self._there(src_vref.name)), takes_s=0.2, of=volume.name)
 
     def local_path(self, volume: Volume) -> str:
         return self._reality.path(volume.name)

@@ -21,7 +21,8 @@ async def test_specification(name: str, specification: Specification[DriverBench
         try:
             await specification.check(bench)
         except NotStaged as exc:
-            assert name not in STAGES_ALL, exc
+            if name in STAGES_ALL:
+                pytest.fail(f"the bench of {name} stages everything: {exc}")
             pytest.skip(str(exc))
         finally:
             await bench.close()
