@@ -96,7 +96,7 @@ class FileDriver:
                 size = await self._bytes_of(snapshot.volume_name)
                 if await asyncio.to_thread(file_store.size_of, path) is not None:
                     return
-                async with _whole(path):
+                async with self._whole(path):
                     await in_thread(file_store.begin, path, size)
                     await self._copy(snapshot.volume_name, path)
 
@@ -161,10 +161,23 @@ class FileDriver:
                     yield False
                     return
                 await self._check_source(volume, of)
-                async with _whole(path):
-                    with self._promised(volume.name):
+                with self._promised(volume.name):
+                    async with self._whole(path):
                         await self._begin(path, volume.size)
                         yield True
+
+    @asynccontextmanager
+    async def _whole(self, path: Path) -> AsyncIterator[None]:
+        """At the end of the block the unfinished file becomes `path`; nothing is left of it when the block fails."""
+        try:
+            yield
+            await in_thread(file_store.sync, path)
+            # Not while somebody measures: the file is under one name or the other, and could be missed under both.
+            async with self._locks.hold("room"):
+                await in_thread(file_store.finish, path)
+        except BaseException:
+            await in_thread(file_store.give_up, path)
+            raise
 
     async def _begin(self, path: Path, size: int) -> None:
         """One at a time: the room that one takes is no longer there for the next."""
@@ -231,17 +244,6 @@ def _told(what: str) -> Iterator[None]:
         yield
     except OSError as exc:
         raise VolumeBackendAPIException(data=f"{what}: {exc.strerror or exc}") from exc
-
-
-@asynccontextmanager
-async def _whole(path: Path) -> AsyncIterator[None]:
-    """At the end of the block the unfinished file becomes `path`; nothing is left of it when the block fails."""
-    try:
-        yield
-        await in_thread(file_store.finish, path)
-    except BaseException:
-        await in_thread(file_store.give_up, path)
-        raise
 
 
 async def _is_there(path: Path, size: int) -> bool:

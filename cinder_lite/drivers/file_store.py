@@ -89,12 +89,15 @@ def copy(source: Path, path: Path, *, is_still: bool) -> None:
         os.ftruncate(copied, size)
 
 
+def sync(path: Path) -> None:
+    """What was written to the unfinished file of `path` is on the disk."""
+    with _opened(_unfinished(path), os.O_RDONLY) as fd:
+        os.fsync(fd)
+
+
 def finish(path: Path) -> None:
     """The unfinished file becomes `path`. A link, unlike a rename, never takes the place of a file that is there."""
-    unfinished = _unfinished(path)
-    with _opened(unfinished, os.O_RDONLY) as fd:
-        os.fsync(fd)
-    os.link(unfinished, path, follow_symlinks=False)
+    os.link(_unfinished(path), path, follow_symlinks=False)
     give_up(path)
     _sync_folder(path.parent)
 
