@@ -14,6 +14,9 @@ class FileStaging:
         self._folder = folder
         self._staged: list[Path] = []
 
+    async def others(self) -> set[str]:
+        return {path.name for path in self._folder.iterdir() if not path.name.startswith("volume-")}
+
     async def add_strangers(self) -> None:
         stranger = f"volume-{new_uuid()}"
         names = ("volume-of-another", f"backup-{stranger}", f"{stranger}.old", f"{stranger}.snapshot-1", "not-ours", f".{stranger}")

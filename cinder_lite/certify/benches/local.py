@@ -10,6 +10,7 @@ from typing import Self
 from cinder_lite.certify.benches.staging import NothingStaged, Staging
 from cinder_lite.certify.specification import NotAsSpecified, NotStaged
 from cinder_lite.contract import Snapshot, SnapshotStatus, Volume, VolumeStatus
+from cinder_lite.drivers.names import is_snapshot_name, is_volume_name
 from cinder_lite.ports.driver import VolumeDriver
 from common.base.errors import Fault
 
@@ -25,10 +26,11 @@ class LocalBench:
     @classmethod
     async def over(cls, driver: VolumeDriver, staging: Staging | None = None) -> Self:
         await driver.check_for_setup_error()
-        return cls(driver, staging or NothingStaged(), await _names(driver))
+        staging = staging or NothingStaged()
+        return cls(driver, staging, await _names(driver) | await staging.others())
 
     async def names(self) -> set[str]:
-        return await _names(self.driver) - self._before
+        return (await _names(self.driver) | await self._staging.others()) - self._before
 
     async def size_of(self, name: str) -> int:
         return await asyncio.to_thread(_size, self._path(_volume_of(name)))
@@ -88,6 +90,11 @@ async def clean(driver: VolumeDriver, before: set[str]) -> None:
                 await driver.delete_volume(_volume_of(name))
         if not await _names(driver) - before:
             return
+
+
+def is_listed(name: str) -> bool:
+    """Whether a driver lists what has this name."""
+    return is_volume_name(name) or is_snapshot_name(name)
 
 
 def _volume_of(name: str) -> Volume:

@@ -9,6 +9,10 @@ from cinder_lite.contract import Snapshot, Volume
 class Staging(Protocol):
     """What a bench of files or devices is given of one kind of place; the methods are `DriverBench`'s."""
 
+    async def others(self) -> set[str]:
+        """Names of whatever is in the place that the driver does not list."""
+        ...
+
     async def add_strangers(self) -> None: ...
 
     async def begin_volume(self, volume: Volume) -> None: ...
@@ -24,6 +28,9 @@ class Staging(Protocol):
 
 class NothingStaged:
     """Implements `Staging` for a place of which nothing is known but its driver."""
+
+    async def others(self) -> set[str]:
+        return set()
 
     async def add_strangers(self) -> None:
         raise NotStaged("nobody can say what a stranger in this place is")
