@@ -5,6 +5,7 @@ from functools import partial
 
 from cinder_lite.certify.driver_bench import DriverBench, new_snapshot, new_volume
 from cinder_lite.certify.driver_steps import (
+    BLOCK_BYTES,
     block,
     cancelled_anywhere,
     expect_block,
@@ -33,7 +34,7 @@ async def a_half_made_volume_is_made_whole_by_asking_again(bench: DriverBench) -
 
 
 @specifies(14)
-async def a_half_made_snapshot_is_taken_anew(bench: DriverBench) -> None:
+async def a_half_made_snapshot_is_made_whole_by_asking_again(bench: DriverBench) -> None:
     volume = await made_volume(bench, byte=0x11)
     snapshot = new_snapshot(volume)
     await bench.begin_snapshot(snapshot)
@@ -41,7 +42,8 @@ async def a_half_made_snapshot_is_taken_anew(bench: DriverBench) -> None:
     await bench.driver.create_snapshot(snapshot)
     made = new_volume()
     await bench.driver.create_volume_from_snapshot(made, snapshot)
-    await expect_block(bench, made, 0x22, of="what was made from the snapshot")
+    found = set(await bench.read(made, 0, BLOCK_BYTES))
+    expect_that(found in ({0x11}, {0x22}), f"the snapshot kept {sorted(found)}, which the volume did not hold at any moment")
 
 
 @specifies(14)
