@@ -1,5 +1,6 @@
 """cinder-lite: cinder's processes, and its users' verbs."""
 
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -158,6 +159,22 @@ def service_list(json: AsJson = False, config_file: ConfigFiles = None, debug: D
         ("Binary", "Host", "Zone", "Status", "State", "Updated_at", "Disabled Reason"),
         [(row.binary, row.host, row.availability_zone, row.status, row.state, row.updated_at, row.disabled_reason) for row in rows],
     )
+
+
+@app.command(context_settings={"ignore_unknown_options": True})
+def rtstool(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="COMMAND ARGUMENTS...",
+            help="create, add-initiator, delete-initiator, get-targets, delete, verify, save, restore; without any: how each is used.",
+        ),
+    ] = None,
+) -> int:
+    """Change the kernel's LIO targets, as cinder-rtstool does; as root. A password of - is read from standard input."""
+    from cinder_lite.targets.rtstool import Tool
+
+    return Tool(sys.stdin, sys.stdout).run(words or [])
 
 
 def _size(text: str) -> int:

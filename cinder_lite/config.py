@@ -40,6 +40,7 @@ class Backend:
     tgt_control_port   -C of tgtd and tgtadm
     tgt_ipc_socket     TGT_IPC_SOCKET of tgtd and tgtadm; empty: the system's
     tgtd_managed       the volume service starts a tgtd of its own and stops it
+    rtstool_command    what runs rtstool for target_helper lioadm; empty: this program itself
     """
 
     name: str
@@ -59,6 +60,7 @@ class Backend:
     tgt_control_port: int
     tgt_ipc_socket: str
     tgtd_managed: bool
+    rtstool_command: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +159,7 @@ class _Builtin(_Named):
 
 
 def _backend_options(name: str, default: _Named) -> tuple[cfg.Opt, ...]:
-    return (*_storage_options(name), *_target_options(default), *_tgt_options(default))
+    return (*_storage_options(name), *_target_options(default), *_tgt_options(default), *_lio_options())
 
 
 def _storage_options(name: str) -> tuple[cfg.Opt, ...]:
@@ -239,5 +241,16 @@ def _tgt_options(default: _Named) -> tuple[cfg.Opt, ...]:
             type=path_type(),
             default=default.tgt_ipc_socket,
             help="Socket of tgtd, its variable TGT_IPC_SOCKET; tgtd adds its control port to the name. Empty: the system's.",
+        ),
+    )
+
+
+def _lio_options() -> tuple[cfg.Opt, ...]:
+    return (
+        cfg.StrOpt(
+            "rtstool_command",
+            default="",
+            help="What runs rtstool for target_helper lioadm, such as: sudo -n cinder-lite rtstool. It needs root. "
+            "Empty: cinder-lite itself, with the rights that the volume service has.",
         ),
     )

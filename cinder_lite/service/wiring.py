@@ -1,5 +1,6 @@
 """The one file of cinder that names concrete parts: which adapters stand behind the ports, and what each process serves."""
 
+import shlex
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -28,6 +29,7 @@ from cinder_lite.store.tables import BRANCH
 from cinder_lite.store.volume_attachment import VolumeAttachments
 from cinder_lite.store.volumes import Volumes
 from cinder_lite.targets.fake import FakeTarget
+from cinder_lite.targets.lio import OWN_RTSTOOL, LioOptions, LioTarget
 from cinder_lite.targets.local import LocalTarget
 from cinder_lite.targets.tgt import TgtOptions, TgtTarget
 from cinder_lite.targets.tgtd import TgtDaemon
@@ -219,7 +221,7 @@ def _target(config: CinderConfig, backend: Backend, clock: Clock) -> Target:
         case "fake":
             return FakeTarget()
         case "lioadm":
-            raise _not_here(backend, "target_helper", "lioadm", "tgtadm or local")
+            return LioTarget(_lio_options(backend), clock)
         case "auto":
             raise AssertionError("decided when the file was read")
         case unknown:
@@ -237,6 +239,20 @@ def _tgt_options(backend: Backend) -> TgtOptions:
         control_port=backend.tgt_control_port,
         ipc_socket=Path(backend.tgt_ipc_socket) if backend.tgt_ipc_socket else None,
         target_prefix=backend.target_prefix,
+    )
+
+
+def _lio_options(backend: Backend) -> LioOptions:
+    try:
+        command = tuple(shlex.split(backend.rtstool_command))
+    except ValueError as exc:
+        reason = f"[{backend.name}] rtstool_command {backend.rtstool_command!r} is no command: {exc}"
+        raise Misconfigured(reason=reason) from exc
+    return LioOptions(
+        portal_ip=backend.target_ip_address,
+        portal_port=backend.target_port,
+        target_prefix=backend.target_prefix,
+        rtstool=command or OWN_RTSTOOL,
     )
 
 
