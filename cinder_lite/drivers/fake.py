@@ -73,7 +73,9 @@ class FakeDriver:
         async with self._act("extend_volume", volume.name):
             there = self._size_of(volume.name)
             if there > new_size:
-                raise VolumeBackendAPIException(data=f"{volume.name} has {there} GiB and is not made smaller; wanted {new_size} GiB")
+                raise VolumeBackendAPIException(
+                    data=f"{volume.name} has {there} GiB and is not made smaller; wanted {new_size} GiB"
+                )
             self._check_room(new_size - there)
             self.sizes[volume.name] = new_size
 

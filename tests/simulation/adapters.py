@@ -91,9 +91,7 @@ class SimulatedDriver:
         await self._act("create_volume_from_snapshot", act, takes_s=0.2, of=volume.name)
 
     async def create_cloned_volume(self, volume: Volume, src_vref: Volume) -> None:
-        await self._act(
-            "create_cloned_volume", lambda: self._make(volume, self._there(src_vref.name)), takes_s=0.2, of=volume.name
-        )
+        await self._act("create_cloned_volume", lambda: self._make(volume, self._there(src_vref.name)), takes_s=0.2, of=volume.name)
 
     def local_path(self, volume: Volume) -> str:
         return self._reality.path(volume.name)
@@ -189,6 +187,16 @@ class SimulatedTarget:
 
         await self._act("create_export", act, of=export.volume.name)
         return str(_location(iqn))
+
+    async def extend_target(self, export: Export, new_size: int) -> None:
+        iqn = self.export_name(export.volume)
+
+        def act() -> None:
+            if iqn in self._reality.served and self._reality.volumes[export.volume.name].size_gib * _GIB < new_size:
+                raise ExportFailure(volume_id=export.volume.id, reason=f"{export.path} is smaller than {new_size} bytes")
+            self._reality.extend(iqn)
+
+        await self._act("extend_target", act, of=export.volume.name)
 
     async def remove_export(self, export: Export) -> None:
         iqn = self.export_name(export.volume)

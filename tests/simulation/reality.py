@@ -33,10 +33,11 @@ class BackendSnapshot:
 
 @dataclass(slots=True)
 class Served:
-    """What the target daemon exports under one name."""
+    """What the target daemon exports under one name; `size_gib` is what it told its initiators last."""
 
     path: str
     chap: Chap | None
+    size_gib: float
     acl: set[str] = field(default_factory=set)
 
 
@@ -125,9 +126,14 @@ class Reality:
         there = self.served.get(iqn)
         if there is None or there.path != path:
             self.unexport(iqn)
-            self.served[iqn] = Served(path, chap)
+            self.served[iqn] = Served(path, chap, self.volumes[path.rpartition("/")[2]].size_gib)
         else:
             there.chap = chap
+
+    def extend(self, iqn: str) -> None:
+        """Whoever asks is told the size that the volume has now."""
+        if iqn in self.served:
+            self.served[iqn].size_gib = self.volumes[self.served[iqn].path.rpartition("/")[2]].size_gib
 
     def unexport(self, iqn: str) -> None:
         self.served.pop(iqn, None)
