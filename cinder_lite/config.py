@@ -68,12 +68,14 @@ class CinderConfig:
     """Everything that cinder's services are told.
 
     backends   in the order of enabled_backends; at least one
+    nova_control_exchange   exchange of nova's topics
     warnings   what is odd in the files, to be logged once
     """
 
     common: CommonConfig
     database: DatabaseConfig
     backends: tuple[Backend, ...]
+    nova_control_exchange: str
     warnings: tuple[str, ...] = ()
 
 
@@ -84,7 +86,13 @@ def load_cinder(
     settings = load(files, _fixed_sections(), then=_stanzas, overrides=overrides, foreign=foreign)
     common, database = read_common(settings)
     backends = tuple(_backend(settings, name, which) for name in _enabled(settings))
-    return CinderConfig(common=common, database=database, backends=backends, warnings=(*settings.warnings, *common.bus.warnings))
+    return CinderConfig(
+        common=common,
+        database=database,
+        backends=backends,
+        nova_control_exchange=settings.read("nova", _Nova).control_exchange,
+        warnings=(*settings.warnings, *common.bus.warnings),
+    )
 
 
 def cinder_sections() -> tuple[Section, ...]:
@@ -101,6 +109,11 @@ class _Default:
 
 
 @dataclass(frozen=True, slots=True)
+class _Nova:
+    control_exchange: str
+
+
+@dataclass(frozen=True, slots=True)
 class _Stanza:
     volume_driver: Driver
     target_helper: TargetHelper
@@ -113,7 +126,12 @@ def _fixed_sections() -> tuple[Section, ...]:
         help="Names of the stanzas that hold the backends, divided by commas. Empty: one backend named file, "
         "which keeps volumes in state_path and exports them by tgt where QEMU and tgtd are on PATH.",
     )
-    return common_sections(control_exchange="openstack", more=(enabled,))
+    nova = Section(
+        "nova",
+        (cfg.StrOpt("control_exchange", default="nova", help="control_exchange of the nova whose servers use the volumes."),),
+        help="How to reach nova.",
+    )
+    return (*common_sections(control_exchange="openstack", more=(enabled,)), nova)
 
 
 def _enabled(settings: Settings) -> tuple[str, ...]:

@@ -127,6 +127,15 @@ class Volumes(VolumeManagerAPI):
     async def detach_volume(self, ctx: Context, **arguments: Any) -> None:
         self.seen.note("detach_volume", **arguments)
 
+    async def extend_volume(self, ctx: Context, **arguments: Any) -> None:
+        self.seen.note("extend_volume", **arguments)
+
+    async def create_snapshot(self, ctx: Context, **arguments: Any) -> None:
+        self.seen.note("create_snapshot", **arguments)
+
+    async def delete_snapshot(self, ctx: Context, **arguments: Any) -> None:
+        self.seen.note("delete_snapshot", **arguments)
+
     async def publish_service_capabilities(self, ctx: Context) -> None:
         self.seen.note("publish_service_capabilities")
 
