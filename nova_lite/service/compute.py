@@ -17,6 +17,7 @@ from nova_lite.contract import (
     HostInventory,
     HostReport,
     Instance,
+    RebootType,
 )
 from nova_lite.domain.device_name import next_device_name
 from nova_lite.domain.settle import Action
@@ -26,6 +27,7 @@ from nova_lite.flows.boot import Boot
 from nova_lite.flows.delete import Delete
 from nova_lite.flows.detach_volume import DetachVolume
 from nova_lite.flows.parts import ComputeParts
+from nova_lite.flows.power import Reboot, Start, Stop
 
 T = TypeVar("T")
 
@@ -46,6 +48,18 @@ class ComputeManager(ComputeManagerAPI):
 
     async def terminate_instance(self, ctx: Context, *, instance: Instance, bdms: list[BlockDeviceMapping] | None = None) -> None:
         await self._parts.runner.start(Delete.of(ctx, self._parts, instance=instance))
+
+    async def stop_instance(self, ctx: Context, *, instance: Instance, clean_shutdown: bool = True) -> None:
+        await self._parts.runner.start(Stop.of(ctx, self._parts, instance=instance, is_clean=clean_shutdown))
+
+    async def start_instance(self, ctx: Context, *, instance: Instance) -> None:
+        await self._parts.runner.start(Start.of(ctx, self._parts, instance=instance))
+
+    async def reboot_instance(
+        self, ctx: Context, *, instance: Instance, block_device_info: Mapping[str, Any] | None = None,
+        reboot_type: RebootType = RebootType.SOFT,
+    ) -> None:  # fmt: skip
+        await self._parts.runner.start(Reboot.of(ctx, self._parts, instance=instance, is_clean=reboot_type is RebootType.SOFT))
 
     async def reserve_block_device_name(
         self, ctx: Context, *, instance: Instance, device: str | None, volume_id: str, disk_bus: str | None = None,

@@ -16,6 +16,7 @@ from nova_lite.virt.qemu_disk import Disk, is_node_name, is_secret_id, mountpoin
 from nova_lite.virt.qemu_probe import clear_probe
 from nova_lite.virt.qmp import Event
 from nova_lite.virt.qmp_client import QmpClient
+from nova_lite.virt.volume_source import check_size
 
 _PERIPHERAL = "/machine/peripheral"
 _RELEASE_TIMEOUT_S = 2.0
@@ -83,6 +84,7 @@ class QemuMachine:
         plugged = False
         try:
             await self._add_backend(disk)
+            await self._check(disk)
             await self._qmp.execute("device_add", disk.device(bus))
             plugged = True
         finally:
@@ -123,6 +125,12 @@ class QemuMachine:
         await self._qmp.execute("blockdev-add", disk.backend)
         # The node has read it and logs in again by itself; the less that stays, the less there is to forget.
         await self._qmp.execute("object-del", {"id": disk.secret["id"]})
+
+    async def _check(self, disk: Disk) -> None:
+        """Before the guest sees it."""
+        nodes = await self._qmp.execute("query-named-block-nodes", {"flat": True})
+        (size,) = [int(node["image"]["virtual-size"]) for node in nodes if node["node-name"] == node_name(disk.volume_id)]
+        check_size(disk.size_gib, size, machine=self._name, volume_id=disk.volume_id)
 
     async def _take_back(self, volume_id: str) -> None:
         with suppress(Fault, TimeoutError):

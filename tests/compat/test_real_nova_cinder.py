@@ -64,6 +64,15 @@ class Compute(ComputeManagerAPI):
     async def build_and_run_instance(self, ctx: Context, **arguments: Any) -> None:
         raise NotImplementedError
 
+    async def stop_instance(self, ctx: Context, **arguments: Any) -> None:
+        raise NotImplementedError
+
+    async def start_instance(self, ctx: Context, **arguments: Any) -> None:
+        raise NotImplementedError
+
+    async def reboot_instance(self, ctx: Context, **arguments: Any) -> None:
+        raise NotImplementedError
+
     async def terminate_instance(self, ctx: Context, *, instance: Instance, bdms: list[BlockDeviceMapping] | None = None) -> None:
         self.seen.note("terminate_instance", instance=instance, bdms=bdms)
 

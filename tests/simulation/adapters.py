@@ -22,8 +22,9 @@ from nova_lite.errors import (
     VolumeBDMNotFound,
     VolumeConnectionFailed,
 )
-from nova_lite.ports.hypervisor import ConnectionInfo
+from nova_lite.ports.hypervisor import VOLUME_SIZE, ConnectionInfo
 from nova_lite.virt.pattern import check_pattern
+from nova_lite.virt.volume_source import check_size
 from tests.simulation.reality import SECTOR_BYTES, BackendSnapshot, BackendVolume, Disk, Host, Machine, Reality
 
 T = TypeVar("T")
@@ -313,6 +314,13 @@ class SimulatedHypervisor:
 
         await self._act("destroy", instance_uuid, act, takes_s=0.2)
 
+    async def power_off(self, instance_uuid: str, *, timeout_s: float) -> None:
+        def act() -> None:
+            self._host.machines.pop(instance_uuid, None)
+            self._host.dead.discard(instance_uuid)
+
+        await self._act("power_off", instance_uuid, act, takes_s=1.0)
+
     async def list_instances(self) -> set[str]:
         await self._process.living()
         return set(self._host.machines)
@@ -328,6 +336,8 @@ class SimulatedHypervisor:
                 raise HypervisorRefused(name=instance_uuid, command="blockdev-add", reason="unknown driver_volume_type")
             if len(machine.disks) >= self.disks_max:
                 raise TooManyDiskDevices(maximum=self.disks_max)
+            if (shown := self._reality.size_of(data.get("target_iqn", ""))) is not None:
+                check_size(connection_info.get(VOLUME_SIZE), shown, machine=instance_uuid, volume_id=volume_id)
             chap = Chap(data["auth_username"], data["auth_password"]) if "auth_username" in data else None
             disk = Disk(volume_id, mountpoint, data.get("target_iqn", ""), chap, machine)
             if not self._reality.plug(machine, disk):

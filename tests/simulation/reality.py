@@ -13,6 +13,7 @@ from cinder_lite.ports.target import Chap
 from common.testing.process import Process
 
 SECTOR_BYTES = 512
+GIB = 1024**3
 
 
 @dataclass(slots=True)
@@ -202,6 +203,12 @@ class Reality:
     def died(self) -> set[str]:
         """Machines that died by themselves, and of which something is left."""
         return {uuid for host in self.hosts.values() for uuid in host.dead}
+
+    def size_of(self, iqn: str) -> int | None:
+        """Bytes of what is exported under that name; None: nothing is."""
+        served = self.served.get(iqn)
+        volume = None if served is None else self.volumes.get(served.path.rpartition("/")[2])
+        return None if volume is None else int(volume.size_gib * GIB)
 
     def bytes_of(self, disk: Disk) -> BackendVolume | None:
         """What the machine reads and writes through it; None: it has no session, or the bytes are gone."""
