@@ -357,6 +357,16 @@ class SimulatedHypervisor:
         with _serial(self._reality, f"{self._host.name}/{volume_id}", "detach_volume", self._process):
             await self._act("detach_volume", instance_uuid, act)
 
+    async def extend_volume(self, connection_info: ConnectionInfo, instance_uuid: str, requested_size: int) -> None:
+        def act() -> None:
+            disk = self._disk(instance_uuid, str(connection_info["serial"]))
+            served = self._reality.served.get(disk.iqn)
+            if served is None or served.size_gib * _GIB < requested_size:
+                raise HypervisorRefused(name=instance_uuid, command="block_resize", reason="the target is smaller")
+            disk.size_gib = requested_size / _GIB
+
+        await self._act("extend_volume", instance_uuid, act)
+
     async def disks(self, instance_uuid: str) -> dict[str, str]:
         await self._process.living()
         return {disk.volume_id: disk.mountpoint for disk in self._machine(instance_uuid).disks.values()}
@@ -403,7 +413,7 @@ class SimulatedHypervisor:
 
     def _sectors(self, uuid: str, volume_id: str, *, pattern: int, offset: int, length: int) -> range:
         check_pattern(pattern, offset=offset, length=length)
-        if offset + length > self._bytes(uuid, volume_id).size_gib * _GIB:
+        if offset + length > self._disk(uuid, volume_id).size_gib * _GIB:
             raise HypervisorRefused(name=uuid, command="the pattern", reason=f"the disk ends before {offset + length}")
         return range(offset // SECTOR_BYTES, (offset + length) // SECTOR_BYTES)
 

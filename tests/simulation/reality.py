@@ -44,7 +44,7 @@ class Served:
 
 @dataclass(slots=True, eq=False)
 class Disk:
-    """A volume in a machine, as the machine logs in to it; `is_open` while it has a session."""
+    """A volume in a machine, as the machine logs in to it; `is_open` while it has a session, `size_gib` as its guest sees it."""
 
     volume_id: str
     mountpoint: str
@@ -52,6 +52,7 @@ class Disk:
     chap: Chap | None
     machine: "Machine"
     is_open: bool = False
+    size_gib: float = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -191,6 +192,7 @@ class Reality:
         if not self.log_in(disk):
             return False
         machine.disks[disk.volume_id] = disk
+        disk.size_gib = self.served[disk.iqn].size_gib
         return True
 
     def kill_machine(self, uuid: str) -> None:
