@@ -54,7 +54,7 @@ def _host_of(instance: Instance) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ComputeParts:
-    """One compute host's."""
+    """One compute host's. `shutdown_timeout_s`: what a guest is given to shut down."""
 
     host: str
     instances: Instances
@@ -64,6 +64,7 @@ class ComputeParts:
     connector: Connector
     runner: Runner
     clock: Clock
+    shutdown_timeout_s: float = 60.0
 
     async def let_go(self, instance_uuid: str, volume_id: str) -> None:
         """The machine has the disk no longer. A machine that is gone took its disks with it."""

@@ -3,15 +3,13 @@
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, assert_never
+from typing import Any
 
 from common.app.carrier import alongside
 from common.app.config import Overrides, Section
 from common.app.process import ground
 from common.app.reconciling import Rounds
 from common.app.service import Outside, Process, Service
-from common.base.clock import Clock
-from common.base.errors import Misconfigured
 from common.db.journal import Journal
 from common.flow.steps import Flow
 from common.host.locks import KeyedLocks
@@ -25,27 +23,28 @@ from nova_lite.flows.attach_volume import AttachVolume
 from nova_lite.flows.boot import Boot, RequestBoot
 from nova_lite.flows.delete import Delete, RequestDelete
 from nova_lite.flows.detach_volume import DetachVolume
+from nova_lite.flows.extend_disk import ExtendDisk
 from nova_lite.flows.parts import ApiParts, ComputeParts
+from nova_lite.flows.power import Reboot, RequestPower, Start, Stop
 from nova_lite.flows.request_attach import RequestAttach
 from nova_lite.flows.request_detach import RequestDetach
 from nova_lite.flows.settle_disk import RemoveDisk, RestoreDisk
-from nova_lite.flows.settle_machine import ReapMachine, SettleMachine
+from nova_lite.flows.settle_machine import ReapMachine, SettleMachine, SettleStopped
 from nova_lite.ports.connector import Connector
 from nova_lite.ports.hypervisor import Hypervisor
+from nova_lite.ports.volumes import ServerEvents
 from nova_lite.service.api import BINARY, ComputeApi, Fleet
 from nova_lite.service.audit import NovaAuditor
 from nova_lite.service.compute import ComputeManager, Guests, Inventory, host_report
+from nova_lite.service.events import ExternalEvents
 from nova_lite.service.finding import find
+from nova_lite.service.machines import chosen_hypervisor
 from nova_lite.service.reconcile import HostReconciler
 from nova_lite.store.block_device_mapping import BlockDeviceMappings
 from nova_lite.store.instances import Instances
 from nova_lite.store.tables import BRANCH
-from nova_lite.virt.fake import FakeHypervisor
-from nova_lite.virt.qemu import QemuHypervisor
-from nova_lite.virt.qemu_argv import QemuOptions
-from nova_lite.virt.simulated import SimulatedHypervisor
 
-API_FLOWS: tuple[type[Flow[Any, ApiParts]], ...] = (RequestBoot, RequestDelete, RequestAttach, RequestDetach)
+API_FLOWS: tuple[type[Flow[Any, ApiParts]], ...] = (RequestBoot, RequestDelete, RequestAttach, RequestDetach, RequestPower)
 COMPUTE_FLOWS: tuple[type[Flow[Any, ComputeParts]], ...] = (
     Boot,
     Delete,
@@ -55,6 +54,11 @@ COMPUTE_FLOWS: tuple[type[Flow[Any, ComputeParts]], ...] = (
     ReapMachine,
     RestoreDisk,
     RemoveDisk,
+    Stop,
+    Start,
+    Reboot,
+    SettleStopped,
+    ExtendDisk,
 )
 
 
@@ -77,7 +81,8 @@ async def api(config: NovaConfig, outside: Outside) -> AsyncIterator[None]:
             journal=Journal(base.database, base.clock),
         )
         carrier.runner.knows(parts, *API_FLOWS)
-        serving = _serving(config, host, ComputeApi(parts, Fleet(base.hosts, config.common.service_down_time), carrier.runner))
+        servers = ComputeApi(parts, Fleet(base.hosts, config.common.service_down_time), carrier.runner)
+        serving = _serving(config, host, servers, ExternalEvents(parts))
         async with base.serve(serving, carrier=carrier, binary="nova-api", topic="nova-api", host=host):
             yield
 
@@ -85,14 +90,14 @@ async def api(config: NovaConfig, outside: Outside) -> AsyncIterator[None]:
 @asynccontextmanager
 async def compute(config: NovaConfig, outside: Outside) -> AsyncIterator[None]:
     """nova-compute, one for each host."""
-    hypervisor = _hypervisor(config, outside.clock)
+    hypervisor = await chosen_hypervisor(config, outside.clock)
     if config.initiatorname_file.is_relative_to(config.common.state_path):
         ensure_initiator_name(config.initiatorname_file)
     connector = HostConnector(
         host=config.common.host,
         my_ip=config.common.my_ip,
         initiator_file=config.initiatorname_file,
-        userspace_iscsi=hypervisor.kind == "qemu",
+        userspace_iscsi=hypervisor.kind in {"qemu", "libvirt"},
     )
     async with compute_with(config, outside, hypervisor=hypervisor, connector=connector):
         yield
@@ -118,6 +123,7 @@ async def compute_with(
             connector=connector,
             runner=carrier.runner,
             clock=base.clock,
+            shutdown_timeout_s=config.shutdown_timeout,
         )
         carrier.runner.knows(parts, *COMPUTE_FLOWS)
         limit, held = config.max_disk_devices_to_attach, hypervisor.disks_max
@@ -141,31 +147,6 @@ def _serving(config: NovaConfig, host: str, *endpoints: object) -> Serving:
     return Serving(endpoints, host, exchange=config.common.control_exchange)
 
 
-def _hypervisor(config: NovaConfig, clock: Clock) -> Hypervisor:
-    state_path = config.common.state_path / config.common.host
-    match config.compute_driver:
-        case "qemu":
-            options = QemuOptions(
-                binary=config.qemu.binary,
-                memory_mib_max=config.qemu.memory_mb_max,
-                spawn_timeout_s=config.qemu.start_timeout,
-                command_timeout_s=config.qemu.command_timeout,
-                detach_timeout_s=config.device_detach_timeout,
-            )
-            return QemuHypervisor(state_path, clock, options)
-        case "simulated":
-            return SimulatedHypervisor(state_path, clock)
-        case "fake":
-            return FakeHypervisor()
-        case "libvirt":
-            raise Misconfigured(
-                reason="[DEFAULT] compute_driver is libvirt.LibvirtDriver, which this release does not have; "
-                "wanted: qemu.QemuDriver, simulated.SimulatedDriver or auto"
-            )
-        case unknown:
-            assert_never(unknown)
-
-
 def _load(files: Sequence[Path], overrides: Overrides, foreign: Sequence[Section]) -> NovaConfig:
     return load_nova(files, overrides=overrides, foreign=foreign)
 
@@ -176,7 +157,7 @@ SERVICE = Service(
     load=_load,
     sections=nova_sections,
     migrations=BRANCH,
-    contracts=(ComputeAPI, ComputeManagerAPI, HostInventory, GuestProbe),
+    contracts=(ComputeAPI, ServerEvents, ComputeManagerAPI, HostInventory, GuestProbe),
     auditor=NovaAuditor(),
     sagas=(*(kind.saga for kind in API_FLOWS), *(kind.saga for kind in COMPUTE_FLOWS)),
     find=find,

@@ -22,8 +22,9 @@ from nova_lite.errors import (
     VolumeBDMNotFound,
     VolumeConnectionFailed,
 )
-from nova_lite.ports.hypervisor import ConnectionInfo
+from nova_lite.ports.hypervisor import VOLUME_SIZE, ConnectionInfo
 from nova_lite.virt.pattern import check_pattern
+from nova_lite.virt.volume_source import check_size
 from tests.simulation.reality import SECTOR_BYTES, BackendSnapshot, BackendVolume, Disk, Host, Machine, Reality
 
 T = TypeVar("T")
@@ -188,6 +189,16 @@ class SimulatedTarget:
         await self._act("create_export", act, of=export.volume.name)
         return str(_location(iqn))
 
+    async def extend_target(self, export: Export, new_size: int) -> None:
+        iqn = self.export_name(export.volume)
+
+        def act() -> None:
+            if iqn in self._reality.served and self._reality.volumes[export.volume.name].size_gib * _GIB < new_size:
+                raise ExportFailure(volume_id=export.volume.id, reason=f"{export.path} is smaller than {new_size} bytes")
+            self._reality.extend(iqn)
+
+        await self._act("extend_target", act, of=export.volume.name)
+
     async def remove_export(self, export: Export) -> None:
         iqn = self.export_name(export.volume)
         await self._act("remove_export", lambda: self._reality.unexport(iqn), of=export.volume.name)
@@ -303,6 +314,13 @@ class SimulatedHypervisor:
 
         await self._act("destroy", instance_uuid, act, takes_s=0.2)
 
+    async def power_off(self, instance_uuid: str, *, timeout_s: float) -> None:
+        def act() -> None:
+            self._host.machines.pop(instance_uuid, None)
+            self._host.dead.discard(instance_uuid)
+
+        await self._act("power_off", instance_uuid, act, takes_s=1.0)
+
     async def list_instances(self) -> set[str]:
         await self._process.living()
         return set(self._host.machines)
@@ -318,6 +336,8 @@ class SimulatedHypervisor:
                 raise HypervisorRefused(name=instance_uuid, command="blockdev-add", reason="unknown driver_volume_type")
             if len(machine.disks) >= self.disks_max:
                 raise TooManyDiskDevices(maximum=self.disks_max)
+            if (shown := self._reality.size_of(data.get("target_iqn", ""))) is not None:
+                check_size(connection_info.get(VOLUME_SIZE), shown, machine=instance_uuid, volume_id=volume_id)
             chap = Chap(data["auth_username"], data["auth_password"]) if "auth_username" in data else None
             disk = Disk(volume_id, mountpoint, data.get("target_iqn", ""), chap, machine)
             if not self._reality.plug(machine, disk):
@@ -336,6 +356,16 @@ class SimulatedHypervisor:
 
         with _serial(self._reality, f"{self._host.name}/{volume_id}", "detach_volume", self._process):
             await self._act("detach_volume", instance_uuid, act)
+
+    async def extend_volume(self, connection_info: ConnectionInfo, instance_uuid: str, requested_size: int) -> None:
+        def act() -> None:
+            disk = self._disk(instance_uuid, str(connection_info["serial"]))
+            served = self._reality.served.get(disk.iqn)
+            if served is None or served.size_gib * _GIB < requested_size:
+                raise HypervisorRefused(name=instance_uuid, command="block_resize", reason="the target is smaller")
+            disk.size_gib = requested_size / _GIB
+
+        await self._act("extend_volume", instance_uuid, act)
 
     async def disks(self, instance_uuid: str) -> dict[str, str]:
         await self._process.living()
@@ -383,7 +413,7 @@ class SimulatedHypervisor:
 
     def _sectors(self, uuid: str, volume_id: str, *, pattern: int, offset: int, length: int) -> range:
         check_pattern(pattern, offset=offset, length=length)
-        if offset + length > self._bytes(uuid, volume_id).size_gib * _GIB:
+        if offset + length > self._disk(uuid, volume_id).size_gib * _GIB:
             raise HypervisorRefused(name=uuid, command="the pattern", reason=f"the disk ends before {offset + length}")
         return range(offset // SECTOR_BYTES, (offset + length) // SECTOR_BYTES)
 

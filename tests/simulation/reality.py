@@ -13,6 +13,7 @@ from cinder_lite.ports.target import Chap
 from common.testing.process import Process
 
 SECTOR_BYTES = 512
+GIB = 1024**3
 
 
 @dataclass(slots=True)
@@ -33,16 +34,17 @@ class BackendSnapshot:
 
 @dataclass(slots=True)
 class Served:
-    """What the target daemon exports under one name."""
+    """What the target daemon exports under one name; `size_gib` is what it told its initiators last."""
 
     path: str
     chap: Chap | None
+    size_gib: float
     acl: set[str] = field(default_factory=set)
 
 
 @dataclass(slots=True, eq=False)
 class Disk:
-    """A volume in a machine, as the machine logs in to it; `is_open` while it has a session."""
+    """A volume in a machine, as the machine logs in to it; `is_open` while it has a session, `size_gib` as its guest sees it."""
 
     volume_id: str
     mountpoint: str
@@ -50,6 +52,7 @@ class Disk:
     chap: Chap | None
     machine: "Machine"
     is_open: bool = False
+    size_gib: float = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -125,9 +128,14 @@ class Reality:
         there = self.served.get(iqn)
         if there is None or there.path != path:
             self.unexport(iqn)
-            self.served[iqn] = Served(path, chap)
+            self.served[iqn] = Served(path, chap, self.volumes[path.rpartition("/")[2]].size_gib)
         else:
             there.chap = chap
+
+    def extend(self, iqn: str) -> None:
+        """Whoever asks is told the size that the volume has now."""
+        if iqn in self.served:
+            self.served[iqn].size_gib = self.volumes[self.served[iqn].path.rpartition("/")[2]].size_gib
 
     def unexport(self, iqn: str) -> None:
         self.served.pop(iqn, None)
@@ -184,6 +192,7 @@ class Reality:
         if not self.log_in(disk):
             return False
         machine.disks[disk.volume_id] = disk
+        disk.size_gib = self.served[disk.iqn].size_gib
         return True
 
     def kill_machine(self, uuid: str) -> None:
@@ -196,6 +205,12 @@ class Reality:
     def died(self) -> set[str]:
         """Machines that died by themselves, and of which something is left."""
         return {uuid for host in self.hosts.values() for uuid in host.dead}
+
+    def size_of(self, iqn: str) -> int | None:
+        """Bytes of what is exported under that name; None: nothing is."""
+        served = self.served.get(iqn)
+        volume = None if served is None else self.volumes.get(served.path.rpartition("/")[2])
+        return None if volume is None else int(volume.size_gib * GIB)
 
     def bytes_of(self, disk: Disk) -> BackendVolume | None:
         """What the machine reads and writes through it; None: it has no session, or the bytes are gone."""

@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cinder_lite.config import load_cinder
-from cinder_lite.contract import Volume, VolumeAPI, VolumeManagerAPI, VolumeStatus
+from cinder_lite.contract import Snapshot, Volume, VolumeAPI, VolumeManagerAPI
+from cinder_lite.domain.snapshot import FINAL_STATES as SNAPSHOT_SETTLED
+from cinder_lite.domain.volume import FINAL_STATES as SETTLED
 from cinder_lite.drivers.fake import FakeDriver
 from cinder_lite.service import wiring as cinder
 from cinder_lite.targets.fake import FakeTarget
@@ -33,7 +35,6 @@ from nova_lite.service import wiring as nova
 from nova_lite.store.block_device_mapping import BlockDeviceMappings
 from nova_lite.virt.fake import FakeHypervisor
 
-SETTLED = {VolumeStatus.AVAILABLE, VolumeStatus.IN_USE, VolumeStatus.ERROR, VolumeStatus.ERROR_DELETING}
 BACKEND = "vault"
 HOST = "cmp1"
 INITIATOR = "iqn.2010-10.org.openstack:cmp1"
@@ -105,6 +106,18 @@ class World:
             tell=lambda _: None,
             clock=self.clock,
             what=f"volume {volume_id}",
+            timeout_s=30,
+        )
+
+    async def settled_snapshot(self, snapshot_id: str) -> Snapshot:
+        """The snapshot once nobody is at work on it."""
+        return await follow(
+            lambda: self.volumes.get_snapshot(self.ctx, snapshot_id=snapshot_id),
+            is_final=lambda found: found.status in SNAPSHOT_SETTLED,
+            shown=lambda found: found.status,
+            tell=lambda _: None,
+            clock=self.clock,
+            what=f"snapshot {snapshot_id}",
             timeout_s=30,
         )
 
