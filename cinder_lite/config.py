@@ -40,6 +40,7 @@ class Backend:
     tgt_control_port   -C of tgtd and tgtadm
     tgt_ipc_socket     TGT_IPC_SOCKET of tgtd and tgtadm; empty: the system's
     tgtd_managed       the volume service starts a tgtd of its own and stops it
+    rtstool_command    what runs rtstool for target_helper lioadm; empty: this program itself
     """
 
     name: str
@@ -59,6 +60,7 @@ class Backend:
     tgt_control_port: int
     tgt_ipc_socket: str
     tgtd_managed: bool
+    rtstool_command: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +68,14 @@ class CinderConfig:
     """Everything that cinder's services are told.
 
     backends   in the order of enabled_backends; at least one
+    nova_control_exchange   exchange of nova's topics
     warnings   what is odd in the files, to be logged once
     """
 
     common: CommonConfig
     database: DatabaseConfig
     backends: tuple[Backend, ...]
+    nova_control_exchange: str
     warnings: tuple[str, ...] = ()
 
 
@@ -82,7 +86,13 @@ def load_cinder(
     settings = load(files, _fixed_sections(), then=_stanzas, overrides=overrides, foreign=foreign)
     common, database = read_common(settings)
     backends = tuple(_backend(settings, name, which) for name in _enabled(settings))
-    return CinderConfig(common=common, database=database, backends=backends, warnings=(*settings.warnings, *common.bus.warnings))
+    return CinderConfig(
+        common=common,
+        database=database,
+        backends=backends,
+        nova_control_exchange=settings.read("nova", _Nova).control_exchange,
+        warnings=(*settings.warnings, *common.bus.warnings),
+    )
 
 
 def cinder_sections() -> tuple[Section, ...]:
@@ -99,6 +109,11 @@ class _Default:
 
 
 @dataclass(frozen=True, slots=True)
+class _Nova:
+    control_exchange: str
+
+
+@dataclass(frozen=True, slots=True)
 class _Stanza:
     volume_driver: Driver
     target_helper: TargetHelper
@@ -111,7 +126,12 @@ def _fixed_sections() -> tuple[Section, ...]:
         help="Names of the stanzas that hold the backends, divided by commas. Empty: one backend named file, "
         "which keeps volumes in state_path and exports them by tgt where QEMU and tgtd are on PATH.",
     )
-    return common_sections(control_exchange="openstack", more=(enabled,))
+    nova = Section(
+        "nova",
+        (cfg.StrOpt("control_exchange", default="nova", help="control_exchange of the nova whose servers use the volumes."),),
+        help="How to reach nova.",
+    )
+    return (*common_sections(control_exchange="openstack", more=(enabled,)), nova)
 
 
 def _enabled(settings: Settings) -> tuple[str, ...]:
@@ -157,7 +177,7 @@ class _Builtin(_Named):
 
 
 def _backend_options(name: str, default: _Named) -> tuple[cfg.Opt, ...]:
-    return (*_storage_options(name), *_target_options(default), *_tgt_options(default))
+    return (*_storage_options(name), *_target_options(default), *_tgt_options(default), *_lio_options())
 
 
 def _storage_options(name: str) -> tuple[cfg.Opt, ...]:
@@ -239,5 +259,16 @@ def _tgt_options(default: _Named) -> tuple[cfg.Opt, ...]:
             type=path_type(),
             default=default.tgt_ipc_socket,
             help="Socket of tgtd, its variable TGT_IPC_SOCKET; tgtd adds its control port to the name. Empty: the system's.",
+        ),
+    )
+
+
+def _lio_options() -> tuple[cfg.Opt, ...]:
+    return (
+        cfg.StrOpt(
+            "rtstool_command",
+            default="",
+            help="What runs rtstool for target_helper lioadm, such as: sudo -n cinder-lite rtstool. It needs root. "
+            "Empty: cinder-lite itself, with the rights that the volume service has.",
         ),
     )

@@ -144,6 +144,17 @@ class BlockDeviceMapping(msgspec.Struct, frozen=True, kw_only=True):
     created_at: datetime | None = None
 
 
+@NOVA.versioned_object("1.5")
+class InstanceExternalEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """What happened to a server from outside (nova.objects.external_event): "volume-extended", with the volume's id as `tag`."""
+
+    instance_uuid: str
+    name: str
+    status: str = "completed"
+    tag: str | None = None
+    data: dict[str, str] = {}
+
+
 class ComputeAPI(Contract, Protocol, topic="nova-api", version="1.1", exchange=CONTROL_EXCHANGE):
     """nova-api: servers and their volume attachments for clients. `server` is an id or a name."""
 
@@ -256,6 +267,13 @@ class ComputeManagerAPI(Contract, Protocol, topic="compute", version="6.5", exch
     async def detach_volume(
         self, ctx: Context, *, instance: Instance, volume_id: str, attachment_id: str | None = None
     ) -> None: ...
+
+    @cast(since="6.0")
+    async def external_instance_event(
+        self, ctx: Context, *, instances: list[Instance], events: list[InstanceExternalEvent]
+    ) -> None:
+        """Of these, "volume-extended" is acted upon: the machine shows its guest the new size."""
+        ...
 
 
 class HostReport(msgspec.Struct, frozen=True, kw_only=True):

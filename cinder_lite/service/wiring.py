@@ -1,20 +1,23 @@
 """The one file of cinder that names concrete parts: which adapters stand behind the ports, and what each process serves."""
 
+import shlex
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, assert_never
 
 from cinder_lite.config import Backend, CinderConfig, cinder_sections, load_cinder
-from cinder_lite.contract import BackendInventory, BackingStoreProbe, SchedulerAPI, VolumeAPI, VolumeManagerAPI
+from cinder_lite.contract import BackendInventory, BackingStoreProbe, SchedulerAPI, ServerEventsAPI, VolumeAPI, VolumeManagerAPI
 from cinder_lite.drivers.fake import FakeDriver
 from cinder_lite.drivers.file import FileDriver, FileOptions
 from cinder_lite.flows.create_volume import CreateVolume
 from cinder_lite.flows.delete_volume import DeleteVolume
+from cinder_lite.flows.extend_volume import ExtendVolume
 from cinder_lite.flows.initialize_connection import InitializeConnection
 from cinder_lite.flows.parts import BackendParts
-from cinder_lite.flows.remove_stale import RemoveStaleExport, RemoveStaleVolume
+from cinder_lite.flows.remove_stale import RemoveStaleExport, RemoveStaleSnapshot, RemoveStaleVolume
 from cinder_lite.flows.restore_export import RestoreExport
+from cinder_lite.flows.snapshot import CreateSnapshot, DeleteSnapshot
 from cinder_lite.flows.terminate_connection import Detach, TerminateConnection
 from cinder_lite.ports.driver import VolumeDriver
 from cinder_lite.ports.target import Target
@@ -24,10 +27,12 @@ from cinder_lite.service.finding import find
 from cinder_lite.service.reconcile import BackendReconciler, SchedulerReconciler
 from cinder_lite.service.scheduler import SchedulerManager
 from cinder_lite.service.volume import BackingStore, Inventory, VolumeManager
+from cinder_lite.store.snapshots import Snapshots
 from cinder_lite.store.tables import BRANCH
 from cinder_lite.store.volume_attachment import VolumeAttachments
 from cinder_lite.store.volumes import Volumes
 from cinder_lite.targets.fake import FakeTarget
+from cinder_lite.targets.lio import OWN_RTSTOOL, LioOptions, LioTarget
 from cinder_lite.targets.local import LocalTarget
 from cinder_lite.targets.tgt import TgtOptions, TgtTarget
 from cinder_lite.targets.tgtd import TgtDaemon
@@ -50,12 +55,16 @@ CAPABILITIES_INTERVAL_S = 60.0
 BACKEND_FLOWS: tuple[type[Flow[Any, BackendParts]], ...] = (
     CreateVolume,
     DeleteVolume,
+    ExtendVolume,
+    CreateSnapshot,
+    DeleteSnapshot,
     InitializeConnection,
     TerminateConnection,
     Detach,
     RestoreExport,
     RemoveStaleExport,
     RemoveStaleVolume,
+    RemoveStaleSnapshot,
 )
 
 
@@ -71,6 +80,7 @@ async def api(config: CinderConfig, outside: Outside) -> AsyncIterator[None]:
         parts = ApiParts(
             volumes=Volumes(base.database, base.clock),
             attachments=VolumeAttachments(base.database, base.clock),
+            snapshots=Snapshots(base.database, base.clock),
             hosts=base.hosts,
             scheduler=SchedulerAPI.over(carrier.post.sender, exchange=config.common.control_exchange),
             manager=_manager_client(config, base.rpc),
@@ -149,8 +159,11 @@ async def _backend(config: CinderConfig, backend: Backend, base: Ground, adapter
             host=host,
             volumes=Volumes(base.database, base.clock),
             attachments=VolumeAttachments(base.database, base.clock),
+            snapshots=Snapshots(base.database, base.clock),
             driver=driver,
             target=target,
+            servers=ServerEventsAPI.over(carrier.post.sender, exchange=config.nova_control_exchange),
+            post=carrier.post,
         )
         schedulers = SchedulerAPI.over(base.rpc, exchange=config.common.control_exchange)
         carrier.runner.knows(parts, *BACKEND_FLOWS)
@@ -219,7 +232,7 @@ def _target(config: CinderConfig, backend: Backend, clock: Clock) -> Target:
         case "fake":
             return FakeTarget()
         case "lioadm":
-            raise _not_here(backend, "target_helper", "lioadm", "tgtadm or local")
+            return LioTarget(_lio_options(backend), clock)
         case "auto":
             raise AssertionError("decided when the file was read")
         case unknown:
@@ -237,6 +250,20 @@ def _tgt_options(backend: Backend) -> TgtOptions:
         control_port=backend.tgt_control_port,
         ipc_socket=Path(backend.tgt_ipc_socket) if backend.tgt_ipc_socket else None,
         target_prefix=backend.target_prefix,
+    )
+
+
+def _lio_options(backend: Backend) -> LioOptions:
+    try:
+        command = tuple(shlex.split(backend.rtstool_command))
+    except ValueError as exc:
+        reason = f"[{backend.name}] rtstool_command {backend.rtstool_command!r} is no command: {exc}"
+        raise Misconfigured(reason=reason) from exc
+    return LioOptions(
+        portal_ip=backend.target_ip_address,
+        portal_port=backend.target_port,
+        target_prefix=backend.target_prefix,
+        rtstool=command or OWN_RTSTOOL,
     )
 
 

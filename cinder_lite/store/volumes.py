@@ -8,8 +8,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cinder_lite.contract import AttachStatus, Message, Volume, VolumeAttachment, VolumeStatus
 from cinder_lite.domain.volume import VOLUME, Event, attach_status_of
-from cinder_lite.errors import AmbiguousVolume, VolumeNotFound
-from cinder_lite.store.tables import messages, volume_attachment, volumes
+from cinder_lite.errors import AmbiguousVolume, InvalidVolume, VolumeNotFound
+from cinder_lite.store.tables import messages, snapshots, volume_attachment, volumes
 from common.app.post import Writing
 from common.base.clock import Clock
 from common.base.errors import NotFound
@@ -39,7 +39,7 @@ class Volumes:
     async def create(self, volume: Volume, *, also: Writing | None = None) -> Volume:
         """The volume as stored, `created_at` filled in; `also` is written with it. There already: as it is now, and nothing is."""
         row = {column: getattr(volume, name) for name, column in _COLUMNS.items()}
-        row |= {"status": str(volume.status), "attach_status": str(attach_status_of(volume.status))}
+        row |= {"status": str(volume.status), "attach_status": str(attach_status_of(volume.status) or volume.attach_status)}
         row |= {"created_at": volume.created_at or self._clock.utcnow()}
 
         async def work(conn: AsyncConnection) -> Volume:
@@ -106,6 +106,32 @@ class Volumes:
 
         return await self._db.run(work)
 
+    async def delete(self, volume_id: str, *, also: Writing) -> None:
+        """deleting, and `also` is written. Raises VolumeNotFound, Conflict; InvalidVolume for a volume that has snapshots."""
+
+        async def work(conn: AsyncConnection) -> None:
+            await lock_volume(conn, volume_id)
+            kept = select(snapshots.c.id).where(snapshots.c.volume_id == volume_id, live(snapshots)).order_by(snapshots.c.id)
+            found = (await conn.execute(kept)).scalars().all()
+            if found:
+                raise InvalidVolume(
+                    reason=f"Volume {volume_id} has snapshots: {', '.join(found[:_NAMES_SHOWN_MAX])}; delete them first."
+                )
+            await advance_volume(conn, volume_id, Event.DELETE, clock=self._clock)
+            await also(conn)
+
+        await self._db.run(work)
+
+    async def extending_to(self, volume_id: str) -> int | None:
+        """GiB that an extending volume is to have. Raises VolumeNotFound."""
+        query = select(volumes.c.extend_new_size).where(volumes.c.id == volume_id, live(volumes))
+        async with self._db.begin(read_only=True) as conn:
+            row = (await conn.execute(query)).first()
+        if row is None:
+            raise VolumeNotFound(volume_id=volume_id)
+        wanted: int | None = row.extend_new_size
+        return wanted
+
     async def has_made(self, volume_id: str, event: Event) -> bool:
         """True when the running flow has made this event already, whatever came after it."""
         return await self._db.run(lambda conn: has_made(conn, volume_id, event), read_only=True)
@@ -153,9 +179,7 @@ class Volumes:
     async def add_message(self, volume_id: str, event_id: str, user_message: str, request_id: str | None = None) -> None:
         """Remembers why something failed, for `get`, `find` and `list` to show."""
         said = {"event_id": event_id, "user_message": user_message, "request_id": request_id}
-        row = {"resource_type": "VOLUME", "resource_uuid": volume_id, "message_level": "ERROR", **said}
-        stored = insert(messages).values(**row, created_at=self._clock.utcnow())
-        await self._db.run(lambda conn: conn.execute(stored))
+        await add_message(self._db, "VOLUME", volume_id, clock=self._clock, **said)
 
     async def _update(self, volume_id: str, **values: object) -> None:
         change = update(volumes).where(volumes.c.id == volume_id, live(volumes))
@@ -164,10 +188,27 @@ class Volumes:
             raise VolumeNotFound(volume_id=volume_id)
 
 
+async def add_message(db: Database, kind: str, resource_id: str, *, clock: Clock, **said: object) -> None:
+    """A row of messages. `said`: event_id, user_message, request_id."""
+    row = {"resource_type": kind, "resource_uuid": resource_id, "message_level": "ERROR", **said}
+    stored = insert(messages).values(**row, created_at=clock.utcnow())
+    await db.run(lambda conn: conn.execute(stored))
+
+
+async def lock_volume(conn: AsyncConnection, volume_id: str) -> VolumeStatus:
+    """The volume's status, which nobody else changes until the transaction ends. Raises VolumeNotFound."""
+    query = select(volumes.c.status).where(volumes.c.id == volume_id, live(volumes)).with_for_update()
+    row = (await conn.execute(query)).first()
+    if row is None:
+        raise VolumeNotFound(volume_id=volume_id)
+    return VolumeStatus(row.status)
+
+
 async def advance_volume(conn: AsyncConnection, volume_id: str, event: Event, *, clock: Clock, **values: object) -> None:
     """`Volumes.advance` within a transaction of the caller's. Raises VolumeNotFound, Conflict."""
     now = clock.utcnow()
-    extra: dict[str, object] = {"attach_status": str(attach_status_of(VOLUME.target(event)))}
+    attach_status = attach_status_of(VOLUME.target(event))
+    extra: dict[str, object] = {} if attach_status is None else {"attach_status": str(attach_status)}
     if event is Event.CREATED:
         extra |= {"launched_at": now}
     elif event is Event.DESTROYED:
@@ -197,7 +238,7 @@ async def _volumes(conn: AsyncConnection, *where: ColumnElement[bool], limit: in
     query = select(*(volumes.c[column] for column in _COLUMNS.values())).where(*where)
     rows = (await conn.execute(query.order_by(volumes.c.created_at.desc(), volumes.c.id.desc()).limit(limit))).all()
     ids = [row.id for row in rows]
-    attachments, said = await _attachments(conn, ids), await _messages(conn, ids)
+    attachments, said = await _attachments(conn, ids), await messages_of(conn, ids)
     return [_volume(row, attachments.get(row.id, ()), said.get(row.id, ())) for row in rows]
 
 
@@ -210,10 +251,10 @@ async def _attachments(conn: AsyncConnection, volume_ids: Sequence[str]) -> dict
     return found
 
 
-async def _messages(conn: AsyncConnection, volume_ids: Sequence[str]) -> dict[str, tuple[Message, ...]]:
-    """The latest MESSAGES_SHOWN_MAX of each volume, newest first."""
+async def messages_of(conn: AsyncConnection, ids: Sequence[str]) -> dict[str, tuple[Message, ...]]:
+    """The latest MESSAGES_SHOWN_MAX of each volume or snapshot, newest first."""
     rank = func.row_number().over(partition_by=messages.c.resource_uuid, order_by=messages.c.id.desc()).label("rank_of_it")
-    ranked = select(messages, rank).where(messages.c.resource_uuid.in_(volume_ids), live(messages)).subquery()
+    ranked = select(messages, rank).where(messages.c.resource_uuid.in_(ids), live(messages)).subquery()
     query = select(ranked).where(ranked.c.rank_of_it <= MESSAGES_SHOWN_MAX).order_by(ranked.c.id.desc())
     found: dict[str, tuple[Message, ...]] = {}
     for row in await conn.execute(query):

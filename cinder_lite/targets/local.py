@@ -99,6 +99,15 @@ class LocalTarget:
                     await self._write(export.volume, _Record(export.path))
         return export.path
 
+    async def extend_target(self, export: Export, new_size: int) -> None:
+        """Nothing stands between a host and the file, so there is only to see that it has that size."""
+        if await self._read(export.volume) is None:
+            return
+        with _told(export.volume.id, self._folder):
+            found = await asyncio.to_thread(_size_of, export.path)
+        if found < new_size:
+            raise ExportFailure(volume_id=export.volume.id, reason=f"{export.path} has {found} bytes; wanted {new_size}")
+
     async def remove_export(self, export: Export) -> None:
         async with self._locks.hold(export.volume.name):
             with _told(export.volume.id, self._folder):
@@ -163,6 +172,15 @@ def _told(volume_id: str, folder: Path) -> Iterator[None]:
         yield
     except OSError as exc:
         raise ExportFailure(volume_id=volume_id, reason=f"its record in {folder}: {exc.strerror or exc}") from exc
+
+
+def _size_of(path: str) -> int:
+    """Of a file or of a block device."""
+    disk = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.lseek(disk, 0, os.SEEK_END)
+    finally:
+        os.close(disk)
 
 
 def _prepare(folder: Path) -> None:

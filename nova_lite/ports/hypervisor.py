@@ -17,6 +17,8 @@ Guarantees; the conformance suite's tests carry these numbers.
 12. `power_off` gives the guest its time to shut down by itself, then ends the machine; it leaves as little as `destroy`.
 13. A disk whose size is not that of connection_info["volume_size"] (GiB), where it is there, is another volume: `attach_volume` refuses
     it, and the guest has never seen it.
+14. `extend_volume` returns when the machine shows its guest the disk in the new size, which the storage tells it already. It does so
+    already: nothing happens. A storage that does not: HypervisorRefused, and the disk stays as it was.
 """
 
 from collections.abc import Mapping
@@ -69,6 +71,10 @@ class Hypervisor(Protocol):
 
     async def detach_volume(self, volume_id: str, instance_uuid: str) -> None:
         """Unplug. Raises DeviceDetachFailed, HypervisorUnavailable."""
+        ...
+
+    async def extend_volume(self, connection_info: ConnectionInfo, instance_uuid: str, requested_size: int) -> None:
+        """requested_size   bytes. Raises VolumeBDMNotFound when it has no such volume, HypervisorRefused, HypervisorUnavailable."""
         ...
 
     async def disks(self, instance_uuid: str) -> dict[str, str]:

@@ -26,6 +26,7 @@ from nova_lite.flows.attach_volume import AttachVolume
 from nova_lite.flows.boot import Boot, RequestBoot
 from nova_lite.flows.delete import Delete, RequestDelete
 from nova_lite.flows.detach_volume import DetachVolume
+from nova_lite.flows.extend_disk import ExtendDisk
 from nova_lite.flows.parts import ApiParts, ComputeParts
 from nova_lite.flows.power import Reboot, RequestPower, Start, Stop
 from nova_lite.flows.request_attach import RequestAttach
@@ -34,9 +35,11 @@ from nova_lite.flows.settle_disk import RemoveDisk, RestoreDisk
 from nova_lite.flows.settle_machine import ReapMachine, SettleMachine, SettleStopped
 from nova_lite.ports.connector import Connector
 from nova_lite.ports.hypervisor import Hypervisor
+from nova_lite.ports.volumes import ServerEvents
 from nova_lite.service.api import BINARY, ComputeApi, Fleet
 from nova_lite.service.audit import NovaAuditor
 from nova_lite.service.compute import ComputeManager, Guests, Inventory, host_report
+from nova_lite.service.events import ExternalEvents
 from nova_lite.service.finding import find
 from nova_lite.service.machines import chosen_hypervisor
 from nova_lite.service.reconcile import HostReconciler
@@ -58,6 +61,7 @@ COMPUTE_FLOWS: tuple[type[Flow[Any, ComputeParts]], ...] = (
     Start,
     Reboot,
     SettleStopped,
+    ExtendDisk,
 )
 
 
@@ -80,7 +84,8 @@ async def api(config: NovaConfig, outside: Outside) -> AsyncIterator[None]:
             journal=Journal(base.database, base.clock),
         )
         carrier.runner.knows(parts, *API_FLOWS)
-        serving = _serving(config, host, ComputeApi(parts, Fleet(base.hosts, config.common.service_down_time), carrier.runner))
+        servers = ComputeApi(parts, Fleet(base.hosts, config.common.service_down_time), carrier.runner)
+        serving = _serving(config, host, servers, ExternalEvents(parts))
         async with base.serve(serving, carrier=carrier, binary="nova-api", topic="nova-api", host=host):
             yield
 
@@ -157,7 +162,7 @@ SERVICE = Service(
     load=_load,
     sections=nova_sections,
     migrations=BRANCH,
-    contracts=(ComputeAPI, ComputeManagerAPI, HostInventory, GuestProbe),
+    contracts=(ComputeAPI, ServerEvents, ComputeManagerAPI, HostInventory, GuestProbe),
     auditor=NovaAuditor(),
     sagas=(*(kind.saga for kind in API_FLOWS), *(kind.saga for kind in COMPUTE_FLOWS)),
     find=find,

@@ -39,6 +39,7 @@ class FakeHost:
     sectors    (volume id, sector) -> the byte that fills it; sectors never written hold 0
     size       bytes of every volume
     sizes      volume id -> bytes that its storage shows, where that is to be compared
+    shown      volume id -> bytes that its guest was told of last, where it was told of any
     leftovers  instance uuid -> what is left of the machine, or in it
     """
 
@@ -47,6 +48,7 @@ class FakeHost:
     sectors: dict[tuple[str, int], int] = field(default_factory=dict)
     size: int = 1024**3
     sizes: dict[str, int] = field(default_factory=dict)
+    shown: dict[str, int] = field(default_factory=dict)
     leftovers: dict[str, list[str]] = field(default_factory=dict)
 
     def kill(self, instance_uuid: str) -> None:
@@ -129,6 +131,16 @@ class FakeHypervisor:
         self._disks(instance_uuid).pop(volume_id, None)
         self.script.strike("detach_volume", When.AFTER)
 
+    async def extend_volume(self, connection_info: ConnectionInfo, instance_uuid: str, requested_size: int) -> None:
+        volume_id = str(connection_info["serial"])
+        await self._begin("extend_volume", instance_uuid, volume_id)
+        if volume_id not in self._disks(instance_uuid):
+            raise VolumeBDMNotFound(volume_id=volume_id, instance_uuid=instance_uuid)
+        if self.host.sizes.get(volume_id, requested_size) < requested_size:
+            raise HypervisorRefused(name=instance_uuid, command="extend_volume", reason="the storage is smaller")
+        self.host.shown[volume_id] = requested_size
+        self.script.strike("extend_volume", When.AFTER)
+
     async def disks(self, instance_uuid: str) -> dict[str, str]:
         await self._begin("disks", instance_uuid)
         self.script.strike("disks", When.AFTER)
@@ -161,7 +173,7 @@ class FakeHypervisor:
         check_pattern(pattern, offset=offset, length=length)
         if volume_id not in self._disks(uuid):
             raise VolumeBDMNotFound(volume_id=volume_id, instance_uuid=uuid)
-        if offset + length > self.host.size:
+        if offset + length > self.host.shown.get(volume_id, self.host.size):
             raise HypervisorRefused(name=uuid, command="the pattern", reason=f"the disk ends before {offset + length}")
         return range(offset // _SECTOR_BYTES, (offset + length) // _SECTOR_BYTES)
 

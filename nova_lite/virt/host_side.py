@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from nova_lite.errors import HypervisorRefused
+
 CEPH_CONF = "ceph.conf"
 """Name of the file that bounds librbd's waits."""
 
@@ -32,6 +34,20 @@ async def is_block_device(connection_info: Mapping[str, Any]) -> bool:
     return await asyncio.to_thread(_is_block_device, connection_info)
 
 
+async def check_grown(connection_info: Mapping[str, Any], requested_size: int, *, machine: str) -> None:
+    """Raises HypervisorRefused for a file or device of this host that is smaller: a machine that is told so would make it larger itself."""
+    path = (connection_info.get("data") or {}).get("device_path")
+    if connection_info.get("driver_volume_type") != "local" or not isinstance(path, str):
+        return
+    try:
+        size = await asyncio.to_thread(_size, path)
+    except OSError as exc:
+        raise HypervisorRefused(name=machine, command="extend_volume", reason=f"{path}: {exc.strerror}") from exc
+    if size < requested_size:
+        reason = f"{path} has {size} bytes; wanted {requested_size}"
+        raise HypervisorRefused(name=machine, command="extend_volume", reason=reason)
+
+
 async def with_host_keyring(connection_info: Mapping[str, Any], folder: Path = KEYRINGS) -> Mapping[str, Any]:
     """The same, with the keyring that this host keeps for the volume's user, where cinder sent none and one is there.
 
@@ -43,6 +59,14 @@ async def with_host_keyring(connection_info: Mapping[str, Any], folder: Path = K
     name = f"{data.get('cluster_name') or 'ceph'}.client.{data.get('auth_username')}.keyring"
     text = None if os.sep in name else await asyncio.to_thread(_text, folder / name)
     return connection_info if text is None else {**connection_info, "data": {**data, "keyring": text}}
+
+
+def _size(path: str) -> int:
+    disk = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.lseek(disk, 0, os.SEEK_END)
+    finally:
+        os.close(disk)
 
 
 def _write_conf(path: Path, text: str) -> Path:

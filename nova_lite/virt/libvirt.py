@@ -16,7 +16,7 @@ from common.host.locks import KeyedLocks
 from nova_lite.contract import Instance
 from nova_lite.errors import DeviceDetachFailed, HypervisorRefused, HypervisorUnavailable, TooManyDiskDevices, VolumeBDMNotFound
 from nova_lite.ports.hypervisor import ConnectionInfo
-from nova_lite.virt.host_side import bound_ceph, is_block_device, with_host_keyring
+from nova_lite.virt.host_side import bound_ceph, check_grown, is_block_device, with_host_keyring
 from nova_lite.virt.image_size import shown_size
 from nova_lite.virt.libvirt_client import LibvirtClient
 from nova_lite.virt.libvirt_xml import (
@@ -116,6 +116,12 @@ class LibvirtHypervisor:
             if not is_gone:
                 device = (await self._disks(instance_uuid))[volume_id].mountpoint
                 raise DeviceDetachFailed(device=device, name=instance_uuid, timeout_s=timeout_s)
+
+    async def extend_volume(self, connection_info: ConnectionInfo, instance_uuid: str, requested_size: int) -> None:
+        await check_grown(connection_info, requested_size, machine=instance_uuid)
+        async with self._holding(instance_uuid):
+            disk = await self._disk(instance_uuid, str(connection_info["serial"]))
+            await self._ask("resize", instance_uuid, target=disk.mountpoint.removeprefix("/dev/"), size=requested_size)
 
     async def disks(self, instance_uuid: str) -> dict[str, str]:
         async with self._holding(instance_uuid):

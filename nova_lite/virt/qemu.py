@@ -17,7 +17,7 @@ from common.host.locks import KeyedLocks
 from nova_lite.contract import Instance
 from nova_lite.errors import HypervisorRefused, HypervisorUnavailable, VolumeBDMNotFound
 from nova_lite.ports.hypervisor import ConnectionInfo
-from nova_lite.virt.host_side import CEPH_CONF, bound_ceph, is_block_device, with_host_keyring
+from nova_lite.virt.host_side import CEPH_CONF, bound_ceph, check_grown, is_block_device, with_host_keyring
 from nova_lite.virt.pattern import check_pattern
 from nova_lite.virt.qemu_argv import QemuOptions, qemu_argv
 from nova_lite.virt.qemu_disk import Disk, mountpoint_of, plan_disk
@@ -99,6 +99,11 @@ class QemuHypervisor:
     async def detach_volume(self, volume_id: str, instance_uuid: str) -> None:
         async with self._machine(instance_uuid) as (machine, _):
             await machine.unplug(volume_id)
+
+    async def extend_volume(self, connection_info: ConnectionInfo, instance_uuid: str, requested_size: int) -> None:
+        await check_grown(connection_info, requested_size, machine=instance_uuid)
+        async with self._machine(instance_uuid) as (machine, _):
+            await machine.resize(str(connection_info["serial"]), requested_size)
 
     async def disks(self, instance_uuid: str) -> dict[str, str]:
         async with self._machine(instance_uuid) as (machine, _):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from common.base.clock import Clock
 from common.base.errors import Fault
-from nova_lite.errors import DeviceDetachFailed, HypervisorRefused, HypervisorUnavailable, TooManyDiskDevices
+from nova_lite.errors import DeviceDetachFailed, HypervisorRefused, HypervisorUnavailable, TooManyDiskDevices, VolumeBDMNotFound
 from nova_lite.virt.qemu_argv import QemuOptions, root_port
 from nova_lite.virt.qemu_disk import Disk, is_node_name, is_secret_id, mountpoint_of, node_name, secret_id, volume_of
 from nova_lite.virt.qemu_probe import clear_probe
@@ -90,6 +90,15 @@ class QemuMachine:
         finally:
             if not plugged:
                 await self._take_back(disk.volume_id)
+
+    async def resize(self, volume_id: str, size: int) -> None:
+        """The node looks at its storage again. It does not grow what cannot be grown: a file has that size by now, and so has a LUN.
+
+        Raises VolumeBDMNotFound, HypervisorRefused, HypervisorUnavailable.
+        """
+        if volume_id not in await self.devices():
+            raise VolumeBDMNotFound(volume_id=volume_id, instance_uuid=self._name)
+        await self._qmp.execute("block_resize", {"node-name": node_name(volume_id), "size": size})
 
     async def unplug(self, volume_id: str) -> None:
         """Take the disk from the machine, and whatever of one that was cut short; nothing there: nothing happens.

@@ -23,6 +23,7 @@ from nova_lite.contract import Instance
 from nova_lite.errors import HypervisorRefused, HypervisorUnavailable, TooManyDiskDevices, VolumeBDMNotFound
 from nova_lite.ports.connector import VOLUME_SIZE
 from nova_lite.ports.hypervisor import ConnectionInfo
+from nova_lite.virt.host_side import check_grown
 from nova_lite.virt.pattern import check_pattern
 from nova_lite.virt.volume_source import check_size
 
@@ -101,6 +102,12 @@ class SimulatedHypervisor:
         async with self._machine(instance_uuid) as machine:
             if volume_id in machine.disks:
                 await self._save(machine, {key: disk for key, disk in machine.disks.items() if key != volume_id})
+
+    async def extend_volume(self, connection_info: ConnectionInfo, instance_uuid: str, requested_size: int) -> None:
+        """The disk is the file itself, so there is only to see that it has that size."""
+        async with self._machine(instance_uuid) as machine:
+            _disk_of(machine, str(connection_info["serial"]))
+            await check_grown(connection_info, requested_size, machine=instance_uuid)
 
     async def disks(self, instance_uuid: str) -> dict[str, str]:
         async with self._machine(instance_uuid) as machine:

@@ -1,12 +1,14 @@
 """All services in one loop, on fakes that a test can make fail: the bus in memory, the database a file, real endpoints and flows."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from cinder_lite.config import load_cinder
-from cinder_lite.contract import Volume, VolumeAPI, VolumeManagerAPI, VolumeStatus
+from cinder_lite.contract import Snapshot, Volume, VolumeAPI, VolumeManagerAPI
+from cinder_lite.domain.snapshot import FINAL_STATES as SNAPSHOT_SETTLED
+from cinder_lite.domain.volume import FINAL_STATES as SETTLED
 from cinder_lite.drivers.fake import FakeDriver
 from cinder_lite.service import wiring as cinder
 from cinder_lite.targets.fake import FakeTarget
@@ -33,7 +35,6 @@ from nova_lite.service import wiring as nova
 from nova_lite.store.block_device_mapping import BlockDeviceMappings
 from nova_lite.virt.fake import FakeHypervisor
 
-SETTLED = {VolumeStatus.AVAILABLE, VolumeStatus.IN_USE, VolumeStatus.ERROR, VolumeStatus.ERROR_DELETING}
 BACKEND = "vault"
 HOST = "cmp1"
 INITIATOR = "iqn.2010-10.org.openstack:cmp1"
@@ -108,6 +109,18 @@ class World:
             timeout_s=30,
         )
 
+    async def settled_snapshot(self, snapshot_id: str) -> Snapshot:
+        """The snapshot once nobody is at work on it."""
+        return await follow(
+            lambda: self.volumes.get_snapshot(self.ctx, snapshot_id=snapshot_id),
+            is_final=lambda found: found.status in SNAPSHOT_SETTLED,
+            shown=lambda found: found.status,
+            tell=lambda _: None,
+            clock=self.clock,
+            what=f"snapshot {snapshot_id}",
+            timeout_s=30,
+        )
+
     async def settled_server(self, uuid: str) -> Instance:
         """The server once nobody is at work on it."""
         return await follow(
@@ -122,17 +135,21 @@ class World:
 
     async def server_is_gone(self, uuid: str) -> bool:
         """Returns once it is."""
+        return await self._gone(lambda: self.servers.get(self.ctx, server=uuid), f"server {uuid}")
 
+    async def volume_is_gone(self, volume_id: str) -> bool:
+        """Returns once it is."""
+        return await self._gone(lambda: self.volumes.get(self.ctx, volume_id=volume_id), f"volume {volume_id}")
+
+    async def _gone(self, get: Callable[[], Awaitable[object]], what: str) -> bool:
         async def is_gone() -> bool:
             try:
-                await self.servers.get(self.ctx, server=uuid)
+                await get()
             except NotFound:
                 return True
             return False
 
-        return await follow(
-            is_gone, is_final=bool, shown=str, tell=lambda _: None, clock=self.clock, what=f"server {uuid}", timeout_s=30
-        )
+        return await follow(is_gone, is_final=bool, shown=str, tell=lambda _: None, clock=self.clock, what=what, timeout_s=30)
 
     async def flows(self) -> list[FlowRow]:
         """Every flow that was run."""

@@ -100,6 +100,10 @@ class Bench(ABC):
         """The same volume, which is to have `size_gib` by its row; its storage shows VOLUME_BYTES."""
         return info | {VOLUME_SIZE: size_gib}
 
+    @abstractmethod
+    def grow(self, info: ConnectionInfo, size: int) -> None:
+        """The volume's storage has `size` bytes from now on, and says so."""
+
     async def parts(self, uuid: str) -> set[str]:
         """Everything of volumes that is in the machine, seen or unseen: devices, block nodes, secrets."""
         return set()
@@ -135,6 +139,9 @@ class FakeBench(Bench):
     def volume(self) -> ConnectionInfo:
         data = {"auth_method": "CHAP", "auth_username": "u", "auth_password": SECRET}
         return {"driver_volume_type": "iscsi", "serial": new_uuid(), "data": data}
+
+    def grow(self, info: ConnectionInfo, size: int) -> None:
+        self._host.sizes[info["serial"]] = size
 
     def sized(self, info: ConnectionInfo, size_gib: int) -> ConnectionInfo:
         self._host.sizes[info["serial"]] = VOLUME_BYTES
@@ -181,6 +188,10 @@ class SimulationBench(Bench):
         info = self.volume()
         return info | {"data": info["data"] | {"auth_password": f"{SECRET}-not"}}
 
+    def grow(self, info: ConnectionInfo, size: int) -> None:
+        self._reality.volumes[info["serial"]].size_gib = size / GIB
+        self._reality.extend(info["data"]["target_iqn"])
+
     def sessions(self, info: ConnectionInfo) -> int:
         return len(self._reality.sessions(info["data"]["target_iqn"]))
 
@@ -214,6 +225,9 @@ class VolumesForSuite(ABC):
 
     def sessions(self, info: ConnectionInfo) -> int:
         return 0
+
+    def grow(self, info: ConnectionInfo, size: int) -> None:
+        os.truncate(info["backing_path"], size)
 
 
 class LocalVolumes(VolumesForSuite):
@@ -254,6 +268,10 @@ class IscsiVolumes(VolumesForSuite):
         info = self.volume()
         return info | {"data": info["data"] | {"auth_password": f"{SECRET}-not"}}
 
+    def grow(self, info: ConnectionInfo, size: int) -> None:
+        super().grow(info, size)
+        self.tgt.look_again(info["data"]["target_iqn"], info["backing_path"])
+
     def sessions(self, info: ConnectionInfo) -> int:
         return self.tgt.sessions(info["data"]["target_iqn"])
 
@@ -279,6 +297,9 @@ class _OnFiles(Bench):
 
     def sessions(self, info: ConnectionInfo) -> int:
         return self.volumes.sessions(info)
+
+    def grow(self, info: ConnectionInfo, size: int) -> None:
+        self.volumes.grow(info, size)
 
     def files(self, uuid: str) -> list[Path]:
         folder = self.instance_folder(uuid)

@@ -18,6 +18,7 @@ SHORT = {
     "test_8_another_object_finds_the_machines_and_goes_on_with_them",
     "test_9_no_secret_is_seen_outside",
     "test_13_a_disk_of_another_size_is_refused_and_the_guest_has_not_seen_it",
+    "test_14_a_machine_reads_and_writes_what_its_disk_has_grown_by",
 }
 """What libvirt runs without --long: it takes a second to see a machine end, and ten to end one that hangs."""
 

@@ -60,6 +60,9 @@ class LibvirtBench(Bench):
     def sessions(self, info: ConnectionInfo) -> int:
         return self.volumes.sessions(info)
 
+    def grow(self, info: ConnectionInfo, size: int) -> None:
+        self.volumes.grow(info, size)
+
     async def kill(self, uuid: str) -> None:
         """Returns once libvirt has noticed, which takes it a second."""
         self.send_signal(uuid, signal.SIGKILL)
