@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
 
-from cinder_lite.contract import Volume
+from cinder_lite.contract import Volume, VolumeStatus
 from nova_lite.contract import Instance, RebootType
 from tests.integration.datapath.backends import BACKENDS
 from tests.integration.datapath.hosts import HYPERVISORS
@@ -65,7 +65,7 @@ class Datapath:
             ("a machine is killed", self._kill_machine),
         ]
         found += [(f"{name} is killed", kill) for name, kill in self.stack.backend.daemons.items()]
-        found += [("a server is rebooted", self._reboot)]
+        found += [("a guest does not let go", self._keep_disk), ("a server is rebooted", self._reboot)]
         found += [(f"{name} is begun anew", service.restart) for name, service in self.stack.services.items()]
         return found
 
@@ -100,6 +100,22 @@ class Datapath:
         server = self.servers[0]
         await self.stack.hosts[server.host or ""].kill(server.uuid)
         await self._rebooted(server, RebootType.HARD)
+
+    async def _keep_disk(self) -> None:
+        """Its volume is in-use again then, and the disk as good as before; the round's own detachment is the second try."""
+        server = self.servers[0]
+        host = self.stack.hosts[server.host or ""]
+        (mapping,) = await self.stack.servers.volume_attachments(self.stack.ctx, server=server.uuid)
+        await host.pause(server.uuid)
+        try:
+            await self.stack.servers.detach_volume(self.stack.ctx, server=server.uuid, volume=mapping.volume_id or "")
+            found = await self.stack.settled(mapping.volume_id or "")
+        finally:
+            await host.go_on(server.uuid)
+        assert found.status is VolumeStatus.IN_USE, found.status
+        fault = (await self.stack.servers.get(self.stack.ctx, server=server.uuid)).fault
+        assert fault is not None
+        assert "did not leave the machine" in fault.message
 
     async def _reboot(self) -> None:
         await self._rebooted(self.servers[1], RebootType.SOFT)
