@@ -27,10 +27,10 @@ class LocalBench:
     async def over(cls, driver: VolumeDriver, staging: Staging | None = None) -> Self:
         await driver.check_for_setup_error()
         staging = staging or NothingStaged()
-        return cls(driver, staging, await _names(driver) | await staging.others())
+        return cls(driver, staging, await names_of(driver) | await staging.others())
 
     async def names(self) -> set[str]:
-        return (await _names(self.driver) | await self._staging.others()) - self._before
+        return (await names_of(self.driver) | await self._staging.others()) - self._before
 
     async def size_of(self, name: str) -> int:
         return await asyncio.to_thread(_size, self._path(_volume_of(name)))
@@ -88,7 +88,7 @@ async def clean(driver: VolumeDriver, before: set[str]) -> None:
         for name in await driver.list_volumes() - before:
             with suppress(Fault):
                 await driver.delete_volume(_volume_of(name))
-        if not await _names(driver) - before:
+        if not await names_of(driver) - before:
             return
 
 
@@ -106,7 +106,8 @@ def _snapshot_of(name: str, volume_name: str) -> Snapshot:
     return Snapshot(id=name.removeprefix("snapshot-"), volume_id=volume_id, volume_size=1, status=SnapshotStatus.DELETING)
 
 
-async def _names(driver: VolumeDriver) -> set[str]:
+async def names_of(driver: VolumeDriver) -> set[str]:
+    """Of its volumes and snapshots."""
     return await driver.list_volumes() | set(await driver.list_snapshots())
 
 
