@@ -44,6 +44,7 @@ class QemuConfig:
     kernel: str
     initrd: str
     cmdline: str
+    keyrings_dir: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,6 +247,12 @@ def _qemu_options() -> tuple[cfg.Opt, ...]:
             "Empty: machines come without a guest system and are held before their first instruction.",
         ),
         cfg.StrOpt("initrd", default="", help="The initramfs that goes with `kernel`."),
+        cfg.StrOpt(
+            "keyrings_dir",
+            default="/etc/ceph",
+            help="Where this host keeps the keys of Ceph's users, each in <cluster>.client.<user>.keyring, for volumes of driver rbd. With "
+            "libvirt a key that is not there is libvirt's own secret, rbd_secret_uuid of the backend.",
+        ),
         cfg.StrOpt("cmdline", default="console=ttyS0 quiet panic=-1", help="The kernel's command line."),
     )
 

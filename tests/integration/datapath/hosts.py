@@ -62,13 +62,16 @@ class ComputeHost(ABC):
 
 
 class QemuHost(ComputeHost):
-    def __init__(self, name: str, folder: Path, state: Path) -> None:
+    def __init__(self, name: str, folder: Path, state: Path, keyrings: Path) -> None:
         super().__init__(name)
-        self._qemu = self.hypervisor = QemuHypervisor(
-            folder / name,
-            SystemClock(),
-            guest_options(saved_state=str(state), spawn_timeout_s=60.0, command_timeout_s=40.0, detach_timeout_s=DETACH_TIMEOUT_S),
+        options = guest_options(
+            saved_state=str(state),
+            spawn_timeout_s=60.0,
+            command_timeout_s=40.0,
+            detach_timeout_s=DETACH_TIMEOUT_S,
+            keyrings=keyrings,
         )
+        self._qemu = self.hypervisor = QemuHypervisor(folder / name, SystemClock(), options)
 
     async def kill(self, uuid: str) -> None:
         with machine_process(self._qemu.folder_of(uuid), uuid) as pidfd:
@@ -118,10 +121,10 @@ class LibvirtHost(ComputeHost):
 
 
 @asynccontextmanager
-async def qemu_hosts(folder: Path) -> AsyncIterator[list[ComputeHost]]:
+async def qemu_hosts(folder: Path, keyrings: Path) -> AsyncIterator[list[ComputeHost]]:
     """Two, whose guests go on from one saved state."""
     state = await save_state(folder / "saved")
-    hosts: list[ComputeHost] = [QemuHost(name, folder, state) for name in NAMES]
+    hosts: list[ComputeHost] = [QemuHost(name, folder, state, keyrings) for name in NAMES]
     try:
         yield hosts
     finally:
@@ -129,13 +132,13 @@ async def qemu_hosts(folder: Path) -> AsyncIterator[list[ComputeHost]]:
 
 
 @asynccontextmanager
-async def libvirt_hosts(folder: Path) -> AsyncIterator[list[ComputeHost]]:
+async def libvirt_hosts(folder: Path, keyrings: Path) -> AsyncIterator[list[ComputeHost]]:
     """Two on one libvirtd of another user's, who can read the guest's files."""
     with libvirtd() as daemon:
         kernel, initrd = (shutil.copy(guest_folder() / name, daemon.state / name) for name in ("vmlinuz", "initrd.gz"))
         options = LibvirtOptions(
             connection_uri=daemon.uri, disks_max=3, memory_mib_max=MEMORY_MIB, guest=GuestSystem(str(kernel), str(initrd)),
-            command_timeout_s=60.0, detach_timeout_s=DETACH_TIMEOUT_S,
+            command_timeout_s=60.0, keyrings=keyrings, detach_timeout_s=DETACH_TIMEOUT_S,
         )  # fmt: skip
         pids = daemon.folder / "rt/libvirt/qemu/run"
         hosts: list[ComputeHost] = [LibvirtHost(name, daemon.state, options, pids) for name in NAMES]

@@ -133,8 +133,8 @@ async def _awaited(act: Awaitable[None]) -> None:
 async def prove(folder: Path, *, backend: str, hypervisor: str, rounds: int, tell: Tell) -> None:
     """So many rounds on one combination. Raises AssertionError with what was seen and what was wanted."""
     async with AsyncExitStack() as exits:
-        hosts = await exits.enter_async_context(HYPERVISORS[hypervisor](folder))
         store = await exits.enter_async_context(BACKENDS[backend](folder))
+        hosts = await exits.enter_async_context(HYPERVISORS[hypervisor](folder, store.keyrings))
         running = await exits.enter_async_context(stack(folder, store, hosts))
         path = Datapath(running, tell)
         await path.set_up()
