@@ -8,22 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
-from common.app import (
-    bus_command,
-    completion,
-    contract_command,
-    db_command,
-    dlq_command,
-    doctor_command,
-    failpoints_command,
-    flow_command,
-    notify_command,
-    rpc_command,
-    where_command,
-)
+from common.app import completion
 from common.app.cli import run_cli
 from common.app.commands import ConfigFiles, Debug, UsersSender, on_bus, tell
-from common.app.config_sample import sample
+from common.app.lazy import Later, LazyGroup
 from common.app.logs import configure_logs
 from common.app.service import services
 from common.app.whole import Whole, read_whole
@@ -32,20 +20,33 @@ from common.base.errors import Misconfigured
 from common.host.clock import SystemClock
 from common.rpc.contract import Sender
 
+
+class Commands(LazyGroup):
+    """Those of other modules."""
+
+    later = {
+        "doctor": Later("common.app.doctor_command:doctor", "Compare the rows with what targets, hosts and machines really have."),
+        "where": Later("common.app.where_command:where", "Tell where a request is now: process, host, step or queue."),
+        "asyncapi": Later("common.app.contract_command:asyncapi", "Print an AsyncAPI 3.0 document of all contracts."),
+        "failpoints": Later("common.app.failpoints_command:failpoints", "List the places at which a process can be made to die."),
+        "rpc": Later("common.app.rpc_command:app", "Send any message to any server."),
+        "dlq": Later("common.app.dlq_command:app", "Dead letters: messages that no server could serve, with the reason."),
+        "flow": Later("common.app.flow_command:app", "Flows: what was begun, how far each is, and those that stopped."),
+        "bus": Later("common.app.bus_command:app", "The message bus."),
+        "db": Later("common.app.db_command:app", "The database's tables."),
+        "contract": Later("common.app.contract_command:app", "The contracts of the installed services."),
+        "notify": Later("common.app.notify_command:app", "Notifications: what services tell whoever listens."),
+    }
+
+
 app = typer.Typer(
     name="lite",
+    cls=Commands,
     help="All services of this machine, the bus between them, and the database under them.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-app.add_typer(rpc_command.app, name="rpc")
-app.add_typer(dlq_command.app, name="dlq")
-app.add_typer(flow_command.app, name="flow")
-app.add_typer(bus_command.app, name="bus")
-app.add_typer(db_command.app, name="db")
-app.add_typer(contract_command.app, name="contract")
-app.add_typer(notify_command.app, name="notify")
 config_app = typer.Typer(help="Configuration files.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
 
@@ -99,12 +100,6 @@ def demo(
     on_bus(whole.common, work)
 
 
-app.command()(doctor_command.doctor)
-app.command()(where_command.where)
-app.command()(contract_command.asyncapi)
-app.command()(failpoints_command.failpoints)
-
-
 def _embedded_demo(scenario: Scenario, *, debug: bool) -> None:
     from common.app.embedded import embedded
 
@@ -124,6 +119,8 @@ def config_sample(
     service: Annotated[str, typer.Argument(metavar="SERVICE", help="nova or cinder.", autocompletion=completion.installed)],
 ) -> None:
     """Print every option of a service with its meaning and default, as a configuration file."""
+    from common.app.config_sample import sample
+
     known = services()
     if service not in known:
         raise typer.BadParameter(f"there is no service {service!r}; installed: {', '.join(known)}")

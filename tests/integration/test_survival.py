@@ -46,8 +46,8 @@ async def test_no_call_is_lost_and_none_is_done_twice_when_the_broker_fails(
     counts = await survive("ours", FAULTS[name], broker, job=JOB, folder=tmp_path)
     assert_all_answered(counts)
     assert counts.executed_twice == 0
-    assert counts.first_success_s is not None
-    assert counts.first_success_s <= BACK_S
+    # None: all had their answers before the fault was over, as a cancelled consumer's may when the broker's command line is slow.
+    assert counts.first_success_s is None or counts.first_success_s <= BACK_S
     assert counts.longest_gap_s <= counts.away_s + BACK_S
 
 

@@ -1,6 +1,6 @@
 """All services in one loop, on fakes that a test can make fail: the bus in memory, the database a file, real endpoints and flows."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -135,17 +135,21 @@ class World:
 
     async def server_is_gone(self, uuid: str) -> bool:
         """Returns once it is."""
+        return await self._gone(lambda: self.servers.get(self.ctx, server=uuid), f"server {uuid}")
 
+    async def volume_is_gone(self, volume_id: str) -> bool:
+        """Returns once it is."""
+        return await self._gone(lambda: self.volumes.get(self.ctx, volume_id=volume_id), f"volume {volume_id}")
+
+    async def _gone(self, get: Callable[[], Awaitable[object]], what: str) -> bool:
         async def is_gone() -> bool:
             try:
-                await self.servers.get(self.ctx, server=uuid)
+                await get()
             except NotFound:
                 return True
             return False
 
-        return await follow(
-            is_gone, is_final=bool, shown=str, tell=lambda _: None, clock=self.clock, what=f"server {uuid}", timeout_s=30
-        )
+        return await follow(is_gone, is_final=bool, shown=str, tell=lambda _: None, clock=self.clock, what=what, timeout_s=30)
 
     async def flows(self) -> list[FlowRow]:
         """Every flow that was run."""

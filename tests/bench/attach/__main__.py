@@ -10,9 +10,9 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from common.testing.servers import MariaDbServer, PostgresServer, RabbitServer, Server
+from common.testing.servers import MariaDbServer, PostgresServer, RabbitServer
 from tests.bench.attach.in_loop import Cost, cost
-from tests.bench.attach.processes import Figures, _tree, measure
+from tests.bench.attach.processes import DatabaseServer, Figures, measure
 
 
 async def main(arguments: argparse.Namespace) -> None:
@@ -57,7 +57,7 @@ async def as_processes(folder: Path, postgres: PostgresServer, maria: MariaDbSer
     """The real stack of nova 34 and cinder 29 needs 700 ms of CPU and 774 ms for the same (measured beside ours on such a machine)."""
     print("\n| processes, RabbitMQ, simulated storage | wall ms | CPU ms | services | broker | database | pairs/s, 16 at once |")
     print("|---|---|---|---|---|---|---|")
-    servers: list[tuple[str, Server, str]] = [
+    servers: list[tuple[str, DatabaseServer, str]] = [
         ("PostgreSQL", postgres, postgres.create_database("p1")),
         ("MariaDB", maria, maria.create_database("p1")),
     ]
@@ -66,9 +66,8 @@ async def as_processes(folder: Path, postgres: PostgresServer, maria: MariaDbSer
             for name, server, url in servers:
                 place = folder / f"{name}-{computes}"
                 place.mkdir()
-                connection = url if computes == 1 else server.create_database(f"p{computes}")  # type: ignore[attr-defined]
-                assert server._process is not None
-                figures = await measure(place, broker, connection, database_pids=_tree(server._process.pid), computes=computes)
+                connection = url if computes == 1 else server.create_database(f"p{computes}")
+                figures = await measure(place, broker, connection, database=server, computes=computes)
                 _tell(f"{name}, {computes} compute", figures)
 
 

@@ -13,13 +13,16 @@ from common.base.context import Context
 from common.host.clock import SystemClock
 from common.rpc.options import RpcOptions
 from common.rpc.session import connect
-from common.testing.servers import RabbitServer
+from common.testing.servers import MariaDbServer, PostgresServer, RabbitServer, Server
 from nova_lite.contract import ComputeAPI, VmState
 from tests.support.processes import cloud
 
 PAIRS = 20
 AT_ONCE = 16
 ROUNDS = 4
+POLL_S = 0.05
+"""A pair asks for the volume's status about as often as the client of the real stack did, which made 12 HTTP requests."""
+DatabaseServer = PostgresServer | MariaDbServer
 _CLOCK = SystemClock()
 _TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -34,7 +37,7 @@ class Figures:
     cpu_by: dict[str, float]
 
 
-async def measure(folder: Path, broker: RabbitServer, connection: str, *, database_pids: Sequence[int], computes: int) -> Figures:
+async def measure(folder: Path, broker: RabbitServer, connection: str, *, database: DatabaseServer, computes: int) -> Figures:
     """The services on `computes` compute hosts."""
     hosts = [f"cmp{number}" for number in range(1, computes + 1)]
     url = broker.fresh_url()
@@ -52,7 +55,7 @@ async def measure(folder: Path, broker: RabbitServer, connection: str, *, databa
 
         async def until(volume_id: str, wanted: VolumeStatus) -> None:
             while (await volumes.get(ctx, volume_id=volume_id)).status is not wanted:
-                await _CLOCK.sleep(0.01)
+                await _CLOCK.sleep(POLL_S)
 
         async def pair(place: int) -> None:
             server = made[place % len(made)].uuid
@@ -67,7 +70,7 @@ async def measure(folder: Path, broker: RabbitServer, connection: str, *, databa
         groups = {
             "services": sorted(running.children.pids.values()),
             "broker": _tree(_pid(broker)),
-            "database": list(database_pids),
+            "database": _tree(_pid(database)),
         }
         before = {name: _cpu_s(pids) for name, pids in groups.items()}
         walls = []
@@ -83,7 +86,7 @@ async def measure(folder: Path, broker: RabbitServer, connection: str, *, databa
         return Figures(statistics.median(walls), sum(spent.values()), per_s, spent)
 
 
-def _pid(server: RabbitServer) -> int:
+def _pid(server: Server) -> int:
     assert server._process is not None
     return server._process.pid
 

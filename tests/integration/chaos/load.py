@@ -63,7 +63,7 @@ async def run_load(
         for verb in ("attach", "detach"):
             done = await load.round(verb)
             tell(str(done))
-            wrong += await doctor(running)
+            wrong += await load.lost() + await doctor(running)
             if sum(done.states.values()) != number or set(done.states) - {"available", "in-use"}:
                 wrong.append(f"{verb}: not every volume is in a final state: {dict(done.states)}")
         return wrong
@@ -74,11 +74,13 @@ class _Load:
         self._running = running
         self._number = number
         self._chance = chance
+        self._verb = ""
         self._servers = ComputeAPI.over(rpc)
         self._volumes = VolumeAPI.over(rpc)
         self._backends = VolumeManagerAPI.over(rpc)
         self._machines: list[Instance] = []
         self._ids: list[str] = []
+        self._accepted: dict[str, str] = {}
 
     @property
     def _ctx(self) -> Context:
@@ -110,6 +112,8 @@ class _Load:
 
     async def round(self, verb: str) -> Round:
         started = time.monotonic()
+        self._verb = verb
+        self._accepted.clear()
         async with self._killing() as kills:
             asked = [self._ask(verb, place, volume_id) for place, volume_id in enumerate(self._ids)]
             told = Counter(await asyncio.gather(*asked))
@@ -121,13 +125,33 @@ class _Load:
     async def _ask(self, verb: str, place: int, volume_id: str) -> str:
         server = self._machines[place // DISKS_OF_A_SERVER].uuid
         act: Callable[..., Awaitable[object]] = self._servers.attach_volume if verb == "attach" else self._servers.detach_volume
+        ctx = self._ctx
         try:
-            await act(self._ctx, server=server, volume=volume_id)
+            await act(ctx, server=server, volume=volume_id)
         except Unavailable:
             return "unknown"
         except Fault as exc:
             return "unknown" if exc.retryable else type(exc).__name__
+        self._accepted[volume_id] = str(ctx.request_id)
         return "accepted"
+
+    async def lost(self) -> list[str]:
+        """The accepted requests of the last round that neither did what they should nor say in a flow's error why not."""
+        wanted = VolumeStatus.IN_USE if self._verb == "attach" else VolumeStatus.AVAILABLE
+        states = {volume.id: volume.status for volume in await self._volumes.get_all(self._ctx)}
+        undone = [volume_id for volume_id in self._accepted if states.get(volume_id) is not wanted]
+        return [
+            f"{self._verb} of volume {volume_id} ({self._accepted[volume_id]}) was accepted, and it is {states.get(volume_id)}"
+            for volume_id in undone
+            if not await self._is_explained(volume_id)
+        ]
+
+    async def _is_explained(self, volume_id: str) -> bool:
+        ran = await self._running.lite("flow", "list", "--subject", volume_id, "--all", "--json")
+        return any(
+            flow["request_id"] == self._accepted[volume_id] and flow["state"] == "compensated" and flow["error"]
+            for flow in ran.json()
+        )
 
     async def _states(self) -> Counter[str]:
         try:

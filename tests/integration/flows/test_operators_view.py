@@ -229,6 +229,7 @@ async def test_of_what_has_ended_the_last_flow_is_told(world: World) -> None:
         assert (found["last_flow"]["saga"], found["last_flow"]["state"]) == ("attach_volume", "compensated")
         assert " compensated " in found["held_by"]["text"]
     await world.volumes.delete(world.ctx, volume_id=volume.id)
+    await world.volume_is_gone(volume.id)
     await world.ended_flows()
     gone = await held(world, volume.id, kind="nobody")
     assert (gone["things"][0]["status"], gone["last_flow"]["saga"]) == ("deleted", "delete_volume")
