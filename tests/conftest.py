@@ -20,6 +20,7 @@ from common.host.clock import SystemClock
 from common.testing.servers import MariaDbServer, PostgresServer, RabbitServer, RedisServer, Server
 from nova_lite.store import tables as nova_tables
 from nova_lite.virt.libvirt_client import DEBIANS_PYTHON
+from tests.support.guests import guest_missing
 
 
 def _program_missing(*programs: str) -> Callable[[], str | None]:
@@ -47,6 +48,7 @@ PARTS: dict[str, Callable[[], str | None]] = {
     "tgt": _program_missing("tgtd", "tgtadm"),
     "qemu": _program_missing("qemu-system-x86_64"),
     "libvirt": _libvirt_missing,
+    "guest": guest_missing,
 }
 """Name of a real part and what asks whether this machine has it."""
 
@@ -293,5 +295,7 @@ def _uses_a_server(item: pytest.Item) -> bool:
 def _version(part: str) -> str:
     if part in _SERVERS:
         return _SERVERS[part].version()
+    if part not in _VERSION_COMMANDS:
+        return "(made here)"
     done = subprocess.run(_VERSION_COMMANDS[part], capture_output=True, text=True, timeout=20, check=False)
     return (done.stdout or done.stderr).strip().partition("\n")[0] or "(version unknown)"

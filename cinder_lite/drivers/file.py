@@ -8,22 +8,21 @@ elsewhere what was written is copied, and only while nobody has the volume open.
 import asyncio
 import errno
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 from cinder_lite.contract import Snapshot, Volume
 from cinder_lite.domain.capacity import lack_of_room
 from cinder_lite.drivers import file_store
 from cinder_lite.drivers.file_store import GIB
+from cinder_lite.drivers.to_its_end import in_thread
+from cinder_lite.drivers.users import users_of
 from cinder_lite.errors import DriverNotInitialized, VolumeBackendAPIException, VolumeIsBusy
 from cinder_lite.ports.driver import VolumeStats
 from common.host.locks import KeyedLocks
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +71,11 @@ class FileDriver:
         path = self._path(volume.name)
         async with self._locks.hold(volume.name):
             with _told(f"volume file {path} could not be deleted"):
-                if users := await asyncio.to_thread(file_store.users_of, path):
+                if users := await asyncio.to_thread(users_of, path):
                     raise VolumeIsBusy(volume_name=volume.name, reason=f"{path} is open in {', '.join(users)}")
                 if kept := [name for name, of in (await self.list_snapshots()).items() if of == volume.name]:
                     raise VolumeIsBusy(volume_name=volume.name, reason=f"it has snapshots: {', '.join(sorted(kept))}")
-                await _to_its_end(file_store.delete, path)
+                await in_thread(file_store.delete, path)
 
     async def extend_volume(self, volume: Volume, new_size: int) -> None:
         path = self._path(volume.name)
@@ -88,7 +87,7 @@ class FileDriver:
                     raise VolumeBackendAPIException(data=f"{path} has {there} bytes and is not made smaller; wanted {new_size} GiB")
                 if there < new_size * GIB:
                     await self._check_room(volume.name, new_size - there // GIB)
-                    await _to_its_end(file_store.extend, path, new_size * GIB)
+                    await in_thread(file_store.extend, path, new_size * GIB)
 
     async def create_snapshot(self, snapshot: Snapshot) -> None:
         path = self._snapshot_path(snapshot)
@@ -97,21 +96,21 @@ class FileDriver:
                 size = await self._bytes_of(snapshot.volume_name)
                 if await asyncio.to_thread(file_store.size_of, path) is not None:
                     return
-                async with _whole(path):
-                    await _to_its_end(file_store.begin, path, size)
+                async with self._whole(path):
+                    await in_thread(file_store.begin, path, size)
                     await self._copy(snapshot.volume_name, path)
 
     async def delete_snapshot(self, snapshot: Snapshot) -> None:
         path = self._snapshot_path(snapshot)
         async with self._locks.hold(snapshot.volume_name):
             with _told(f"snapshot file {path} could not be deleted"):
-                await _to_its_end(file_store.delete, path)
+                await in_thread(file_store.delete, path)
 
     async def create_volume_from_snapshot(self, volume: Volume, snapshot: Snapshot) -> None:
         source = self._snapshot_path(snapshot)
         async with self._making(volume, of=source) as is_new:
             if is_new:
-                await _to_its_end(partial(file_store.copy, is_still=True), source, self._path(volume.name))
+                await in_thread(partial(file_store.copy, is_still=True), source, self._path(volume.name))
 
     async def create_cloned_volume(self, volume: Volume, src_vref: Volume) -> None:
         async with self._making(volume, of=self._path(src_vref.name)) as is_new:
@@ -162,17 +161,30 @@ class FileDriver:
                     yield False
                     return
                 await self._check_source(volume, of)
-                async with _whole(path):
-                    with self._promised(volume.name):
+                with self._promised(volume.name):
+                    async with self._whole(path):
                         await self._begin(path, volume.size)
                         yield True
+
+    @asynccontextmanager
+    async def _whole(self, path: Path) -> AsyncIterator[None]:
+        """At the end of the block the unfinished file becomes `path`; nothing is left of it when the block fails."""
+        try:
+            yield
+            await in_thread(file_store.sync, path)
+            # Not while somebody measures: the file is under one name or the other, and could be missed under both.
+            async with self._locks.hold("room"):
+                await in_thread(file_store.finish, path)
+        except BaseException:
+            await in_thread(file_store.give_up, path)
+            raise
 
     async def _begin(self, path: Path, size: int) -> None:
         """One at a time: the room that one takes is no longer there for the next."""
         async with self._locks.hold("room"):
-            await _to_its_end(file_store.give_up, path)
+            await in_thread(file_store.give_up, path)
             await self._check_room(path.name, size)
-            await _to_its_end(file_store.begin, path, size * GIB)
+            await in_thread(file_store.begin, path, size * GIB)
 
     @contextmanager
     def _promised(self, name: str) -> Iterator[None]:
@@ -198,15 +210,15 @@ class FileDriver:
     async def _copy(self, name: str, path: Path) -> None:
         """The bytes of a volume, which anybody may begin to use meanwhile, go into the unfinished file of `path`."""
         source = self._path(name)
-        users = await asyncio.to_thread(file_store.users_of, source)
+        users = await asyncio.to_thread(users_of, source)
         try:
-            await _to_its_end(partial(file_store.copy, is_still=not users), source, path)
+            await in_thread(partial(file_store.copy, is_still=not users), source, path)
         except OSError as exc:
             if exc.errno != errno.EBUSY:
                 raise
             raise VolumeIsBusy(f"{name} is open in {', '.join(users)}, and {exc.strerror}; detach it first",
                                volume_name=name, reason=f"open in {', '.join(users)}") from exc  # fmt: skip
-        if not users and (late := await asyncio.to_thread(file_store.users_of, source)):
+        if not users and (late := await asyncio.to_thread(users_of, source)):
             raise VolumeIsBusy(f"{name} was opened in {', '.join(late)} while it was copied; detach it first",
                                volume_name=name, reason=f"open in {', '.join(late)}")  # fmt: skip
 
@@ -234,32 +246,9 @@ def _told(what: str) -> Iterator[None]:
         raise VolumeBackendAPIException(data=f"{what}: {exc.strerror or exc}") from exc
 
 
-@asynccontextmanager
-async def _whole(path: Path) -> AsyncIterator[None]:
-    """At the end of the block the unfinished file becomes `path`; nothing is left of it when the block fails."""
-    try:
-        yield
-        await _to_its_end(file_store.finish, path)
-    except BaseException:
-        await _to_its_end(file_store.give_up, path)
-        raise
-
-
 async def _is_there(path: Path, size: int) -> bool:
     """Raises VolumeBackendAPIException when it has another size."""
     found = await asyncio.to_thread(file_store.size_of, path)
     if found is not None and found != size * GIB:
         raise VolumeBackendAPIException(data=f"{path} is there with {found} bytes; wanted {size} GiB")
     return found is not None
-
-
-async def _to_its_end(act: Callable[..., T], *args: object) -> T:
-    """Runs `act` in a thread. Who is cancelled waits for its end, so that nothing is made behind the back of the next."""
-    work = asyncio.ensure_future(asyncio.to_thread(act, *args))
-    try:
-        return await asyncio.shield(work)
-    except asyncio.CancelledError:
-        await asyncio.wait({work})
-        if not work.cancelled():
-            work.exception()  # looked at, or else asyncio complains
-        raise

@@ -89,12 +89,15 @@ def copy(source: Path, path: Path, *, is_still: bool) -> None:
         os.ftruncate(copied, size)
 
 
+def sync(path: Path) -> None:
+    """What was written to the unfinished file of `path` is on the disk."""
+    with _opened(_unfinished(path), os.O_RDONLY) as fd:
+        os.fsync(fd)
+
+
 def finish(path: Path) -> None:
     """The unfinished file becomes `path`. A link, unlike a rename, never takes the place of a file that is there."""
-    unfinished = _unfinished(path)
-    with _opened(unfinished, os.O_RDONLY) as fd:
-        os.fsync(fd)
-    os.link(unfinished, path, follow_symlinks=False)
+    os.link(_unfinished(path), path, follow_symlinks=False)
     give_up(path)
     _sync_folder(path.parent)
 
@@ -126,19 +129,6 @@ def snapshots_in(folder: Path) -> dict[str, str]:
     """Name of a snapshot -> its volume's; half-made ones too."""
     found = (name.partition(".") for name in _names_in(folder))
     return {snapshot: volume for volume, _, snapshot in found if is_volume_name(volume) and is_snapshot_name(snapshot)}
-
-
-def users_of(path: Path) -> list[str]:
-    """ "process 123 (qemu)" of each other process that has the file open."""
-    try:
-        wanted = path.stat()
-    except FileNotFoundError:
-        return []
-    return [
-        f"process {process.name}{_command_of(process)}"
-        for process in Path("/proc").iterdir()
-        if process.name.isdecimal() and int(process.name) != os.getpid() and _has_open(process, path.name, wanted)
-    ]
 
 
 def measure(folder: Path, begun: Collection[str] = ()) -> Room:
@@ -220,22 +210,3 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
-
-
-def _has_open(process: Path, name: str, wanted: os.stat_result) -> bool:
-    try:
-        for fd in (process / "fd").iterdir():
-            # The name first: a stat of any open file of any process may wait for a dead file server.
-            with suppress(OSError):
-                if os.path.basename(os.readlink(fd)) == name and os.path.samestat(fd.stat(), wanted):  # noqa: PTH115, PTH119
-                    return True
-    except OSError:  # the process has ended, or is another user's
-        return False
-    return False
-
-
-def _command_of(process: Path) -> str:
-    try:
-        return f" ({(process / 'comm').read_text().strip()})"
-    except OSError:
-        return ""

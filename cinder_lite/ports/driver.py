@@ -28,8 +28,8 @@ Guarantees; the suite's specifications carry these numbers. "There" and "gone" a
     the volume that it was taken of.
 14. A verb that died or was cancelled in the middle can be asked again, and so can its opposite: both do all of their work. What a
     dead one left behind is never taken for the whole.
-15. Verbs for different volumes may be asked at once. For one volume, its snapshots and what is made of it the caller asks one at a
-    time.
+15. Verbs for different volumes may be asked at once, and several volumes made of one source. For one volume and its snapshots the
+    caller asks one at a time.
 """
 
 from collections.abc import Mapping

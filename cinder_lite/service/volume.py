@@ -173,6 +173,8 @@ class BackingStore(BackingStoreProbe):
         if not 0 < length <= PROBE_BYTES_MAX or offset < 0:
             raise InvalidInput(reason=f"offset {offset} and length {length} must lie in 0.. and 1..{PROBE_BYTES_MAX}.")
         path = self._parts.driver.local_path(await self._parts.volumes.get(volume.id))
+        if not path.startswith("/"):
+            raise InvalidInput(reason=f"{path} is no file or device of this host; only hosts that attach it can read it.")
         return {"path": path, "hex": (await asyncio.to_thread(_read, path, offset, length)).hex()}
 
 
