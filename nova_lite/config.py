@@ -30,6 +30,7 @@ Which = Callable[[str], str | None]
 
 
 VirtType = Literal["qemu", "kvm"]
+IscsiLogin = Literal["machine", "host"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,7 @@ class QemuConfig:
     kernel: str
     initrd: str
     cmdline: str
+    keyrings_dir: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,8 @@ class NovaConfig:
     initiatorname_file           where this host's iSCSI name is kept
     cinder_control_exchange      exchange of cinder's topics
     max_disk_devices_to_attach   volumes for one machine; -1: as many as its driver can hold
+    iscsi_login                  who logs in to iSCSI targets
+    use_os_brick                 whether os-brick is asked what this host is, where it is installed
     shutdown_timeout             seconds for a guest to shut down before it is ended
     warnings                     what is odd in the files, to be logged once
     """
@@ -71,6 +75,8 @@ class NovaConfig:
     database: DatabaseConfig
     compute_driver: ComputeDriver
     initiatorname_file: Path
+    iscsi_login: IscsiLogin
+    use_os_brick: bool
     cinder_control_exchange: str
     max_disk_devices_to_attach: int
     shutdown_timeout: float
@@ -92,6 +98,8 @@ def load_nova(
         database=database,
         compute_driver=_found(qemu.binary, which) if mine.compute_driver == "auto" else mine.compute_driver,
         initiatorname_file=Path(mine.initiatorname_file or common.state_path / "initiatorname.iscsi"),
+        iscsi_login=mine.iscsi_login,
+        use_os_brick=mine.use_os_brick,
         cinder_control_exchange=settings.read("cinder", _Cinder).control_exchange,
         max_disk_devices_to_attach=settings.read("compute", _Compute).max_disk_devices_to_attach,
         shutdown_timeout=mine.shutdown_timeout,
@@ -135,6 +143,8 @@ def nova_sections() -> tuple[Section, ...]:
 class _Default:
     compute_driver: Literal["auto", "qemu", "simulated", "fake", "libvirt"]
     initiatorname_file: str
+    iscsi_login: IscsiLogin
+    use_os_brick: bool
     shutdown_timeout: float
 
 
@@ -162,6 +172,17 @@ def _default_options() -> tuple[cfg.Opt, ...]:
             default="",
             help="File that holds this host's iSCSI name, /etc/iscsi/initiatorname.iscsi with open-iscsi. "
             "Empty: one of our own in state_path, written when it is first needed.",
+        ),
+        cfg.StrOpt(
+            "iscsi_login",
+            default="machine",
+            choices=["machine", "host"],
+            help="Who logs in to iSCSI targets. machine: QEMU itself, by libiscsi; host: the kernel of this host, by open-iscsi's iscsiadm.",
+        ),
+        cfg.BoolOpt(
+            "use_os_brick",
+            default=False,
+            help="Ask os-brick what this host is for storage, where it is installed (extra os-brick).",
         ),
         cfg.FloatOpt(
             "shutdown_timeout",
@@ -226,6 +247,12 @@ def _qemu_options() -> tuple[cfg.Opt, ...]:
             "Empty: machines come without a guest system and are held before their first instruction.",
         ),
         cfg.StrOpt("initrd", default="", help="The initramfs that goes with `kernel`."),
+        cfg.StrOpt(
+            "keyrings_dir",
+            default="/etc/ceph",
+            help="Where this host keeps the keys of Ceph's users, each in <cluster>.client.<user>.keyring, for volumes of driver rbd. With "
+            "libvirt a key that is not there is libvirt's own secret, rbd_secret_uuid of the backend.",
+        ),
         cfg.StrOpt("cmdline", default="console=ttyS0 quiet panic=-1", help="The kernel's command line."),
     )
 

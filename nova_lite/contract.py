@@ -158,27 +158,27 @@ class InstanceExternalEvent(msgspec.Struct, frozen=True, kw_only=True):
 class ComputeAPI(Contract, Protocol, topic="nova-api", version="1.1", exchange=CONTROL_EXCHANGE):
     """nova-api: servers and their volume attachments for clients. `server` is an id or a name."""
 
-    @call()
+    @call(since="1.0")
     async def create(
         self, ctx: Context, *, name: str, flavor: str, image: str | None = None, host: str | None = None,
         availability_zone: str | None = None,
     ) -> Instance: ...  # fmt: skip
 
-    @call()
+    @call(since="1.0")
     async def get(self, ctx: Context, *, server: str) -> Instance: ...
 
-    @call()
+    @call(since="1.0")
     async def get_all(self, ctx: Context) -> list[Instance]: ...
 
-    @call()
+    @call(since="1.0")
     async def delete(self, ctx: Context, *, server: str) -> None: ...
 
-    @call()
+    @call(since="1.0")
     async def attach_volume(self, ctx: Context, *, server: str, volume: str, device: str | None = None) -> BlockDeviceMapping:
         """Accepted: the attachment goes on behind the answer. `volume` is an id or a name."""
         ...
 
-    @call()
+    @call(since="1.0")
     async def detach_volume(self, ctx: Context, *, server: str, volume: str) -> None:
         """Accepted: the detachment goes on behind the answer."""
         ...
@@ -203,7 +203,7 @@ class ComputeAPI(Contract, Protocol, topic="nova-api", version="1.1", exchange=C
         """Whether the volume is deleted with the server: PUT os-volume_attachments since microversion 2.85."""
         ...
 
-    @call()
+    @call(since="1.0")
     async def volume_attachments(self, ctx: Context, *, server: str) -> list[BlockDeviceMapping]: ...
 
 

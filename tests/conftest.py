@@ -21,6 +21,7 @@ from common.testing.servers import MariaDbServer, PostgresServer, RabbitServer, 
 from nova_lite.store import tables as nova_tables
 from nova_lite.virt.libvirt_client import DEBIANS_PYTHON
 from tests.support import ceph, lvm
+from tests.support.guests import guest_missing
 
 
 def _program_missing(*programs: str) -> Callable[[], str | None]:
@@ -50,6 +51,7 @@ PARTS: dict[str, Callable[[], str | None]] = {
     "libvirt": _libvirt_missing,
     "lvm": lvm.missing,
     "ceph": ceph.missing,
+    "guest": guest_missing,
 }
 """Name of a real part and what asks whether this machine has it."""
 
@@ -322,5 +324,7 @@ def _uses_a_server(item: pytest.Item) -> bool:
 def _version(part: str) -> str:
     if part in _SERVERS:
         return _SERVERS[part].version()
+    if part not in _VERSION_COMMANDS:
+        return "(made here)"
     done = subprocess.run(_VERSION_COMMANDS[part], capture_output=True, text=True, timeout=20, check=False)
     return (done.stdout or done.stderr).strip().partition("\n")[0] or "(version unknown)"

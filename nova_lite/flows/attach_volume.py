@@ -17,7 +17,7 @@ from common.machine.saga import Saga, Step
 from nova_lite.contract import BlockDeviceMapping, Instance
 from nova_lite.errors import VolumeBDMNotFound
 from nova_lite.flows.parts import ComputeParts
-from nova_lite.ports.hypervisor import VOLUME_SIZE
+from nova_lite.ports.connector import VOLUME_SIZE
 
 ATTACH_VOLUME = Saga(
     "attach_volume",
@@ -104,11 +104,7 @@ class AttachVolume(Flow[AttachArguments, ComputeParts]):
 
     async def connect_volume(self, ctx: Context) -> None:
         """What the host sees of the volume is kept with the connection, as nova keeps device_path."""
-        info = await self._connection_info()
-        device = await self.parts.connector.connect_volume(info)
-        if "path" in device:
-            info = {**info, "data": {**info["data"], "device_path": device["path"]}}
-            await self.parts.mappings.save_connection_info(self.arguments.bdm_uuid, info)
+        await self.parts.connect(self.arguments.bdm_uuid, await self._connection_info())
 
     async def disconnect_volume(self, ctx: Context) -> None:
         info = await self.parts.mappings.connection_info(self.arguments.bdm_uuid)

@@ -18,7 +18,7 @@ from common.flow.steps import Flow
 from common.machine.saga import Saga, Step
 from nova_lite.contract import BlockDeviceMapping
 from nova_lite.flows.parts import ComputeParts
-from nova_lite.ports.hypervisor import VOLUME_SIZE
+from nova_lite.ports.connector import VOLUME_SIZE
 from nova_lite.ports.volumes import Volume
 
 DETACH_VOLUME = Saga(

@@ -15,7 +15,7 @@ from common.machine.saga import Saga, Step
 from nova_lite.contract import BlockDeviceMapping
 from nova_lite.flows.detach_volume import DetachArguments
 from nova_lite.flows.parts import ComputeParts
-from nova_lite.ports.hypervisor import VOLUME_SIZE
+from nova_lite.ports.connector import VOLUME_SIZE
 from nova_lite.ports.volumes import AttachStatus, VolumeStatus
 
 RESTORE_DISK = Saga(
@@ -45,7 +45,7 @@ class RestoreDisk(Flow[DetachArguments, ComputeParts]):
     async def connect_volume(self, ctx: Context) -> None:
         info = await self._wanted(ctx)
         if info is not None:
-            await self.parts.connector.connect_volume(info)
+            await self.parts.connect(self.arguments.bdm_uuid, info)
 
     async def attach_volume(self, ctx: Context) -> None:
         info, args = await self._wanted(ctx), self.arguments

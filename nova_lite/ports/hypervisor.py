@@ -30,10 +30,6 @@ ConnectionInfo = Mapping[str, Any]
 """The dict of attach-flow 6.1: {"driver_volume_type": "iscsi" | "local" | ..., "data": {...}, "serial": volume id}."""
 
 
-VOLUME_SIZE = "volume_size"
-"""The key of a connection_info, ours, under which a flow puts the GiB of the volume's row."""
-
-
 class Hypervisor(Protocol):
     """Numbered guarantees at the head of this module."""
 

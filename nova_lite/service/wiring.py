@@ -15,6 +15,9 @@ from common.flow.steps import Flow
 from common.host.locks import KeyedLocks
 from common.rpc.session import Serving
 from nova_lite.brick.host import HostConnector
+from nova_lite.brick.iscsi import IscsiConnector
+from nova_lite.brick.iscsi_sysfs import Sysfs
+from nova_lite.brick.iscsiadm import Iscsiadm
 from nova_lite.brick.properties import ensure_initiator_name
 from nova_lite.clients.cinder import volumes
 from nova_lite.config import NovaConfig, load_nova, nova_sections
@@ -97,7 +100,9 @@ async def compute(config: NovaConfig, outside: Outside) -> AsyncIterator[None]:
         host=config.common.host,
         my_ip=config.common.my_ip,
         initiator_file=config.initiatorname_file,
-        userspace_iscsi=hypervisor.kind in {"qemu", "libvirt"},
+        userspace_disks=hypervisor.kind in {"qemu", "libvirt"},
+        iscsi=IscsiConnector(Iscsiadm(), Sysfs(), outside.clock) if config.iscsi_login == "host" else None,
+        os_brick=config.use_os_brick,
     )
     async with compute_with(config, outside, hypervisor=hypervisor, connector=connector):
         yield

@@ -12,7 +12,8 @@ from nova_lite.errors import (
     TooManyDiskDevices,
     VolumeBDMNotFound,
 )
-from nova_lite.ports.hypervisor import VOLUME_SIZE, ConnectionInfo
+from nova_lite.ports.connector import VOLUME_SIZE
+from nova_lite.ports.hypervisor import ConnectionInfo
 from nova_lite.virt.pattern import check_pattern
 from nova_lite.virt.volume_source import check_size
 

@@ -91,7 +91,7 @@ class LibvirtHypervisor:
         return {domain["uuid"] for domain in await self._domains() if domain["is_active"]}
 
     async def attach_volume(self, connection_info: ConnectionInfo, instance_uuid: str, mountpoint: str) -> None:
-        info = await with_host_keyring(connection_info)
+        info = await with_host_keyring(connection_info, self._options.keyrings)
         volume = read_volume(
             info, machine=instance_uuid, mountpoint=mountpoint, is_block_device=await is_block_device(connection_info)
         )

@@ -23,8 +23,10 @@ try:
     import libvirt
     import libvirt_qemu
 except ImportError as missing:
-    print(json.dumps({"missing": str(missing)}))  # noqa: T201  # the answer
-    raise SystemExit(0) from None
+    libvirt = libvirt_qemu = None
+    MISSING: str | None = str(missing)
+else:
+    MISSING = None
 
 KEEPALIVE_S = 5
 KEEPALIVES_MISSED_MAX = 2
@@ -32,14 +34,26 @@ KEEPALIVES_MISSED_MAX = 2
 
 _POLL_S = 0.02
 _COPY, _RANGE, _JOB = "probe-copy", "probe-range", "probe"
-_LIVE = libvirt.VIR_DOMAIN_AFFECT_LIVE
+_OPERATION_FAILED, _OPERATION_INVALID, _FROM_QEMU = 9, 55, 10
+"""VIR_ERR_OPERATION_FAILED, VIR_ERR_OPERATION_INVALID, VIR_FROM_QEMU."""
 
 Request = dict[str, Any]
+
+
+class Refused(Exception):
+    """A word for no that is not libvirt's own: QEMU's, or ours."""
+
+    def __init__(self, said: str, code: int = _OPERATION_FAILED) -> None:
+        super().__init__(said)
+        self.code = code
 
 
 def main() -> None:
     """Do what standard input asks for."""
     request = json.load(sys.stdin)
+    if MISSING is not None:
+        print(json.dumps({"missing": MISSING}))  # noqa: T201  # the answer
+        return
     libvirt.registerErrorHandler(lambda _context, _error: None, None)
     try:
         libvirt.virEventRegisterDefaultImpl()
@@ -47,6 +61,8 @@ def main() -> None:
         conn = libvirt.open(request["uri"])
         conn.setKeepAlive(KEEPALIVE_S, KEEPALIVES_MISSED_MAX)
         answer = {"result": VERBS[request["verb"]](conn, request)}
+    except Refused as error:
+        answer = {"error": {"code": error.code, "domain": _FROM_QEMU, "message": str(error)}}
     except libvirt.libvirtError as error:
         answer = {"error": _told(error)}
     print(json.dumps(answer), flush=True)  # noqa: T201  # the answer
@@ -125,7 +141,7 @@ def attach(conn: Any, request: Request) -> str:
         return "full"
     secret = _define(conn, request.get("secret"))
     try:
-        domain.attachDeviceFlags(request["xml"], _LIVE)
+        domain.attachDeviceFlags(request["xml"], libvirt.VIR_DOMAIN_AFFECT_LIVE)
     finally:
         if secret is not None:
             secret.undefine()
@@ -147,7 +163,7 @@ def detach(conn: Any, request: Request) -> bool:
     for event in (libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED, libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVAL_FAILED):
         conn.domainEventRegisterAny(domain, event, told, None)
     try:
-        domain.detachDeviceAlias(alias, _LIVE)
+        domain.detachDeviceAlias(alias, libvirt.VIR_DOMAIN_AFFECT_LIVE)
     except libvirt.libvirtError as error:
         if error.get_error_code() == libvirt.VIR_ERR_DEVICE_MISSING:
             return True
@@ -270,7 +286,7 @@ def _machine(conn: Any, instance_uuid: str) -> Any:
     """The live machine. Raises libvirtError with VIR_ERR_OPERATION_INVALID when it is not running."""
     domain = conn.lookupByUUIDString(instance_uuid)
     if not domain.isActive():
-        raise Refused("it is not running", libvirt.VIR_ERR_OPERATION_INVALID)
+        raise Refused("it is not running", _OPERATION_INVALID)
     return domain
 
 
@@ -316,14 +332,6 @@ def _returned(command: str, said: str) -> Any:
     if "error" in answer:
         raise Refused(f"{command}: {answer['error'].get('desc')}")
     return answer["return"]
-
-
-class Refused(libvirt.libvirtError):  # type: ignore[misc]  # the binding has no types
-    """A word for no that is not libvirt's own: QEMU's, or ours."""
-
-    def __init__(self, said: str, code: int = libvirt.VIR_ERR_OPERATION_FAILED) -> None:
-        super().__init__(said)
-        self.err = (code, libvirt.VIR_FROM_QEMU, said, libvirt.VIR_ERR_ERROR, said, "", "", -1, -1)
 
 
 def _mirror(domain: Any, request: Request, path: str) -> None:

@@ -7,11 +7,13 @@ import base64
 import uuid
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal, assert_never
 
 from common.base.errors import Misconfigured
 from nova_lite.contract import Instance
 from nova_lite.virt.guest import GuestSystem
+from nova_lite.virt.host_side import KEYRINGS
 from nova_lite.virt.qemu_argv import DISKS_MOST
 from nova_lite.virt.volume_source import BlockSource, FileSource, IscsiSource, RbdSource, Volume
 
@@ -35,6 +37,7 @@ class LibvirtOptions:
     disks_max           root ports, and so volumes, of a machine: 1..24
     memory_mib_max      a machine gets its flavor's memory, but not more than this
     guest               what it boots; None: it is held before its first instruction
+    keyrings            folder with the cephx keys of this host
     python              the interpreter that can import libvirt; None: it is looked for
     command_timeout_s   for one operation, a login at a target among them
     detach_timeout_s    for a guest to let go (nova's device_detach_timeout)
@@ -47,6 +50,7 @@ class LibvirtOptions:
     memory_mib_max: int = 16
     unplug_by_guest: bool = False
     guest: GuestSystem | None = None
+    keyrings: Path = KEYRINGS
     python: str | None = None
     command_timeout_s: float = 30.0
     detach_timeout_s: float = 20.0

@@ -92,7 +92,7 @@ class QemuHypervisor:
         return running_in(self._instances)
 
     async def attach_volume(self, connection_info: ConnectionInfo, instance_uuid: str, mountpoint: str) -> None:
-        disk = await _planned(connection_info, self.folder_of(instance_uuid), instance_uuid, mountpoint)
+        disk = await self._planned(connection_info, instance_uuid, mountpoint)
         async with self._machine(instance_uuid) as (machine, _):
             await machine.plug(disk)
 
@@ -148,6 +148,12 @@ class QemuHypervisor:
         async with self._locks.hold(uuid), open_qmp(folder, name=uuid, timeout_s=self._options.command_timeout_s) as qmp:
             yield QemuMachine(qmp, name=uuid, options=self._options, clock=self._clock), qmp
 
+    async def _planned(self, connection_info: ConnectionInfo, uuid: str, mountpoint: str) -> Disk:
+        conf = str(self.folder_of(uuid) / CEPH_CONF)
+        is_block = await is_block_device(connection_info)
+        info = await with_host_keyring(connection_info, self._options.keyrings)
+        return plan_disk(info, machine=uuid, mountpoint=mountpoint, block_device=is_block, ceph_conf=conf)
+
     async def _unused(self, uuid: str) -> list[str]:
         with suppress(HypervisorUnavailable, HypervisorRefused):
             async with self._machine(uuid) as (machine, _):
@@ -168,9 +174,14 @@ class QemuHypervisor:
         if output.status:
             said = last_words(folder) or output.said
             raise HypervisorUnavailable(name=instance.uuid, reason=f"it did not start: {said}")
-        async with open_qmp(folder, name=instance.uuid, timeout_s=self._options.spawn_timeout_s) as qmp:
-            if self._options.saved_state is not None:
-                await self._resumed(qmp, instance.uuid)
+        try:
+            async with open_qmp(folder, name=instance.uuid, timeout_s=self._options.spawn_timeout_s) as qmp:
+                if self._options.saved_state is not None:
+                    await self._resumed(qmp, instance.uuid)
+        except HypervisorUnavailable as exc:
+            if (why := last_words(folder)) is None:
+                raise
+            raise HypervisorUnavailable(name=instance.uuid, reason=f"it did not start: {why}") from exc
 
     async def _resumed(self, qmp: QmpClient, uuid: str) -> None:
         """Returns once the machine goes on from its saved state."""
@@ -208,12 +219,6 @@ class QemuHypervisor:
                 await qmp.execute("quit")
                 return await ended(pidfd, timeout_s=timeout_s)
         return False
-
-
-async def _planned(connection_info: ConnectionInfo, folder: Path, machine: str, mountpoint: str) -> Disk:
-    is_block = await is_block_device(connection_info)
-    info = await with_host_keyring(connection_info)
-    return plan_disk(info, machine=machine, mountpoint=mountpoint, block_device=is_block, ceph_conf=str(folder / CEPH_CONF))
 
 
 async def _device_of(machine: QemuMachine, volume_id: str, uuid: str) -> str:

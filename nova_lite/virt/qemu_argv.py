@@ -2,11 +2,13 @@
 
 import shlex
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from common.base.errors import Misconfigured
 from nova_lite.contract import Instance
 from nova_lite.virt.guest import GuestSystem
+from nova_lite.virt.host_side import KEYRINGS
 
 DISKS_MOST = 24
 """Root ports that fit beside q35's own devices on bus 0, whose 32 slots they share."""
@@ -28,6 +30,7 @@ class QemuOptions:
     saved_state         a file that `migrate` made of a machine with these very options: it goes on from there and boots nothing
     unplug_by_guest     True: a disk leaves only when the guest's ACPI driver ejects it, as is always so with a guest. Without one it
                         then never leaves, so False is the right value there
+    keyrings            folder with the cephx keys of this host
     spawn_timeout_s     from the start of the process to its greeting
     command_timeout_s   for the answer to one command; a login at a target is one
     detach_timeout_s    for a guest to let go (nova's device_detach_timeout)
@@ -40,6 +43,7 @@ class QemuOptions:
     memory_mib_max: int = 16
     guest: GuestSystem | None = None
     saved_state: str | None = None
+    keyrings: Path = KEYRINGS
     unplug_by_guest: bool = False
     spawn_timeout_s: float = 30.0
     command_timeout_s: float = 20.0

@@ -21,7 +21,8 @@ from common.base.ids import is_uuid
 from common.host.locks import KeyedLocks
 from nova_lite.contract import Instance
 from nova_lite.errors import HypervisorRefused, HypervisorUnavailable, TooManyDiskDevices, VolumeBDMNotFound
-from nova_lite.ports.hypervisor import VOLUME_SIZE, ConnectionInfo
+from nova_lite.ports.connector import VOLUME_SIZE
+from nova_lite.ports.hypervisor import ConnectionInfo
 from nova_lite.virt.host_side import check_grown
 from nova_lite.virt.pattern import check_pattern
 from nova_lite.virt.volume_source import check_size

@@ -9,11 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nova_lite.errors import HypervisorRefused
-from nova_lite.ports.hypervisor import VOLUME_SIZE
+from nova_lite.ports.connector import VOLUME_SIZE, size_flaw
 
 VOLUME_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 MOUNTPOINT = re.compile(r"/dev/([a-z]{1,16})")
-GIB = 1024**3
 _KEY = re.compile(r"^\s*key\s*=\s*(\S+)\s*$")
 _IOTUNE = re.compile(r"(?:read|write|total)_(?:bytes|iops)_sec(?:_max)?|size_iops_sec")
 """The keys of qos_specs that a machine's disk can keep to; libvirt's <iotune> bears the same names."""
@@ -127,13 +126,9 @@ def refused(machine: str, reason: str) -> HypervisorRefused:
 
 
 def check_size(size_gib: int | None, found: int, *, machine: str, volume_id: str) -> None:
-    """Raises HypervisorRefused unless a disk of `found` bytes can be the volume: the one of another size is another one (CVE-2023-2088).
-
-    Storage may round a volume up to whole extents, so up to one GiB more is right.
-    """
-    if size_gib is not None and not size_gib * GIB <= found < (size_gib + 1) * GIB:
-        reason = f"the disk that the storage shows as volume {volume_id} has {found} bytes, and the volume has {size_gib} GiB: it is another one"
-        raise refused(machine, reason)
+    """Raises HypervisorRefused unless a disk of `found` bytes can be the volume."""
+    if (flaw := size_flaw(size_gib, found, shown=f"the disk that the storage shows as volume {volume_id}")) is not None:
+        raise refused(machine, flaw)
 
 
 def parse_keyring(text: str, user: str) -> str | None:

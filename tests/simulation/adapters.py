@@ -22,7 +22,8 @@ from nova_lite.errors import (
     VolumeBDMNotFound,
     VolumeConnectionFailed,
 )
-from nova_lite.ports.hypervisor import VOLUME_SIZE, ConnectionInfo
+from nova_lite.ports.connector import VOLUME_SIZE, size_flaw
+from nova_lite.ports.hypervisor import ConnectionInfo
 from nova_lite.virt.pattern import check_pattern
 from nova_lite.virt.volume_source import check_size
 from tests.simulation.reality import SECTOR_BYTES, BackendSnapshot, BackendVolume, Disk, Host, Machine, Reality
@@ -254,6 +255,7 @@ class SimulatedConnector:
         self._host = host
         self._process = process
         self._ip = ip
+        self.sizes: dict[str, int] = {}
 
     async def get_connector_properties(self) -> dict[str, Any]:
         await self._process.living()
@@ -262,12 +264,14 @@ class SimulatedConnector:
     async def connect_volume(self, connection_info: Mapping[str, Any]) -> dict[str, Any]:
         volume_id = str(connection_info["serial"])
         match connection_info.get("driver_volume_type"):
-            case "iscsi":
+            case "iscsi" | "rbd":
                 device = {"type": "network"}
             case "local":
                 device = {"type": "local", "path": str(connection_info["data"]["device_path"])}
             case other:
-                raise Invalid(reason=f"driver_volume_type {other!r} is neither iscsi nor local")
+                raise Invalid(reason=f"driver_volume_type {other!r} is not among iscsi, local, rbd")
+        if volume_id in self.sizes and (flaw := size_flaw(connection_info.get(VOLUME_SIZE), self.sizes[volume_id], shown="it")):
+            raise VolumeConnectionFailed(volume_id=volume_id, reason=flaw)
         await self._act("connect_volume", volume_id, lambda: self._host.connected.add(volume_id))
         return device
 

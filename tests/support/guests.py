@@ -22,6 +22,7 @@ BOOT_TIMEOUT_S = 120.0
 """Longest boot by translation on a machine that does other things too."""
 READY = "=ready"
 _END = "=end "
+_PATIENCE_S = 3.0
 MEMORY_MIB = 128
 
 
@@ -47,22 +48,25 @@ class GuestShell:
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
+    reading: asyncio.ReadTransport | None = None
 
     @classmethod
-    async def at(cls, path: Path) -> Self:
-        """Of a console that is a socket, or a pseudo terminal."""
-        if path.is_socket():
-            here = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
-            try:
-                return cls(*await asyncio.open_unix_connection(f"/proc/self/fd/{here}/{path.name}"))
-            finally:
-                os.close(here)
+    async def at_socket(cls, path: Path) -> Self:
+        """Of a console that is a socket."""
+        here = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
+        try:
+            return cls(*await asyncio.open_unix_connection(f"/proc/self/fd/{here}/{path.name}"))
+        finally:
+            os.close(here)
+
+    @classmethod
+    async def at_terminal(cls, path: str) -> Self:
+        """Of a console that is a pseudo terminal."""
         loop, reader = asyncio.get_running_loop(), asyncio.StreamReader()
-        file = os.fdopen(os.open(path, os.O_RDWR | os.O_NOCTTY), "r+b", buffering=0)
-        await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), file)
-        out = os.fdopen(os.open(path, os.O_RDWR | os.O_NOCTTY), "r+b", buffering=0)
-        transport, protocol = await loop.connect_write_pipe(asyncio.streams.FlowControlMixin, out)
-        return cls(reader, asyncio.StreamWriter(transport, protocol, reader, loop))
+        files = [os.fdopen(os.open(path, os.O_RDWR | os.O_NOCTTY), "r+b", buffering=0) for _ in range(2)]
+        reading, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), files[0])
+        transport, protocol = await loop.connect_write_pipe(asyncio.streams.FlowControlMixin, files[1])
+        return cls(reader, asyncio.StreamWriter(transport, protocol, reader, loop), reading)
 
     async def run(self, command: str, *, timeout_s: float = 60.0) -> str:
         """What the command prints. Raises AssertionError with it when the command fails."""
@@ -75,6 +79,22 @@ class GuestShell:
         text = "\n".join(part for part in said if part and not part.startswith(READY))
         assert line == f"{_END}0", f"{command}: {line}: {text}"
         return text
+
+    async def ready(self, *, timeout_s: float) -> None:
+        """Returns once it answers; what was said before is passed over."""
+        async with asyncio.timeout(timeout_s):
+            while True:
+                mark = f"={new_uuid()}"
+                self.writer.write(f"echo {mark}\n".encode())
+                try:
+                    async with asyncio.timeout(_PATIENCE_S):
+                        # A console that is not set up yet sends the command itself back.
+                        while (await self.reader.readline()).decode(errors="replace").strip() != mark:
+                            pass
+                        await self.reader.readline()  # its end
+                except TimeoutError:
+                    continue
+                return
 
     async def until(self, command: str, *, timeout_s: float = 30.0) -> str:
         """What the command prints once it succeeds."""
@@ -109,11 +129,13 @@ class GuestShell:
 
     def close(self) -> None:
         self.writer.transport.abort()
+        if self.reading is not None:
+            self.reading.close()
 
 
-def filled(text: str, mib: int = 1) -> str:
-    """The SHA-256 of that many MiB of the text, each time with a new line."""
-    line = f"{text}\n".encode()
+def filled(text: str | None, mib: int = 1) -> str:
+    """The SHA-256 of that many MiB of the text, each time with a new line; None: of zeros."""
+    line = b"\0" if text is None else f"{text}\n".encode()
     size = mib * 1024 * 1024
     return hashlib.sha256((line * (size // len(line) + 1))[:size]).hexdigest()
 
@@ -121,7 +143,7 @@ def filled(text: str, mib: int = 1) -> str:
 @asynccontextmanager
 async def console(hypervisor: QemuHypervisor, uuid: str) -> AsyncIterator[GuestShell]:
     """The console of a machine of QEMU's."""
-    shell = await GuestShell.at(hypervisor.folder_of(uuid) / SERIAL)
+    shell = await GuestShell.at_socket(hypervisor.folder_of(uuid) / SERIAL)
     try:
         yield shell
     finally:

@@ -14,7 +14,8 @@ from common.base.ids import new_uuid
 from common.host.clock import SystemClock
 from nova_lite.contract import Instance, VmState
 from nova_lite.errors import HypervisorRefused
-from nova_lite.ports.hypervisor import VOLUME_SIZE, Hypervisor
+from nova_lite.ports.connector import VOLUME_SIZE
+from nova_lite.ports.hypervisor import Hypervisor
 from nova_lite.virt.fake import FakeHost, FakeHypervisor
 from nova_lite.virt.qemu import QemuHypervisor
 from nova_lite.virt.qemu_argv import QemuOptions

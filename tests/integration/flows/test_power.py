@@ -232,7 +232,7 @@ async def test_an_order_that_was_lost_is_given_again_by_the_hosts_own_round(
 
     monkeypatch.setattr(Runner, "start", start)
     ask = {"stop": world.servers.stop, "start": world.servers.start, "reboot": world.servers.reboot}[saga]
-    await ask(world.ctx, server=server.uuid)  # type: ignore[operator]  # three methods of one shape
+    await ask(world.ctx, server=server.uuid)
     found = await world.settled_server(server.uuid)
     assert found.status == ("SHUTOFF" if saga == "stop" else "ACTIVE")
     assert len(lost) == 1
