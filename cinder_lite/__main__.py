@@ -144,7 +144,7 @@ def extend(
     wait: Wait = False, json: AsJson = False, config_file: ConfigFiles = None, debug: Debug = False,
 ) -> None:  # fmt: skip
     """Make a volume larger, attached or not; the guest sees it."""
-    gib = _size(new_size)
+    gib = _size(new_size, "NEW_SIZE")
     ctx = users_context()
 
     async def work(cinder: VolumeAPI, clock: Clock) -> Volume:
@@ -275,10 +275,10 @@ def rtstool(
     return Tool(sys.stdin, sys.stdout).run(words or [])
 
 
-def _size(text: str) -> int:
+def _size(text: str, name: str = "SIZE") -> int:
     """Checked here as well as by the service: a slip of the finger should not need a running cloud to be told."""
     if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise InvalidInput(reason=f"SIZE is {text!r}; wanted: a whole number of GiB, 1 or more")
+        raise InvalidInput(reason=f"{name} is {text!r}; wanted: a whole number of GiB, 1 or more")
     return int(text)
 
 

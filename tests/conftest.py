@@ -20,6 +20,7 @@ from common.host.clock import SystemClock
 from common.testing.servers import MariaDbServer, PostgresServer, RabbitServer, RedisServer, Server
 from nova_lite.store import tables as nova_tables
 from nova_lite.virt.libvirt_client import DEBIANS_PYTHON
+from tests.support import ceph, lvm
 from tests.support.guests import guest_missing
 
 
@@ -48,6 +49,8 @@ PARTS: dict[str, Callable[[], str | None]] = {
     "tgt": _program_missing("tgtd", "tgtadm"),
     "qemu": _program_missing("qemu-system-x86_64"),
     "libvirt": _libvirt_missing,
+    "lvm": lvm.missing,
+    "ceph": ceph.missing,
     "guest": guest_missing,
 }
 """Name of a real part and what asks whether this machine has it."""
@@ -56,8 +59,18 @@ _VERSION_COMMANDS = {
     "tgt": ("tgtadm", "--version"),
     "qemu": ("qemu-system-x86_64", "--version"),
     "libvirt": ("libvirtd", "--version"),
+    "lvm": ("/usr/sbin/lvm", "version"),
+    "ceph": ("ceph", "--version"),
 }
-_SERVER_FIXTURES = {"libvirt_daemon", "rabbit_server", "postgres_server", "mariadb_server", "redis_server", "database_kind"}
+_SERVER_FIXTURES = {
+    "cluster",
+    "libvirt_daemon",
+    "rabbit_server",
+    "postgres_server",
+    "mariadb_server",
+    "redis_server",
+    "database_kind",
+}
 
 BRANCHES = (nova_tables.BRANCH, cinder_tables.BRANCH)
 _TABLES = [table for found in (common_tables, nova_tables, cinder_tables) for table in found.METADATA.sorted_tables]
@@ -191,6 +204,22 @@ def redis_server(real_parts: RealParts, tmp_path_factory: pytest.TempPathFactory
     real_parts.need("redis")
     with RedisServer(tmp_path_factory.mktemp("redis")) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def volume_group(real_parts: RealParts, tmp_path_factory: pytest.TempPathFactory) -> Iterator[lvm.PrivateGroup]:
+    """One private volume group for the run; a test takes away what it made there."""
+    real_parts.need("lvm")
+    with lvm.private_group(tmp_path_factory.mktemp("lvm")) as group:
+        yield group
+
+
+@pytest.fixture(scope="session")
+def ceph_cluster(real_parts: RealParts) -> Iterator[ceph.CephCluster]:
+    """One private Ceph cluster for the run; a test takes away what it made there, and starts what it killed."""
+    real_parts.need("ceph")
+    with ceph.ceph_cluster() as made:
+        yield made
 
 
 @pytest.fixture(params=["sqlite", "postgresql", "mariadb"])

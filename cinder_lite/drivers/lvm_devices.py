@@ -5,7 +5,6 @@ import fcntl
 import os
 import struct
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -99,10 +98,10 @@ class MappedDevices:
             await self._lvm.ask("lvchange", "-ay", "-K", self._lvm.path(name))
 
     async def close(self, name: str) -> None:
-        with suppress(FileNotFoundError):
-            if await asyncio.to_thread(os.lstat, self.path(name)):
-                # udev may look at a device for a moment after every change of it.
-                await self._lvm.ask("lvchange", "-an", "--config", "activation/retry_deactivation=1", self._lvm.path(name))
+        found = (await self._lvm.volumes()).get(name)
+        if found is not None and found.is_active:
+            # udev may look at a device for a moment after every change of it.
+            await self._lvm.ask("lvchange", "-an", "--config", "activation/retry_deactivation=1", self._lvm.path(name))
 
     async def users(self, volume: LogicalVolume) -> list[str]:
         if not volume.is_open:

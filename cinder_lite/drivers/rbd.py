@@ -49,6 +49,7 @@ class RbdDriver:
         self._options = options
         self._rbd = options.rbd
         self._locks = KeyedLocks()
+        self._usage: tuple[int, int] | None = None
 
     # -- setup and reports --------------------------------------------------------------------------------------------
 
@@ -59,6 +60,7 @@ class RbdDriver:
             raise self._not_ready(f"rbd_ceph_conf {conf} is not there")
         try:
             await self._rbd.names()
+            self._usage = await self._rbd.usage()
         except RbdRefused as exc:
             reason = f"there is no pool {pool}; make it (ceph osd pool create {pool}; rbd pool init {pool}), or set rbd_pool"
             raise self._not_ready(reason if exc.status == NOT_THERE else str(exc)) from exc
@@ -67,10 +69,14 @@ class RbdDriver:
 
     async def get_volume_stats(self) -> VolumeStats:
         """Raises VolumeBackendAPIException when nobody says how much the pool can hold."""
-        options = self._options
+        self._usage = await self._rbd.usage()
+        return await self._stats()
+
+    async def _stats(self) -> VolumeStats:
+        """With the room that the cluster told of last: to ask for it takes longer than to make a volume."""
+        options, usage = self._options, self._usage
         images = (await self._rbd.listing()).images
         sizes = (image.size for name, image in images.items() if is_volume_name(name.removesuffix(_UNFINISHED)))
-        usage = await self._rbd.usage()
         if usage is None and options.capacity_gb is None:
             raise VolumeBackendAPIException(
                 data=f"the cluster does not say how much pool {self._rbd.pool} can hold: is a ceph-mgr running? Else set rbd_capacity_gb"
@@ -215,8 +221,11 @@ class RbdDriver:
 
     async def _clear_away(self, name: str) -> None:
         """What a maker of that volume who died has left: half of the image, and the moment that it was made from."""
-        found = await self._rbd.info(f"{name}{_UNFINISHED}")
-        await self._rbd.remove(f"{name}{_UNFINISHED}")
+        unfinished = f"{name}{_UNFINISHED}"
+        if unfinished not in await self._rbd.names():
+            return
+        found = await self._rbd.info(unfinished)
+        await self._rbd.remove(unfinished)
         if found is not None and found.parent is not None and found.parent[1] == f"{name}{_MOMENT}":
             await self._rbd.unsnap(*found.parent)
 
@@ -247,7 +256,7 @@ class RbdDriver:
         return found
 
     async def _check_room(self, name: str, size: int) -> None:
-        why_not = lack_of_room(size, await self.get_volume_stats())
+        why_not = lack_of_room(size, await self._stats())
         if why_not is not None:
             raise VolumeBackendAPIException(data=f"no room for {name} in pool {self._rbd.pool}: {why_not}")
 

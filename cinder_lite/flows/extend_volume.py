@@ -9,10 +9,10 @@ from typing import Self
 import msgspec
 
 from cinder_lite.contract import AttachStatus, ServerExternalEvent, Volume, VolumeStatus
-from cinder_lite.errors import ExportFailure, InvalidVolume
+from cinder_lite.errors import ExportFailure, InvalidVolume, VolumeBackendAPIException
 from cinder_lite.flows.parts import BackendParts
 from common.base.context import Context
-from common.base.errors import Fault
+from common.base.errors import Fault, Unavailable
 from common.base.ids import new_uuid
 from common.flow.steps import Flow, Output
 from common.machine.saga import Saga, Step
@@ -73,7 +73,11 @@ class ExtendVolume(Flow[ExtendArguments, BackendParts]):
 
     async def extend_volume(self, ctx: Context) -> None:
         async with self.parts.alone_with(self.volume.id):
-            await self.parts.driver.extend_volume(self.volume, self.arguments.new_size)
+            try:
+                await self.parts.driver.extend_volume(self.volume, self.arguments.new_size)
+            except VolumeBackendAPIException as exc:
+                # It cannot be taken back, so whether it has happened all the same is found out by asking again.
+                raise Unavailable(what=f"the backend of volume {self.volume.id}", reason=str(exc)) from exc
 
     async def extend_target(self, ctx: Context) -> Output:
         export = await self.parts.export_of(self.volume)

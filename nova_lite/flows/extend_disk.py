@@ -13,13 +13,14 @@ from common.base.ids import new_uuid
 from common.flow.steps import Flow, Output
 from common.machine.saga import Saga, Step
 from nova_lite.contract import BlockDeviceMapping
+from nova_lite.errors import HypervisorRefused, HypervisorUnavailable
 from nova_lite.flows.parts import ComputeParts
 
 _GIB = 1024**3
 
 EXTEND_DISK = Saga(
     "extend_disk",
-    steps=(Step("extend_volume", timeout_s=60, attempts=3), Step("save_volume_size", timeout_s=10, attempts=5)),
+    steps=(Step("extend_volume", timeout_s=60, attempts=8), Step("save_volume_size", timeout_s=10, attempts=5)),
 )
 
 
@@ -59,7 +60,11 @@ class ExtendDisk(Flow[ExtendArguments, ComputeParts]):
         )
         if info is None or not has_disk:
             return None
-        await self.parts.hypervisor.extend_volume(info, args.instance_uuid, volume.size * _GIB)
+        try:
+            await self.parts.hypervisor.extend_volume(info, args.instance_uuid, volume.size * _GIB)
+        except HypervisorRefused as exc:
+            # A target that was restarted has the volume again in a moment; until then the machine is told no size.
+            raise HypervisorUnavailable(name=args.instance_uuid, reason=str(exc)) from exc
         return {"size": volume.size}
 
     async def save_volume_size(self, ctx: Context) -> None:

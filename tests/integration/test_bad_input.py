@@ -140,3 +140,10 @@ def test_what_an_operator_mistypes_is_told_in_a_sentence(tmp_path) -> None:
         assert "hunter2" not in ran.err
     up = conf(tmp_path, "[DEFAULT]\nstate_path = {tmp}\n")
     check(command("lite", "bus", "inspect", "--strict", files=[up]), 0)
+
+
+def test_what_a_user_of_volumes_mistypes_is_told_in_a_sentence(tmp_path) -> None:
+    check(command("cinder-lite", "extend", "v1", "much", state=tmp_path), 1, "NEW_SIZE is 'much'", "whole number of GiB")
+    check(command("cinder-lite", "create", state=tmp_path), 1, "SIZE is missing", "--snapshot")
+    used = command("cinder-lite", "rtstool", "create", "/dev/sda", "-p3260", state=tmp_path)
+    assert (used.code, used.out.splitlines()[0]) == (1, "Usage:")

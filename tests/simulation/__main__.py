@@ -19,7 +19,7 @@ from pathlib import Path
 
 from tests.simulation.cases import Case, Report, run_case, single_faults
 from tests.simulation.history import HistoryReport, run_history
-from tests.simulation.scenario import SINGLE
+from tests.simulation.scenario import SAMPLED, SINGLE
 from tests.simulation.table import outcomes
 from tests.simulation.workers import quiet, run_all, run_histories, run_pairs
 
@@ -66,7 +66,7 @@ def known_seeds() -> list[str]:
 
 def _cases(asked: argparse.Namespace) -> Sequence[Case]:
     kinds = frozenset(asked.faults.split(",")) if asked.faults else None
-    cases = [case for case in single_faults(SINGLE, kinds, seed=asked.seed) if asked.match in str(case)]
+    cases = [case for case in single_faults((*SINGLE, *SAMPLED), kinds, seed=asked.seed) if asked.match in str(case)]
     return random.Random(asked.seed).sample(cases, asked.sample) if 0 < asked.sample < len(cases) else cases
 
 

@@ -14,7 +14,7 @@ Finding = tuple[str, str]
 _PREFIX = "iqn.2010-10.org.openstack:volume-"
 _UNATTENDED = re.compile("^reply_|_fanout_|_dead_letter$")
 """Queues that need no consumer: of one process, dropped half an hour after its death (x-expires), and what waits for a person."""
-_MOVING = {"creating", "reserved", "attaching", "detaching", "deleting"}
+_MOVING = {"creating", "reserved", "attaching", "detaching", "extending", "deleting"}
 _KEPT = {Status.AVAILABLE, Status.IN_USE}
 
 
@@ -25,8 +25,11 @@ def judge(world: World) -> list[Finding]:
     attachments = rows("SELECT id, volume_id, instance_uuid, attached_host, attach_status FROM volume_attachment WHERE NOT deleted")
     mappings = rows("SELECT instance_uuid, volume_id, attachment_id, device_name FROM block_device_mapping WHERE deleted = 0")
     servers = rows("SELECT uuid, vm_state, task_state, host FROM instances WHERE deleted = 0")
+    snapshots = rows("SELECT id, status FROM snapshots WHERE NOT deleted")
     return [
-        *_nothing_moves(volumes, attachments, servers),
+        *_nothing_moves([*volumes, *snapshots], attachments, servers),
+        *_sizes_agree(world, volumes),
+        *_snapshots_agree(world, snapshots),
         *_no_work_is_left(world),
         *_all_agree(world, volumes, attachments, mappings, servers),
         *_nothing_leaks(world, volumes, mappings),
@@ -42,7 +45,9 @@ def is_quiet(world: World) -> bool:
         and not any(
             True
             for _ in _nothing_moves(
-                world.database.rows("SELECT id, status FROM volumes WHERE NOT deleted"),
+                world.database.rows(
+                    "SELECT id, status FROM volumes WHERE NOT deleted UNION ALL SELECT id, status FROM snapshots WHERE NOT deleted"
+                ),
                 [],
                 world.database.rows("SELECT uuid, vm_state, task_state FROM instances WHERE deleted = 0"),
             )
@@ -123,6 +128,32 @@ def _all_agree(
             yield "S8", facts
     for key, left in disks.items():
         yield "S8", f"{len(left)} disks of volume {key}, which has no row"
+
+
+def _sizes_agree(world: World, volumes: list[Any]) -> Iterator[Finding]:
+    """S13: target and guest have the size of the row."""
+    sizes = {row["id"]: row["size"] for row in volumes}
+    for iqn, served in world.reality.served.items():
+        size = sizes.get(iqn.removeprefix(_PREFIX))
+        if size is not None and served.size_gib != size:
+            yield "S13", f"{iqn} is served with {served.size_gib} GiB; its row says {size}"
+    for disk in world.reality.disks():
+        if disk.size_gib != sizes.get(disk.volume_id, disk.size_gib):
+            yield (
+                "S13",
+                f"the guest of {disk.machine.uuid} sees {disk.size_gib} GiB of {disk.volume_id}; its row says {sizes[disk.volume_id]}",
+            )
+
+
+def _snapshots_agree(world: World, snapshots: list[Any]) -> Iterator[Finding]:
+    """L3: the snapshots that are kept are those of the rows."""
+    rows = {f"snapshot-{row['id']}": row["status"] for row in snapshots}
+    kept = set(world.reality.snapshots)
+    for name in sorted(kept - rows.keys()):
+        yield "L3", f"the backend keeps {name}, which has no row"
+    for name, status in rows.items():
+        if status == "available" and name not in kept:
+            yield "L3", f"{name} is available, and the backend has nothing of it"
 
 
 def _nothing_leaks(world: World, volumes: list[Any], mappings: list[Any]) -> Iterator[Finding]:

@@ -7,14 +7,23 @@ from pathlib import Path
 from cinder_lite.certify.benches.fake import FakeBench
 from cinder_lite.certify.benches.file import FileStaging
 from cinder_lite.certify.benches.local import LocalBench
+from cinder_lite.certify.benches.lvm import LvmStaging
+from cinder_lite.certify.benches.rbd import RbdBench
 from cinder_lite.certify.driver_bench import GIB, DriverBench
 from cinder_lite.certify.specification import NotStaged
 from cinder_lite.contract import Snapshot, Volume
 from cinder_lite.drivers.fake import FakeDriver
 from cinder_lite.drivers.file import FileDriver, FileOptions
+from cinder_lite.drivers.lvm import LvmDriver, LvmOptions
+from cinder_lite.drivers.lvm_commands import Lvm
+from cinder_lite.drivers.rbd import RbdDriver, RbdOptions
+from cinder_lite.drivers.rbd_commands import Rbd
+from common.host.clock import SystemClock
 from tests.simulation.adapters import SimulatedDriver
 from tests.simulation.bench import Workbench
 from tests.simulation.reality import SECTOR_BYTES
+from tests.support.ceph import POOL, USER, CephCluster
+from tests.support.lvm import GROUP, PrivateGroup
 
 
 @asynccontextmanager
@@ -85,6 +94,22 @@ class SimulatedBench:
 
 def _sectors(offset: int, length: int) -> range:
     return range(offset // SECTOR_BYTES, (offset + length) // SECTOR_BYTES)
+
+
+@asynccontextmanager
+async def lvm(folder: Path, group: PrivateGroup) -> AsyncIterator[DriverBench]:
+    """On loop devices: thick, and snapshots are copies."""
+    options = LvmOptions(
+        volume_group=GROUP, lvm_type="default", devices="loop", links_dir=folder / "links", system_dir=group.system_dir
+    )
+    lvm = Lvm(GROUP, is_activated=False, system_dir=group.system_dir)
+    yield await LocalBench.over(LvmDriver(options), LvmStaging(lvm))
+
+
+@asynccontextmanager
+async def rbd(cluster: CephCluster) -> AsyncIterator[DriverBench]:
+    rbd = Rbd(POOL, USER, cluster.client_conf)
+    yield await RbdBench.over(RbdDriver(RbdOptions(rbd, capacity_gb=10)), rbd, SystemClock())
 
 
 BENCHES: dict[str, Callable[[Path], AbstractAsyncContextManager[DriverBench]]] = {

@@ -20,7 +20,7 @@ from cinder_lite.errors import (
 from cinder_lite.store.tables import volumes
 from common.testing.script import When
 from nova_lite.contract import Instance
-from nova_lite.errors import HypervisorRefused
+from nova_lite.errors import HypervisorRefused, VolumeBDMNotFound
 from nova_lite.virt.fake import Call
 from tests.support.world import BACKEND, World, running_world
 
@@ -145,7 +145,7 @@ async def test_a_backend_that_refuses_leaves_an_available_volume_as_it_was_and_s
 
 async def test_a_backend_that_refuses_leaves_an_attached_volume_in_use(world: World) -> None:
     server, volume = await attached(world)
-    world.driver.script.fail_next("extend_volume", VolumeBackendAPIException(data="full"))
+    world.driver.script.fail_next("extend_volume", VolumeBackendAPIException(data="full"), times=3)
     found = await extended(world, volume, 2)
     assert (found.status, found.size, found.attach_status) == (VolumeStatus.IN_USE, 1, AttachStatus.ATTACHED)
     assert "full" in found.messages[0].user_message
@@ -170,7 +170,7 @@ async def test_a_target_that_cannot_serve_it_yet_is_told_of_and_the_volume_keeps
 
 async def test_a_machine_that_refuses_costs_a_fault_of_its_server_and_nothing_else(world: World) -> None:
     server, volume = await attached(world)
-    world.hypervisor.script.fail_next("extend_volume", HypervisorRefused(name="vm", command="block_resize", reason="no"))
+    world.hypervisor.script.fail_next("extend_volume", VolumeBDMNotFound(volume_id="v", instance_uuid="s"))
     assert (await extended(world, volume, 2)).status is VolumeStatus.IN_USE
 
     async def is_told() -> bool:
@@ -180,6 +180,17 @@ async def test_a_machine_that_refuses_costs_a_fault_of_its_server_and_nothing_el
     fault = (await world.servers.get(world.ctx, server=server.uuid)).fault
     assert fault is not None
     assert f"Showing the new size of volume {volume.id} failed" in fault.message
+
+
+async def test_a_machine_whose_target_is_away_for_a_moment_is_asked_again(world: World) -> None:
+    _, volume = await attached(world)
+    world.hypervisor.script.fail_next("extend_volume", HypervisorRefused(name="vm", command="block_resize", reason="no session"))
+    await extended(world, volume, 2)
+
+    async def is_shown() -> bool:
+        return world.hypervisor.host.shown == {volume.id: 2 * GIB}
+
+    await until(is_shown)
 
 
 @pytest.mark.parametrize("when", list(When))

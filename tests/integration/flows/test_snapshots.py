@@ -53,8 +53,8 @@ class WatchedDriver(FakeDriver):
         self.at_work -= 1
 
 
-async def made(world: World, name: str, **of: str) -> Volume:
-    volume = await world.volumes.create(world.ctx, name=name, **of)
+async def made(world: World, name: str, *, snapshot_id: str | None = None, source_volid: str | None = None) -> Volume:
+    volume = await world.volumes.create(world.ctx, name=name, snapshot_id=snapshot_id, source_volid=source_volid)
     return await world.settled(volume.id)
 
 
