@@ -214,7 +214,11 @@ async def test_a_lost_order_is_given_again(world: World, monkeypatch: pytest.Mon
 async def test_an_order_that_comes_late_changes_nothing(world: World) -> None:
     volume = await world.create()
     await world.backend.extend_volume(world.ctx, volume=volume, new_size=5)
-    await world.ended_flows()
+
+    async def is_over() -> bool:
+        return [row.state for row in await world.flows() if row.saga == "extend_volume"] == ["compensated"]
+
+    await until(is_over)
     found = await world.settled(volume.id)
     assert (found.status, found.size, world.driver.sizes[volume.name]) == (VolumeStatus.AVAILABLE, 1, 1)
 
