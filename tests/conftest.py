@@ -206,6 +206,22 @@ def redis_server(real_parts: RealParts, tmp_path_factory: pytest.TempPathFactory
         yield server
 
 
+@pytest.fixture(scope="session")
+def volume_group(real_parts: RealParts, tmp_path_factory: pytest.TempPathFactory) -> Iterator[lvm.PrivateGroup]:
+    """One private volume group for the run; a test takes away what it made there."""
+    real_parts.need("lvm")
+    with lvm.private_group(tmp_path_factory.mktemp("lvm")) as group:
+        yield group
+
+
+@pytest.fixture(scope="session")
+def ceph_cluster(real_parts: RealParts) -> Iterator[ceph.CephCluster]:
+    """One private Ceph cluster for the run; a test takes away what it made there, and starts what it killed."""
+    real_parts.need("ceph")
+    with ceph.ceph_cluster() as made:
+        yield made
+
+
 @pytest.fixture(params=["sqlite", "postgresql", "mariadb"])
 def database_kind(request: pytest.FixtureRequest) -> str:
     """Runs the test once on each database."""

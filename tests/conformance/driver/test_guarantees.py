@@ -57,8 +57,8 @@ async def test_lvm(specification: Specification[DriverBench], volume_group: Priv
 @pytest.mark.real("ceph")
 @pytest.mark.timeout(120, func_only=True)
 @pytest.mark.parametrize("specification", SLOW)
-async def test_rbd(specification: Specification[DriverBench], cluster: CephCluster) -> None:
-    await _check(specification, rbd(cluster), "rbd")
+async def test_rbd(specification: Specification[DriverBench], ceph_cluster: CephCluster) -> None:
+    await _check(specification, rbd(ceph_cluster), "rbd")
 
 
 def test_what_is_run_in_short_is_specified() -> None:
