@@ -21,8 +21,8 @@ Guarantees; the conformance suite's tests carry these numbers.
     already: nothing happens. A storage that does not: HypervisorRefused, and the disk stays as it was.
 """
 
-from collections.abc import Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, runtime_checkable
 
 from nova_lite.contract import Instance
 
@@ -95,4 +95,13 @@ class Hypervisor(Protocol):
 
     async def close(self) -> None:
         """Let go of what this object holds; machines stay."""
+        ...
+
+
+@runtime_checkable
+class Watched(Protocol):
+    """What a hypervisor may have besides: word of machines that start or stop, so that nobody has to wait for the next look."""
+
+    async def watch(self, tell: Callable[[], None]) -> None:
+        """Never ends; calls `tell` when it begins to watch, and whenever a machine has started or stopped since."""
         ...

@@ -22,6 +22,7 @@ from nova_lite.brick.properties import ensure_initiator_name
 from nova_lite.clients.cinder import volumes
 from nova_lite.config import NovaConfig, load_nova, nova_sections
 from nova_lite.contract import ComputeAPI, ComputeManagerAPI, GuestProbe, HostInventory
+from nova_lite.domain.settle import Action
 from nova_lite.flows.attach_volume import AttachVolume
 from nova_lite.flows.boot import Boot, RequestBoot
 from nova_lite.flows.delete import Delete, RequestDelete
@@ -34,7 +35,7 @@ from nova_lite.flows.request_detach import RequestDetach
 from nova_lite.flows.settle_disk import RemoveDisk, RestoreDisk
 from nova_lite.flows.settle_machine import ReapMachine, SettleMachine, SettleStopped
 from nova_lite.ports.connector import Connector
-from nova_lite.ports.hypervisor import Hypervisor
+from nova_lite.ports.hypervisor import Hypervisor, Watched
 from nova_lite.ports.volumes import ServerEvents
 from nova_lite.service.api import BINARY, ComputeApi, Fleet
 from nova_lite.service.audit import NovaAuditor
@@ -142,10 +143,17 @@ async def compute_with(
             async with (
                 base.serve(serving, carrier=carrier, binary=BINARY, topic="compute", host=host),
                 alongside(rounds.run()),
+                alongside(_watched(hypervisor, rounds)),
             ):
                 yield
         finally:
             await hypervisor.close()
+
+
+async def _watched(hypervisor: Hypervisor, rounds: Rounds[Action]) -> None:
+    """A machine that starts or stops is looked at now."""
+    if isinstance(hypervisor, Watched):
+        await hypervisor.watch(rounds.hurry)
 
 
 def _serving(config: NovaConfig, host: str, *endpoints: object) -> Serving:

@@ -4,7 +4,7 @@ A machine is a domain whose definition names its compute host, so that several h
 the running domain and never into its definition.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,8 @@ from nova_lite.virt.libvirt_xml import (
 )
 from nova_lite.virt.pattern import check_pattern
 from nova_lite.virt.volume_source import RbdSource, Volume, check_size, read_volume
+
+_WATCH_AGAIN_S = 1.0
 
 
 class LibvirtHypervisor:
@@ -156,6 +158,13 @@ class LibvirtHypervisor:
             disk = await self._disk(instance_uuid, volume_id)
             fields: dict[str, Any] = {"alias": disk.alias, "pattern": pattern, "offset": offset, "length": length}
             return bool(await self._ask("verify_pattern", instance_uuid, **fields))
+
+    async def watch(self, tell: Callable[[], None]) -> None:
+        """Again after a libvirtd that was away."""
+        while True:
+            with suppress(HypervisorUnavailable, HypervisorRefused):
+                await self._client.watch(tell)
+            await self._clock.sleep(_WATCH_AGAIN_S)
 
     async def close(self) -> None:
         """Nothing is held between operations."""

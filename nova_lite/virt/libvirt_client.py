@@ -4,9 +4,11 @@ Libvirt's library waits for libvirtd without end, whatever its caller does. So n
 costs an operation, and one that was restarted is noticed by nobody.
 """
 
+import asyncio
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,8 @@ CHILD = Path(__file__).with_name("libvirt_child.py")
 
 DEBIANS_PYTHON = "/usr/bin/python3"
 """Debian's package python3-libvirt serves this one, and no virtual environment sees it."""
+
+_WATCH_ABOUT_TIMEOUT_S = 30.0
 
 _NO_MACHINE = frozenset({42, 55})
 """VIR_ERR_NO_DOMAIN, VIR_ERR_OPERATION_INVALID: the domain is not there, or does not run."""
@@ -48,6 +52,29 @@ class LibvirtClient:
         if "error" in answer:
             raise _fault(answer["error"], verb=verb, name=name, uri=self._uri, hidden=hidden)
         return answer["result"]
+
+    async def watch(self, tell: Callable[[], None]) -> None:
+        """Calls `tell` once it watches, and at each machine that starts or stops, until libvirtd or its process ends.
+
+        Raises Misconfigured as `ask` does.
+        """
+        await self.ask("about", name=self._uri, timeout_s=_WATCH_ABOUT_TIMEOUT_S)  # finds the interpreter
+        pipe = asyncio.subprocess.PIPE
+        process = await asyncio.create_subprocess_exec(
+            self._pythons[0], "-I", str(CHILD), stdin=pipe, stdout=pipe, stderr=asyncio.subprocess.DEVNULL
+        )
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            process.stdin.write(json.dumps({"uri": self._uri, "verb": "watch"}).encode())
+            process.stdin.close()
+            while line := await process.stdout.readline():
+                if {"uuid", "watching"} & (_parsed(line.decode(errors="replace")) or {}).keys():
+                    tell()
+        finally:
+            with suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
 
     async def _answer(self, request: bytes, *, verb: str, name: str, timeout_s: float) -> dict[str, Any]:
         while self._pythons:

@@ -15,6 +15,8 @@ _PREFIX = "iqn.2010-10.org.openstack:volume-"
 _UNATTENDED = re.compile("^reply_|_fanout_|_dead_letter$")
 """Queues that need no consumer: of one process, dropped half an hour after its death (x-expires), and what waits for a person."""
 _MOVING = {"creating", "reserved", "attaching", "detaching", "extending", "deleting"}
+_OFF = {"stopped", "error"}
+"""vm_states of a server that has no machine and keeps its volumes: it was stopped, or its reboot failed."""
 _KEPT = {Status.AVAILABLE, Status.IN_USE}
 
 
@@ -120,7 +122,9 @@ def _all_agree(
                 and known.get(has[0].machine.uuid, {}).get("host") == has[0].machine.host.name
                 and key in has[0].machine.host.connected
             )
-            if mapped and mapped[0]["instance_uuid"] in reality.died:
+            holder = mapped[0]["instance_uuid"] if mapped else ""
+            is_off = known.get(holder, {}).get("vm_state") in _OFF and holder not in {each.uuid for each in reality.machines()}
+            if holder in reality.died or is_off:
                 is_whole = len(attached) == len(mine) == len(mapped) == 1 and not has
         else:
             is_whole = row["status"] in _MOVING or not (mine or mapped or has or served)
@@ -171,7 +175,8 @@ def _nothing_leaks(world: World, volumes: list[Any], mappings: list[Any]) -> Ite
     if set(reality.served) != exported:
         yield "L3", f"exported are {sorted(reality.served)}; the rows say {sorted(exported)}"
     plugged = {(disk.machine.host.name, disk.volume_id) for disk in reality.disks()}
-    lost = {row["volume_id"] for row in mappings if row["instance_uuid"] in reality.died}
+    running = {machine.uuid for machine in reality.machines()}
+    lost = {row["volume_id"] for row in mappings if row["instance_uuid"] not in running}
     connected = {(host.name, key) for host in reality.hosts.values() for key in host.connected if key not in lost}
     if plugged != connected:
         yield "L3", f"connected are {sorted(connected)}; plugged are {sorted(plugged)}"
@@ -191,3 +196,5 @@ def _machines_are_servers(world: World, servers: list[Any]) -> Iterator[Finding]
     for uuid, row in living.items():
         if (row["vm_state"], row["task_state"]) == ("active", None) and uuid not in running | reality.died:
             yield "L3", f"server {uuid} is active, and has no machine"
+        if (row["vm_state"], row["task_state"]) == ("stopped", None) and uuid in running:
+            yield "L3", f"server {uuid} is stopped, and its machine runs"

@@ -1,6 +1,7 @@
-"""A private libvirtd for tests: a daemon of a user's session, with all its state in a folder of its own.
+"""A private libvirtd for tests: a daemon of a user's session, or a system's, with all its state in a folder of its own.
 
-Run as root it takes another user, for root's libvirtd is the machine's. Source: libvirt, "libvirtd(8)", section Files.
+A session's run as root takes another user, for root's libvirtd is the machine's. A system's has its folders laid over those of the machine,
+in a mount namespace of its own. Source: libvirt, "libvirtd(8)", section Files.
 """
 
 import os
@@ -17,6 +18,16 @@ from pathlib import Path
 
 _START_TIMEOUT_S = 60.0
 _CONF = 'listen_tls = 0\nauth_unix_ro = "none"\nauth_unix_rw = "none"\nmax_client_requests = 50\n'
+_SYSTEM_CONF = 'user = "root"\ngroup = "root"\ncgroup_controllers = []\nnamespaces = []\nseccomp_sandbox = 0\n'
+_SYSTEM_FOLDERS = {
+    "config/libvirt": "/etc/libvirt",
+    "lib": "/var/lib/libvirt",
+    "rt/libvirt": "/run/libvirt",
+    "cache": "/var/cache/libvirt",
+    "logs": "/var/log/libvirt",
+}
+_USERS = {"passwd": "libvirt-qemu:x:64055:64055::/:/usr/sbin/nologin", "group": "libvirt-qemu:x:64055:"}
+"""libvirtd of a system does not start without that user, whoever its machines run as."""
 _QEMU_CONF = 'security_driver = "none"\nstdio_handler = "file"\nremember_owner = 0\n'
 
 
@@ -27,16 +38,19 @@ class Libvirtd:
     folder   open to the daemon's user: files in it can be disks
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_system: bool = False) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="lv-", dir="/tmp"))
-        self._user = pwd.getpwnam("nobody") if os.getuid() == 0 else None
-        for name in ("rt", "config/libvirt", "cache", "state"):
+        self._is_system = is_system
+        self._user = pwd.getpwnam("nobody") if os.getuid() == 0 and not is_system else None
+        for name in ("rt/libvirt", "config/libvirt", "cache", "lib", "logs", "state"):
             (self.folder / name).mkdir(parents=True)
-        (self.folder / "config/libvirt/qemu.conf").write_text(_QEMU_CONF)
+        (self.folder / "config/libvirt/qemu.conf").write_text(_QEMU_CONF + (_SYSTEM_CONF if is_system else ""))
         (self.folder / "config/libvirt/libvirtd.conf").write_text(_CONF)
+        for name, line in _USERS.items():
+            (self.folder / name).write_text(f"{Path('/etc', name).read_text()}{line}\n")
         self._give()
         self.socket = self.folder / "rt/libvirt/libvirt-sock"
-        self.uri = f"qemu+unix:///session?socket={self.socket}"
+        self.uri = f"qemu+unix:///{'system' if is_system else 'session'}?socket={self.socket}"
         self.start()
 
     @property
@@ -51,7 +65,7 @@ class Libvirtd:
         env |= {"XDG_CONFIG_HOME": str(self.folder / "config"), "XDG_CACHE_HOME": str(self.folder / "cache")}
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                ["libvirtd"], env=env, stdout=log, stderr=log, start_new_session=True, user=user and user.pw_uid, group=user and user.pw_gid,
+                self._argv(), env=env, stdout=log, stderr=log, start_new_session=True, user=user and user.pw_uid, group=user and user.pw_gid,
                 extra_groups=[] if user else None,
             )  # fmt: skip
         deadline = time.monotonic() + _START_TIMEOUT_S
@@ -75,8 +89,8 @@ class Libvirtd:
 
     def machine_pids(self) -> dict[str, int]:
         """instance uuid -> pid of its QEMU."""
-        folder = self.folder / "rt/libvirt/qemu/run"
-        return {path.stem.removeprefix("instance-"): int(path.read_text()) for path in folder.glob("*.pid")}
+        found = (self.folder / "rt/libvirt/qemu").rglob("instance-*.pid")
+        return {path.stem.removeprefix("instance-"): int(path.read_text()) for path in found}
 
     def give(self, path: Path) -> Path:
         """The path, as the daemon's user's own."""
@@ -94,6 +108,14 @@ class Libvirtd:
         self._process.wait()
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    def _argv(self) -> list[str]:
+        if not self._is_system:
+            return ["libvirtd"]
+        places = _SYSTEM_FOLDERS | {name: f"/etc/{name}" for name in _USERS}
+        lay = "; ".join(f"mount --bind {self.folder}/{ours} {theirs}" for ours, theirs in places.items())
+        made = " ".join(_SYSTEM_FOLDERS.values())
+        return ["unshare", "--mount", "sh", "-ec", f"mkdir -p {made}; {lay}; exec libvirtd --config /etc/libvirt/libvirtd.conf"]
+
     def _listens(self) -> bool:
         with socket.socket(socket.AF_UNIX) as probe:
             return probe.connect_ex(str(self.socket)) == 0
@@ -105,9 +127,9 @@ class Libvirtd:
 
 
 @contextmanager
-def libvirtd() -> Iterator[Libvirtd]:
+def libvirtd(*, is_system: bool = False) -> Iterator[Libvirtd]:
     """One that is ended with the block."""
-    daemon = Libvirtd()
+    daemon = Libvirtd(is_system=is_system)
     try:
         yield daemon
     finally:

@@ -1,11 +1,14 @@
 """What of the port's guarantees only libvirt can break: its daemon, its secrets, its definitions."""
 
 import asyncio
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from common.app.carrier import alongside
 from common.base.errors import Invalid, Misconfigured
 from common.base.ids import new_uuid
 from common.host.clock import SystemClock
@@ -16,6 +19,7 @@ from nova_lite.virt.libvirt_xml import LibvirtOptions, disk_secret, secret_uuid
 from nova_lite.virt.volume_source import read_volume
 from tests.conformance.hypervisor.bench import SECRET, instance, spawned
 from tests.conformance.hypervisor.libvirt_bench import LibvirtBench, LibvirtIscsiBench
+from tests.support.libvirtd import libvirtd
 
 pytestmark = [pytest.mark.real("libvirt"), pytest.mark.real("qemu")]
 
@@ -115,3 +119,42 @@ async def test_6_an_attachment_to_a_target_that_does_not_answer_ends_in_time_and
     assert libvirt_iscsi.sessions(info) == 0
     await libvirt_iscsi.hypervisor.attach_volume(info, uuid, "/dev/vdb")
     assert libvirt_iscsi.sessions(info) == 1
+
+
+@pytest.mark.long
+@pytest.mark.real("tgt")
+@pytest.mark.skipif(os.getuid() != 0, reason="a system's libvirtd is root's")
+async def test_a_systems_libvirt_does_the_same_as_a_users(tmp_path: Path) -> None:
+    with libvirtd(is_system=True) as daemon:
+        bench = LibvirtIscsiBench(daemon, tmp_path)
+        try:
+            uuid, info = await spawned(bench.hypervisor), bench.volume()
+            await bench.hypervisor.attach_volume(info, uuid, "/dev/vdb")
+            await bench.hypervisor.write_pattern(uuid, info["serial"], pattern=7, offset=0, length=4096)
+            assert bench.stored(info, 0, 4096) == b"\x07" * 4096
+            await bench.hypervisor.detach_volume(info["serial"], uuid)
+            assert bench.sessions(info) == 0
+            assert await bench.hypervisor.leftovers() == {}
+        finally:
+            await bench.close()
+
+
+async def test_who_watches_is_told_of_machines_that_start_and_end_and_of_a_libvirtd_that_was_away(libvirt: LibvirtBench) -> None:
+    told: asyncio.Queue[None] = asyncio.Queue()
+
+    async def is_told() -> None:
+        async with asyncio.timeout(30):
+            await told.get()
+        while not told.empty():
+            told.get_nowait()
+
+    async with alongside(libvirt.restarted().watch(lambda: told.put_nowait(None))):
+        await is_told()
+        for _ in range(2):
+            uuid = await spawned(libvirt.hypervisor)
+            await is_told()
+            libvirt.send_signal(uuid, signal.SIGKILL)
+            await is_told()
+            libvirt.daemon.kill()
+            libvirt.daemon.start()
+            await is_told()

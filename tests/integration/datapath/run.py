@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from time import monotonic
 
 from cinder_lite.contract import Volume, VolumeStatus
@@ -26,13 +27,18 @@ Tell = Callable[[str], None]
 
 @dataclass
 class Datapath:
-    """One backend with one hypervisor. `written`: volume id -> slot -> what it holds."""
+    """One backend with one hypervisor.
+
+    written    volume id -> slot -> what it holds
+    attach_s   seconds from each request for an attachment to a guest that sees the disk
+    """
 
     stack: Stack
     tell: Tell
     servers: list[Instance] = field(default_factory=list)
     volumes: list[Volume] = field(default_factory=list)
     written: dict[str, dict[int, str]] = field(default_factory=dict)
+    attach_s: list[float] = field(default_factory=list)
 
     async def set_up(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -75,7 +81,11 @@ class Datapath:
                 group.create_task(_awaited(act(server, volume)))
 
     async def _attached(self, server: Instance, volume: Volume) -> None:
-        await self.stack.attach(server, volume)
+        async with self.stack.hosts[server.host or ""].console(server.uuid) as guest:
+            begun = monotonic()
+            await self.stack.attach(server, volume)
+            await guest.disk(volume.id)
+            self.attach_s.append(monotonic() - begun)
         await self._look(server, volume)
 
     async def _write(self, server: Instance, volume: Volume, number: int) -> None:
@@ -140,3 +150,4 @@ async def prove(folder: Path, *, backend: str, hypervisor: str, rounds: int, tel
         await path.set_up()
         for number in range(rounds):
             await path.round(number)
+        tell(f"a guest sees its disk {median(path.attach_s):.2f} s after the request (median of {len(path.attach_s)})")

@@ -4,14 +4,27 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration.datapath.backends import BACKENDS
+from tests.integration.datapath.hosts import HYPERVISORS
 from tests.integration.datapath.run import prove
 
 pytestmark = pytest.mark.timeout(400)
 
+_PARTS = {
+    "file+tgt": ("tgt",),
+    "lvm+tgt": ("tgt", "lvm"),
+    "rbd": ("ceph",),
+    "qemu": ("qemu", "guest"),
+    "libvirt": ("qemu", "guest", "libvirt"),
+}
 COMBINATIONS = [
-    pytest.param("file+tgt", "qemu", marks=pytest.mark.real("qemu", "guest", "tgt")),
-    pytest.param("file+tgt", "libvirt", marks=pytest.mark.real("qemu", "guest", "tgt", "libvirt")),
-]
+    pytest.param(
+        backend, hypervisor, marks=[pytest.mark.real(*_PARTS[backend], *_PARTS[hypervisor]), *([] if backend == "file+tgt" else [pytest.mark.long])]
+    )
+    for backend in BACKENDS
+    for hypervisor in HYPERVISORS
+]  # fmt: skip
+"""CI goes without what is long: `make datapath` runs them all."""
 
 
 @pytest.mark.parametrize(("backend", "hypervisor"), COMBINATIONS)
