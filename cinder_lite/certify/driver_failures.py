@@ -3,7 +3,7 @@
 import asyncio
 from functools import partial
 
-from cinder_lite.certify.driver_bench import DriverBench, new_snapshot, new_volume
+from cinder_lite.certify.driver_bench import GIB, DriverBench, new_snapshot, new_volume
 from cinder_lite.certify.driver_steps import (
     BLOCK_BYTES,
     block,
@@ -44,6 +44,7 @@ async def a_half_made_snapshot_is_made_whole_by_asking_again(bench: DriverBench)
     await bench.driver.create_volume_from_snapshot(made, snapshot)
     found = set(await bench.read(made, 0, BLOCK_BYTES))
     expect_that(found in ({0x11}, {0x22}), f"the snapshot kept {sorted(found)}, which the volume did not hold at any moment")
+    await expect_block(bench, made, 0, offset=GIB // 2, of="what was made from the snapshot")
 
 
 @specifies(14)
@@ -51,7 +52,8 @@ async def a_half_made_clone_is_never_taken_for_the_whole(bench: DriverBench) -> 
     source, clone = await made_volume(bench, byte=0x11), new_volume()
     await bench.begin_clone(clone, source)
     await bench.driver.create_cloned_volume(clone, source)
-    await expect_block(bench, clone, 0x11, of="the clone")
+    for offset, byte in ((0, 0x11), (GIB // 2, 0)):
+        await expect_block(bench, clone, byte, offset=offset, of="the clone")
     await bench.driver.delete_volume(source)
     await expect_names(bench, clone)
     await expect_block(bench, clone, 0x11, of="the clone")

@@ -18,11 +18,11 @@ from cinder_lite.contract import Snapshot, Volume
 from cinder_lite.domain.capacity import lack_of_room
 from cinder_lite.drivers import file_store
 from cinder_lite.drivers.file_store import GIB
-from cinder_lite.drivers.to_its_end import in_thread
 from cinder_lite.drivers.users import users_of
 from cinder_lite.errors import DriverNotInitialized, VolumeBackendAPIException, VolumeIsBusy
 from cinder_lite.ports.driver import VolumeStats
 from common.host.locks import KeyedLocks
+from common.host.to_its_end import in_thread
 
 
 @dataclass(frozen=True, slots=True)

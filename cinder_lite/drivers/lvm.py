@@ -25,11 +25,11 @@ from cinder_lite.drivers.lvm_commands import Lvm, LvmRefused
 from cinder_lite.drivers.lvm_devices import Devices, LoopDevices, MappedDevices
 from cinder_lite.drivers.lvm_report import LogicalVolume
 from cinder_lite.drivers.names import is_snapshot_name, is_volume_name
-from cinder_lite.drivers.to_its_end import to_its_end
 from cinder_lite.errors import DriverNotInitialized, SnapshotIsBusy, VolumeBackendAPIException, VolumeIsBusy
 from cinder_lite.ports.driver import VolumeStats
 from common.base.errors import Fault
 from common.host.locks import KeyedLocks
+from common.host.to_its_end import to_its_end
 
 GIB = 1024**3
 UNFINISHED = "cinder_unfinished"

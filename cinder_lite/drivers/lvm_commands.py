@@ -8,11 +8,11 @@ from typing import TypeVar
 
 from cinder_lite.drivers import lvm_report
 from cinder_lite.drivers.lvm_report import LogicalVolume, PhysicalVolume, VolumeGroup
-from cinder_lite.drivers.to_its_end import to_its_end
 from cinder_lite.errors import VolumeBackendAPIException
 from common.base.errors import Broken, Fault
 from common.base.limits import COMMAND_OUTPUT_BYTES_MAX
 from common.host.command import Output, run
+from common.host.to_its_end import to_its_end
 
 T = TypeVar("T")
 

@@ -12,10 +12,10 @@ from typing import Protocol
 from cinder_lite.drivers import lvm_report
 from cinder_lite.drivers.lvm_commands import Lvm, LvmRefused, has_device_mapper
 from cinder_lite.drivers.lvm_report import Extents, LogicalVolume, LoopDevice, PhysicalVolume, VolumeGroup
-from cinder_lite.drivers.to_its_end import in_thread, to_its_end
 from cinder_lite.drivers.users import users_of
 from cinder_lite.errors import VolumeBackendAPIException
 from common.host.command import run
+from common.host.to_its_end import in_thread, to_its_end
 
 _LOOP_GET_STATUS64, _LOOP_SET_STATUS64 = 0x4C05, 0x4C04
 _LOOP_INFO64_BYTES = 232

@@ -18,11 +18,11 @@ from cinder_lite.domain.capacity import lack_of_room
 from cinder_lite.drivers.names import is_snapshot_name, is_volume_name
 from cinder_lite.drivers.rbd_commands import HAS_SNAPSHOTS, IS_OPEN, NOT_THERE, Rbd, RbdRefused
 from cinder_lite.drivers.rbd_report import Image
-from cinder_lite.drivers.to_its_end import to_its_end
 from cinder_lite.errors import DriverNotInitialized, SnapshotIsBusy, VolumeBackendAPIException, VolumeIsBusy
 from cinder_lite.ports.driver import VolumeStats
 from common.base.errors import Fault
 from common.host.locks import KeyedLocks
+from common.host.to_its_end import to_its_end
 
 GIB = 1024**3
 _UNFINISHED, _MOMENT = ".unfinished", ".clone_snap"

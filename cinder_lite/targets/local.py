@@ -13,6 +13,7 @@ import os
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from cinder_lite.contract import Volume
 from cinder_lite.errors import ExportFailure, InvalidConnectorException, TargetUnavailable
 from cinder_lite.ports.target import Export, ExportState
 from common.host.locks import KeyedLocks
+from common.host.to_its_end import in_thread
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -111,7 +113,7 @@ class LocalTarget:
     async def remove_export(self, export: Export) -> None:
         async with self._locks.hold(export.volume.name):
             with told(export.volume.id, self._folder):
-                await asyncio.to_thread(self._file(export.volume).unlink, missing_ok=True)
+                await in_thread(partial(self._file(export.volume).unlink, missing_ok=True))
 
     async def initialize_connection(self, export: Export, connector: Mapping[str, Any]) -> dict[str, Any]:
         self.validate_connector(connector)
@@ -151,7 +153,7 @@ class LocalTarget:
         return await asyncio.to_thread(read_record, self._file(volume))
 
     async def _write(self, volume: Volume, record: Record) -> None:
-        await asyncio.to_thread(replace_record, self._file(volume), record)
+        await in_thread(replace_record, self._file(volume), record)
 
 
 def local_connection_info(export: Export) -> dict[str, Any]:

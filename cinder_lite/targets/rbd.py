@@ -7,6 +7,7 @@ seen is who watches an image, and a connection is not over before nobody does.
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from cinder_lite.ports.target import Export, ExportState
 from cinder_lite.targets.local import Record, names_in, prepare, read_record, replace_record, states_in, told
 from common.base.clock import Clock
 from common.host.locks import KeyedLocks
+from common.host.to_its_end import in_thread
 
 _POLL_S = 0.2
 
@@ -94,7 +96,7 @@ class RbdTarget:
     async def remove_export(self, export: Export) -> None:
         async with self._locks.hold(export.volume.name):
             with told(export.volume.id, self._folder):
-                await asyncio.to_thread(self._file(export.volume).unlink, missing_ok=True)
+                await in_thread(partial(self._file(export.volume).unlink, missing_ok=True))
 
     async def initialize_connection(self, export: Export, connector: Mapping[str, Any]) -> dict[str, Any]:
         self.validate_connector(connector)
@@ -146,7 +148,7 @@ class RbdTarget:
         return await asyncio.to_thread(read_record, self._file(volume))
 
     async def _write(self, volume: Volume, record: Record) -> None:
-        await asyncio.to_thread(replace_record, self._file(volume), record)
+        await in_thread(replace_record, self._file(volume), record)
 
 
 def rbd_connection_info(export: Export, access: RbdAccess, monitors: Sequence[tuple[str, str]]) -> dict[str, Any]:

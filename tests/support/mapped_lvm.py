@@ -233,11 +233,13 @@ class MappedBench:
         self.machine.volumes[volume.name] = Lv(GIB, tags={UNFINISHED}, pool=self._pool)
 
     async def begin_snapshot(self, snapshot: Snapshot) -> None:
-        made = Lv(GIB, tags={UNFINISHED, f"cinder_origin={snapshot.volume_name}"}, pool=self._pool, blocks={0: 0x77})
+        made = Lv(
+            GIB, tags={UNFINISHED, f"cinder_origin={snapshot.volume_name}"}, pool=self._pool, blocks={0: 0x77, GIB // 2: 0x77}
+        )
         self.machine.volumes[f"_{snapshot.name}"] = made
 
     async def begin_clone(self, volume: Volume, source: Volume) -> None:
-        self.machine.volumes[volume.name] = Lv(GIB, tags={UNFINISHED}, pool=self._pool, blocks={0: 0x77})
+        self.machine.volumes[volume.name] = Lv(GIB, tags={UNFINISHED}, pool=self._pool, blocks={0: 0x77, GIB // 2: 0x77})
         if not self._pool:
             moment = f"clone-snap-{volume.id}"
             self.machine.volumes[moment] = Lv(GIB, origin=source.name)

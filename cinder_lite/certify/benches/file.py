@@ -1,10 +1,13 @@
 """The bench of the file driver: half-made files and other people's."""
 
-import os
 from pathlib import Path
 
+from cinder_lite.certify.driver_bench import GIB
 from cinder_lite.contract import Snapshot, Volume
 from common.base.ids import new_uuid
+
+_GARBAGE = b"\x77" * 4096
+"""What must not be seen of a half-made copy, at its beginning and in its middle."""
 
 
 class FileStaging:
@@ -27,11 +30,10 @@ class FileStaging:
         self._add(f".{volume.name}.unfinished", b"")
 
     async def begin_snapshot(self, snapshot: Snapshot) -> None:
-        self._add(f".{snapshot.volume_name}.{snapshot.name}.unfinished", b"\x77" * 512)
+        self._add(f".{snapshot.volume_name}.{snapshot.name}.unfinished", _GARBAGE)
 
     async def begin_clone(self, volume: Volume, source: Volume) -> None:
-        self._add(f".{volume.name}.unfinished", b"\x77" * 512)
-        os.truncate(self._folder / f".{volume.name}.unfinished", 1024**3)
+        self._add(f".{volume.name}.unfinished", _GARBAGE)
 
     async def close(self) -> None:
         for path in self._staged:
@@ -40,4 +42,9 @@ class FileStaging:
     def _add(self, name: str, content: bytes) -> None:
         path = self._folder / name
         path.write_bytes(content)
+        if content:
+            with path.open("r+b") as file:
+                file.seek(GIB // 2)
+                file.write(content)
+                file.truncate(GIB)
         self._staged.append(path)

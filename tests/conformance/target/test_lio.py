@@ -283,6 +283,19 @@ def test_an_add_initiator_that_died_anywhere_is_mended_by_the_next(tmp_path: Pat
     assert number > 3
 
 
+@pytest.mark.parametrize("initiators", [(), (ONE,)], ids=["nobody new", "the same again"])
+def test_a_disk_that_was_half_given_to_an_initiator_is_no_hindrance_when_the_device_changes(
+    lio: LioRig, device: str, initiators: tuple[str, ...]
+) -> None:
+    """rtslib looks at every mapped disk when it deletes one that is mapped, and stumbles over those that lead nowhere."""
+    created(lio, lio.backing("other"), "-a10.0.0.4")
+    acl = lio.configfs.root / "iscsi" / IQN / "tpgt_1/acls" / ONE
+    acl.mkdir()
+    (acl / "lun_0").mkdir()
+    assert created(lio, device, *initiators, "-a10.0.0.4") == Output(0, "", "")
+    assert lio.configfs.log_in(IQN, ONE, CHAP) == device
+
+
 def test_a_target_that_serves_another_device_is_made_anew(lio: LioRig, device: str) -> None:
     created(lio, lio.backing("other"), ONE, "-a10.0.0.4")
     created(lio, device, "-a10.0.0.4")

@@ -11,6 +11,7 @@ from common.host.clock import SystemClock
 from nova_lite.virt.qemu import QemuHypervisor
 from tests.conformance.hypervisor.bench import instance
 from tests.conformance.target.rigs import MIB, TgtRig, connector, new_export
+from tests.conformance.target.test_tgt import recording_tgtadm
 
 pytestmark = [pytest.mark.real("tgt"), pytest.mark.real("qemu")]
 
@@ -49,6 +50,27 @@ async def test_nothing_is_lost_of_what_a_machine_writes_while_its_volume_grows(t
     stored = await asyncio.to_thread(Path(export.path).read_bytes)
     assert {offset: stored[offset] for offset in written} == written
     assert len(stored) == 8 * MIB
+
+
+async def test_the_file_is_opened_anew_only_when_nobody_is_at_work_on_it(
+    tgt: TgtRig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 22 times under a session that reads all the time, one was answered by a medium error."""
+    export = new_export(tgt)
+    await tgt.target.create_export(export)
+    await tgt.target.initialize_connection(export, connector())
+    async with tgt.session(export, connector()):
+        tgt.grow(export.path, 2 * MIB)
+        log = recording_tgtadm(tmp_path / "bin", monkeypatch)
+        await tgt.target.extend_target(export, 2 * MIB)
+    asked = [line.split(" --op ")[1] for line in log.read_text().splitlines()]
+    first = {
+        word: min(number for number, line in enumerate(asked) if word in line)
+        for word in ("offline", "mode conn", "online=1", "ready")
+    }
+    ended = max(number for number, line in enumerate(asked) if line.startswith("delete --mode conn"))
+    assert first["offline"] < first["mode conn"] <= ended < first["online=1"] < first["ready"]
+    assert any(line.startswith("show --mode target") for line in asked[ended : first["online=1"]])
 
 
 async def test_a_target_that_was_left_offline_comes_back(tgt: TgtRig) -> None:

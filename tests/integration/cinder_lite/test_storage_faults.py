@@ -215,3 +215,21 @@ async def test_a_disk_that_is_full_in_the_middle_of_a_copy_leaves_nothing(tmp_pa
         with pytest.raises(VolumeBackendAPIException, match="No space left on device"):
             await driver.create_snapshot(new_snapshot(source))
     assert names_in(tmp_path) == {source.name}
+
+
+async def test_a_volume_in_use_is_not_copied_slowly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor one that is opened while it is copied: what is written meanwhile would be half in the copy."""
+    driver, source = FileDriver(FileOptions(tmp_path, capacity_gb=10)), new_volume()
+    await driver.create_volume(source)
+    await write(driver, source, 0x11)
+    monkeypatch.setattr("fcntl.ioctl", lambda *_: (_ for _ in ()).throw(OSError(95, "no reflinks here")))
+    bench = LocalBench(driver, NothingStaged(), set())
+    async with bench.used(source):
+        for verb in (driver.create_snapshot(new_snapshot(source)), driver.create_cloned_volume(new_volume(), source)):
+            with pytest.raises(VolumeIsBusy, match=r"open in process \d+ \(sh\), and .* cannot clone a file that is in use"):
+                await verb
+    seen = iter([[], ["process 7 (late)"]])
+    monkeypatch.setattr("cinder_lite.drivers.file.users_of", lambda _: next(seen))
+    with pytest.raises(VolumeIsBusy, match=r"opened in process 7 \(late\) while it was copied"):
+        await driver.create_cloned_volume(new_volume(), source)
+    assert names_in(tmp_path) == {source.name}

@@ -15,6 +15,7 @@ from cinder_lite.errors import (
     InvalidVolume,
     TargetUnavailable,
     VolumeBackendAPIException,
+    VolumeInUse,
     VolumeNotFound,
 )
 from cinder_lite.store.tables import volumes
@@ -214,9 +215,46 @@ async def test_a_lost_order_is_given_again(world: World, monkeypatch: pytest.Mon
 async def test_an_order_that_comes_late_changes_nothing(world: World) -> None:
     volume = await world.create()
     await world.backend.extend_volume(world.ctx, volume=volume, new_size=5)
-    await world.ended_flows()
+
+    async def is_over() -> bool:
+        return [row.state for row in await world.flows() if row.saga == "extend_volume"] == ["compensated"]
+
+    await until(is_over)
     found = await world.settled(volume.id)
     assert (found.status, found.size, world.driver.sizes[volume.name]) == (VolumeStatus.AVAILABLE, 1, 1)
+
+
+async def test_a_server_that_is_deleted_meanwhile_waits_for_its_volume(tmp_path: Path) -> None:
+    driver = HeldDriver()
+    async with running_world(tmp_path, driver=driver) as world:
+        server, volume = await attached(world)
+        await world.volumes.extend(world.ctx, volume_id=volume.id, new_size=2)
+        await world.servers.delete(world.ctx, server=server.uuid)
+
+        async def is_destroyed() -> bool:
+            return world.hypervisor.host.machines == {}
+
+        await until(is_destroyed)
+        assert (await world.volumes.get(world.ctx, volume_id=volume.id)).status is VolumeStatus.EXTENDING
+        driver.gate.set()
+        assert await world.server_is_gone(server.uuid)
+        await world.ended_flows()
+        found = await world.settled(volume.id)
+        assert (found.status, found.size, found.volume_attachment) == (VolumeStatus.AVAILABLE, 2, ())
+        assert world.target.served == {}
+
+
+async def test_a_detachment_and_a_deletion_meanwhile_are_refused(tmp_path: Path) -> None:
+    driver = HeldDriver()
+    async with running_world(tmp_path, driver=driver) as world:
+        server, volume = await attached(world)
+        await world.volumes.extend(world.ctx, volume_id=volume.id, new_size=2)
+        with pytest.raises(InvalidVolume, match="the status is extending"):
+            await world.detach(server, volume)
+        with pytest.raises(VolumeInUse):
+            await world.volumes.delete(world.ctx, volume_id=volume.id)
+        driver.gate.set()
+        assert (await world.settled(volume.id)).size == 2
 
 
 async def test_events_of_what_is_gone_or_unknown_are_passed_over(world: World) -> None:
