@@ -12,6 +12,7 @@ from cinder_lite.contract import ServiceInfo, Snapshot, SnapshotStatus, Volume, 
 from cinder_lite.domain.snapshot import FINAL_STATES as SNAPSHOT_FINAL
 from cinder_lite.domain.volume import FINAL_STATES
 from cinder_lite.errors import InvalidInput
+from cinder_lite.service.about import SERVICE
 from common.app.cli import print_json, print_properties, print_table, run_cli
 from common.app.commands import (
     AsJson,
@@ -61,8 +62,6 @@ def run(
     """Run a process until SIGTERM; logs to stderr."""
     if process not in PROCESSES:
         raise typer.BadParameter(f"there is no process {process!r}; known: {', '.join(PROCESSES)}")
-    from cinder_lite.service.wiring import SERVICE  # the users' verbs must not wait for what only a process needs
-
     return run_process(SERVICE, process, config_file, debug=debug)
 
 

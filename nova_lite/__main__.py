@@ -27,6 +27,7 @@ from nova_lite.clients.following import attached, booted, deleted, detached, pow
 from nova_lite.config import NovaConfig, load_nova
 from nova_lite.contract import BlockDeviceMapping, ComputeAPI, Instance, RebootType, VmState
 from nova_lite.domain.flavor import FLAVORS
+from nova_lite.service.about import SERVICE
 
 app = typer.Typer(
     name="nova-lite",
@@ -49,8 +50,6 @@ def run(
     """Run a process until SIGTERM; logs to stderr."""
     if process not in PROCESSES:
         raise typer.BadParameter(f"there is no process {process!r}; known: {', '.join(PROCESSES)}")
-    from nova_lite.service.wiring import SERVICE  # the users' verbs must not wait for what only a process needs
-
     return run_process(SERVICE, process, config_file, debug=debug)
 
 

@@ -1,12 +1,11 @@
 """The one file of cinder that puts the parts together: what each process serves. `adapters` has those of a backend."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
 from typing import Any
 
-from cinder_lite.config import Backend, CinderConfig, cinder_sections, load_cinder
-from cinder_lite.contract import BackendInventory, BackingStoreProbe, SchedulerAPI, ServerEventsAPI, VolumeAPI, VolumeManagerAPI
+from cinder_lite.config import Backend, CinderConfig
+from cinder_lite.contract import BackendInventory, SchedulerAPI, ServerEventsAPI, VolumeManagerAPI
 from cinder_lite.flows.create_volume import CreateVolume
 from cinder_lite.flows.delete_volume import DeleteVolume
 from cinder_lite.flows.extend_volume import ExtendVolume
@@ -28,10 +27,9 @@ from cinder_lite.store.tables import BRANCH
 from cinder_lite.store.volume_attachment import VolumeAttachments
 from cinder_lite.store.volumes import Volumes
 from common.app.carrier import alongside
-from common.app.config import Overrides, Section
 from common.app.process import Ground, ground
 from common.app.reconciling import Rounds
-from common.app.service import Outside, Process, Service
+from common.app.service import Inside, Outside, Process
 from common.base.clock import Clock
 from common.base.context import Context
 from common.base.limits import RECONCILE_INTERVAL_S
@@ -189,22 +187,14 @@ def _manager_client(config: CinderConfig, sender: Sender) -> VolumeManagerAPI:
     return VolumeManagerAPI.over(sender, exchange=config.common.control_exchange)
 
 
-def _load(files: Sequence[Path], overrides: Overrides, foreign: Sequence[Section]) -> CinderConfig:
-    return load_cinder(files, overrides=overrides, foreign=foreign)
-
-
-SERVICE = Service(
-    name="cinder",
+INSIDE = Inside(
     processes=(
         Process("api", "cinder-api", api),
         Process("scheduler", "cinder-scheduler", scheduler),
         Process("volume", "cinder-volume", volume),
     ),
-    load=_load,
-    sections=cinder_sections,
     migrations=BRANCH,
-    contracts=(VolumeAPI, SchedulerAPI, VolumeManagerAPI, BackendInventory, BackingStoreProbe),
-    auditor=CinderAuditor(),
     sagas=tuple(kind.saga for kind in BACKEND_FLOWS),
     find=find,
+    auditor=CinderAuditor(),
 )

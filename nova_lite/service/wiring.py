@@ -1,15 +1,13 @@
 """The one file of nova that names concrete parts: which adapters stand behind the ports, and what each process serves."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 from common.app.carrier import alongside
-from common.app.config import Overrides, Section
 from common.app.process import ground
 from common.app.reconciling import Rounds
-from common.app.service import Outside, Process, Service
+from common.app.service import Inside, Outside, Process
 from common.db.journal import Journal
 from common.flow.steps import Flow
 from common.host.locks import KeyedLocks
@@ -20,8 +18,8 @@ from nova_lite.brick.iscsi_sysfs import Sysfs
 from nova_lite.brick.iscsiadm import Iscsiadm
 from nova_lite.brick.properties import ensure_initiator_name
 from nova_lite.clients.cinder import volumes
-from nova_lite.config import NovaConfig, load_nova, nova_sections
-from nova_lite.contract import ComputeAPI, ComputeManagerAPI, GuestProbe, HostInventory
+from nova_lite.config import NovaConfig
+from nova_lite.contract import ComputeManagerAPI
 from nova_lite.domain.settle import Action
 from nova_lite.flows.attach_volume import AttachVolume
 from nova_lite.flows.boot import Boot, RequestBoot
@@ -36,7 +34,6 @@ from nova_lite.flows.settle_disk import RemoveDisk, RestoreDisk
 from nova_lite.flows.settle_machine import ReapMachine, SettleMachine, SettleStopped
 from nova_lite.ports.connector import Connector
 from nova_lite.ports.hypervisor import Hypervisor, Watched
-from nova_lite.ports.volumes import ServerEvents
 from nova_lite.service.api import BINARY, ComputeApi, Fleet
 from nova_lite.service.audit import NovaAuditor
 from nova_lite.service.compute import ComputeManager, Guests, Inventory, host_report
@@ -160,18 +157,10 @@ def _serving(config: NovaConfig, host: str, *endpoints: object) -> Serving:
     return Serving(endpoints, host, exchange=config.common.control_exchange)
 
 
-def _load(files: Sequence[Path], overrides: Overrides, foreign: Sequence[Section]) -> NovaConfig:
-    return load_nova(files, overrides=overrides, foreign=foreign)
-
-
-SERVICE = Service(
-    name="nova",
+INSIDE = Inside(
     processes=(Process("api", "nova-api", api), Process("compute", BINARY, compute)),
-    load=_load,
-    sections=nova_sections,
     migrations=BRANCH,
-    contracts=(ComputeAPI, ServerEvents, ComputeManagerAPI, HostInventory, GuestProbe),
-    auditor=NovaAuditor(),
     sagas=(*(kind.saga for kind in API_FLOWS), *(kind.saga for kind in COMPUTE_FLOWS)),
     find=find,
+    auditor=NovaAuditor(),
 )

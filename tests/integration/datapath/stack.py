@@ -147,7 +147,7 @@ async def stack(folder: Path, backend: Backend, hosts: list[ComputeHost]) -> Asy
         return {"DEFAULT": default | more, "database": {"connection": connection}}
 
     stores = load_cinder((conf,), overrides=overrides("store1", enabled_backends="store"))
-    await upgrade(connection, [nova.SERVICE.migrations, cinder.SERVICE.migrations], clock=clock)
+    await upgrade(connection, [nova.INSIDE.migrations, cinder.INSIDE.migrations], clock=clock)
     controller = load_nova((), overrides=overrides("controller"))
     makes: dict[str, Process] = {
         "cinder-api": lambda: cinder.api(stores, outside),
