@@ -189,7 +189,7 @@ _ONE_SIDED = {Kind.DELIVER, Kind.FAILPOINT}
 _TWO_SIDED = set(Kind) - _ONE_SIDED
 _EVERY = {"pause": 5, "forward": 7, "backward": 7, "target": 3, "machine": 3, "clings": 3}
 """Of these faults, which are tried at every boundary by the command, the tests try one in so many; primes, so that all places are met."""
-_EVERY_SAMPLED = 11
+_EVERY_SAMPLED = 19
 """Of the stages in SAMPLED the tests try one in so many of these again."""
 
 

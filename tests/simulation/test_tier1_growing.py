@@ -2,11 +2,10 @@
 
 import pytest
 
-from tests.simulation.judged import cases_of, violations_of
+from tests.simulation.judged import SHARES, cases_of, violations_of
 from tests.simulation.scenario import SAMPLED
 
-SHARES = 40
-CASES_MIN = 50
+CASES_MIN = 30
 
 
 @pytest.mark.timeout(300)
