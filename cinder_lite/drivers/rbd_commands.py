@@ -33,6 +33,8 @@ _NO_ACCESS = {EPERM, EACCES}
 class RbdRefused(VolumeBackendAPIException):
     """{command} of {what}: {words}"""
 
+    wire = ("cinder_lite.drivers.rbd_commands", "RbdRefused")  # the name of cinder's is its parent's
+
     @property
     def status(self) -> int:
         """The errno."""
