@@ -33,6 +33,8 @@ _NO_ACCESS = {EPERM, EACCES}
 class RbdRefused(VolumeBackendAPIException):
     """{command} of {what}: {words}"""
 
+    wire = ("cinder_lite.drivers.rbd_commands", "RbdRefused")  # the name of cinder's is its parent's
+
     @property
     def status(self) -> int:
         """The errno."""
@@ -170,7 +172,8 @@ class Rbd:
         lines = [line.strip() for line in output.stderr.splitlines() if line.strip()]
         words = lines[-1].removeprefix("rbd: ") if lines else f"exit status {output.status}"
         if output.status == ETIMEDOUT:
-            reason = f"no answer within {self.connect_timeout_s} s; are its monitors and OSDs up, and {self._conf} right?"
+            limits = f"{self.connect_timeout_s} s from a monitor, or {OSD_OP_TIMEOUT_S} s from an OSD"
+            reason = f"no answer within {limits}; are they up, and is {self._conf} right?"
             return VolumeBackendAPIException(data=f"Ceph cluster: {reason} ({command} of {what}: {words})")
         if output.status in _NO_ACCESS or "couldn't connect" in words:
             reason = f"the cluster does not let {self._user} in, or not to this; are its keyring and caps and {self._conf} right?"

@@ -20,13 +20,13 @@ MAY_SLEEP = {
 }
 """Everybody else sleeps by the Clock port."""
 MAY_OWN_TASKS = {
-    "cinder_lite/drivers/to_its_end.py",  # work that cancellation must not cut off, awaited to its end
+    "common/host/to_its_end.py",  # work that cancellation must not cut off, awaited to its end
     "common/notify/intake.py",  # as rpc/server.py
     "common/rpc/client.py",  # tells servers that a caller left, behind its back; awaited by close()
     "common/rpc/replies.py",  # replies whose queue is missing for a while; ended by close()
     "common/rpc/server.py",  # one for each delivery, ended by drain()
     "common/testing/process.py",  # a simulated process is its tasks, and dies with them
-    "common/testing/servers/base.py",  # as drivers/to_its_end.py: a server that is starting
+    "common/testing/servers/base.py",  # as host/to_its_end.py: a server that is starting
     "common/transport/kombu_consume.py",  # an ack behind the back of who need not wait for it
     "common/transport/rabbit_link.py",  # closes a channel behind a caller who is gone
     "common/transport/rabbit_outbox.py",  # hands frames over when the writer has room again

@@ -35,7 +35,7 @@ def offered(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
 
 def test_commands_are_offered_on_every_level(offered: Offered) -> None:
     assert offered("lite ") == [
-        "asyncapi", "bus", "config", "contract", "db", "demo", "dlq", "doctor", "failpoints", "flow", "notify", "rpc", "up", "where",
+        "asyncapi", "bus", "config", "contract", "db", "demo", "dlq", "doctor", "driver", "failpoints", "flow", "notify", "rpc", "up", "where",
     ]  # fmt: skip
     assert offered("lite r") == ["rpc"]
     assert offered("lite rpc ") == ["call", "cast", "fanout", "listen", "ping"]
