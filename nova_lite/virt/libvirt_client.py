@@ -25,10 +25,10 @@ _WATCH_ABOUT_TIMEOUT_S = 30.0
 
 _NO_MACHINE = frozenset({42, 55})
 """VIR_ERR_NO_DOMAIN, VIR_ERR_OPERATION_INVALID: the domain is not there, or does not run."""
-_NO_ANSWER = frozenset({5, 38, 39, 68, 80, 86})
-"""VIR_ERR_NO_CONNECT, SYSTEM_ERROR, RPC, OPERATION_TIMEOUT, OPERATION_ABORTED, AGENT_UNRESPONSIVE: libvirtd is down, or waits for the machine."""
-_OF_CONNECTION = frozenset({7, 13, 38})
-"""VIR_FROM_RPC, VIR_FROM_REMOTE, ...: the error is of the way to libvirtd, whatever its code."""
+_NO_ANSWER = frozenset({5, 39, 68, 80, 86})
+"""VIR_ERR_NO_CONNECT, RPC, OPERATION_TIMEOUT, OPERATION_ABORTED, AGENT_UNRESPONSIVE: libvirtd is down, or waits for the machine."""
+_OF_CONNECTION = frozenset({7, 13})
+"""VIR_FROM_RPC, VIR_FROM_REMOTE: the error is of the way to libvirtd, whatever its code."""
 
 
 class LibvirtClient:
