@@ -1,26 +1,29 @@
 """cinder.conf: the options of cinder's services and the stanzas of their backends under cinder's names."""
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from oslo_config import cfg
 
+from cinder_lite.plugin import installed, plugin
+from cinder_lite.storage_options import storage_options
 from common.app.config import DEFAULT, Overrides, Section, Settings, load
 from common.app.config_types import one_of, path_type
 from common.app.options import CommonConfig, DatabaseConfig, common_sections, read_common
 
-Driver = Literal["file", "lvm", "fake"]
-TargetHelper = Literal["auto", "tgtadm", "lioadm", "local", "fake"]
+Driver = Literal["file", "lvm", "rbd", "fake", "plugin"]
+TargetHelper = Literal["auto", "tgtadm", "lioadm", "local", "fake", "rbd"]
 
 VOLUME_DRIVERS = {
     "cinder.volume.drivers.file.FileDriver": "file",
     "cinder.volume.drivers.lvm.LVMVolumeDriver": "lvm",
+    "cinder.volume.drivers.rbd.RBDDriver": "rbd",
     "cinder.volume.drivers.fake.FakeDriver": "fake",
 }
-"""What volume_driver may say -> which driver that is here."""
+"""What volume_driver may say, beside the names of plugins -> which driver that is here."""
 
 BUILTIN_BACKEND = "file"
 """The only backend where enabled_backends says nothing."""
@@ -35,17 +38,38 @@ class Backend:
 
     name               the stanza's; the backend is host@name on the bus
     driver             what the dotted name in volume_driver means here
-    target_helper      never "auto": that was decided when the file was read
+    plugin             the name in volume_driver, of a third party's driver; empty: it is one of ours
+    more               the options of that driver, by name
+    target_helper      never "auto": that was decided when the file was read; "rbd" for driver rbd, whose hosts reach it by themselves
     file_capacity_gb   GiB that driver `file` may promise; None: what its directory's disk has
     tgt_control_port   -C of tgtd and tgtadm
     tgt_ipc_socket     TGT_IPC_SOCKET of tgtd and tgtadm; empty: the system's
     tgtd_managed       the volume service starts a tgtd of its own and stops it
+    rtstool_command    what runs rtstool for target_helper lioadm; empty: this program itself
     """
 
     name: str
     driver: Driver
+    plugin: str
+    more: Mapping[str, Any]
     volume_backend_name: str
     volume_group: str
+    lvm_type: Literal["default", "thin", "auto"]
+    lvm_devices: Literal["device-mapper", "loop"]
+    lvm_conf_file: str
+    volume_clear: Literal["zero", "none"]
+    volume_clear_size: int
+    volume_clear_ionice: str
+    rbd_pool: str
+    rbd_user: str
+    rbd_ceph_conf: str
+    rbd_cluster_name: str
+    rbd_secret_uuid: str
+    rados_connect_timeout: int
+    rbd_flatten_volume_from_snapshot: bool
+    rbd_capacity_gb: float | None
+    fake_capacity_gb: float
+    fake_failures: tuple[str, ...]
     volumes_dir: Path
     target_helper: TargetHelper
     target_prefix: str
@@ -59,6 +83,7 @@ class Backend:
     tgt_control_port: int
     tgt_ipc_socket: str
     tgtd_managed: bool
+    rtstool_command: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +91,14 @@ class CinderConfig:
     """Everything that cinder's services are told.
 
     backends   in the order of enabled_backends; at least one
+    nova_control_exchange   exchange of nova's topics
     warnings   what is odd in the files, to be logged once
     """
 
     common: CommonConfig
     database: DatabaseConfig
     backends: tuple[Backend, ...]
+    nova_control_exchange: str
     warnings: tuple[str, ...] = ()
 
 
@@ -82,7 +109,13 @@ def load_cinder(
     settings = load(files, _fixed_sections(), then=_stanzas, overrides=overrides, foreign=foreign)
     common, database = read_common(settings)
     backends = tuple(_backend(settings, name, which) for name in _enabled(settings))
-    return CinderConfig(common=common, database=database, backends=backends, warnings=(*settings.warnings, *common.bus.warnings))
+    return CinderConfig(
+        common=common,
+        database=database,
+        backends=backends,
+        nova_control_exchange=settings.read("nova", _Nova).control_exchange,
+        warnings=(*settings.warnings, *common.bus.warnings),
+    )
 
 
 def cinder_sections() -> tuple[Section, ...]:
@@ -99,8 +132,13 @@ class _Default:
 
 
 @dataclass(frozen=True, slots=True)
+class _Nova:
+    control_exchange: str
+
+
+@dataclass(frozen=True, slots=True)
 class _Stanza:
-    volume_driver: Driver
+    volume_driver: str
     target_helper: TargetHelper
 
 
@@ -111,7 +149,12 @@ def _fixed_sections() -> tuple[Section, ...]:
         help="Names of the stanzas that hold the backends, divided by commas. Empty: one backend named file, "
         "which keeps volumes in state_path and exports them by tgt where QEMU and tgtd are on PATH.",
     )
-    return common_sections(control_exchange="openstack", more=(enabled,))
+    nova = Section(
+        "nova",
+        (cfg.StrOpt("control_exchange", default="nova", help="control_exchange of the nova whose servers use the volumes."),),
+        help="How to reach nova.",
+    )
+    return (*common_sections(control_exchange="openstack", more=(enabled,)), nova)
 
 
 def _enabled(settings: Settings) -> tuple[str, ...]:
@@ -128,8 +171,13 @@ def _stanzas(settings: Settings) -> tuple[Section, ...]:
 
 def _backend(settings: Settings, name: str, which: Which) -> Backend:
     stanza = settings.read(name, _Stanza)
+    is_ours = stanza.volume_driver in VOLUME_DRIVERS.values()
+    driver, foreign = (stanza.volume_driver, "") if is_ours else ("plugin", stanza.volume_driver)
     helper = _found(which) if stanza.target_helper == "auto" else stanza.target_helper
-    return settings.read(name, Backend, name=name, driver=stanza.volume_driver, target_helper=helper)
+    more = {} if is_ours else {opt.dest: settings.values[name][opt.dest] for opt in plugin(foreign).options}
+    return settings.read(
+        name, Backend, name=name, driver=driver, plugin=foreign, more=more, target_helper="rbd" if driver == "rbd" else helper
+    )
 
 
 def _found(which: Which) -> TargetHelper:
@@ -157,19 +205,30 @@ class _Builtin(_Named):
 
 
 def _backend_options(name: str, default: _Named) -> tuple[cfg.Opt, ...]:
-    return (*_storage_options(name), *_target_options(default), *_tgt_options(default))
+    return (
+        *_storage_options(name),
+        *storage_options(),
+        *_target_options(default),
+        *_tgt_options(default),
+        *_lio_options(),
+        *_plugin_options(),
+    )
+
+
+def _plugin_options() -> tuple[cfg.Opt, ...]:
+    """Of every plugin: which driver a stanza has is not known before its options are read."""
+    return tuple(opt for name in installed() for opt in plugin(name).options)
 
 
 def _storage_options(name: str) -> tuple[cfg.Opt, ...]:
     return (
         cfg.Opt(
             "volume_driver",
-            type=one_of(VOLUME_DRIVERS),
+            type=one_of(VOLUME_DRIVERS | {name: name for name in installed()}),
             default="cinder.volume.drivers.file.FileDriver",
-            help="What keeps the volumes: files in a directory, or logical volumes of LVM.",
+            help="What keeps the volumes: files in a directory, logical volumes of LVM, images of a Ceph pool, or a plugin.",
         ),
         cfg.StrOpt("volume_backend_name", default=name, help="Name of this backend for schedulers and volume types."),
-        cfg.StrOpt("volume_group", default="cinder-volumes", help="Volume group of driver lvm."),
         cfg.Opt(
             "volumes_dir",
             type=path_type(),
@@ -185,7 +244,7 @@ def _storage_options(name: str) -> tuple[cfg.Opt, ...]:
             "max_over_subscription_ratio",
             default=1.0,
             min=1.0,
-            help="How many times its size a backend may be promised. Above 1 it can run full under its volumes; cinder's default is 20.",
+            help="How many times its size a thin backend may be promised. Above 1 it can run full under its volumes; cinder's default is 20.",
         ),
         cfg.IntOpt("reserved_percentage", default=0, min=0, max=100, help="Part of the backend that is kept free, in percent."),
     )
@@ -239,5 +298,16 @@ def _tgt_options(default: _Named) -> tuple[cfg.Opt, ...]:
             type=path_type(),
             default=default.tgt_ipc_socket,
             help="Socket of tgtd, its variable TGT_IPC_SOCKET; tgtd adds its control port to the name. Empty: the system's.",
+        ),
+    )
+
+
+def _lio_options() -> tuple[cfg.Opt, ...]:
+    return (
+        cfg.StrOpt(
+            "rtstool_command",
+            default="",
+            help="What runs rtstool for target_helper lioadm, such as: sudo -n cinder-lite rtstool. It needs root. "
+            "Empty: cinder-lite itself, with the rights that the volume service has.",
         ),
     )

@@ -39,6 +39,19 @@ class VolumeStatus(StrEnum):
     ATTACHING = "attaching"
     IN_USE = "in-use"
     DETACHING = "detaching"
+    EXTENDING = "extending"
+    DELETING = "deleting"
+    DELETED = "deleted"
+    ERROR = "error"
+    ERROR_DELETING = "error_deleting"
+    ERROR_EXTENDING = "error_extending"
+
+
+class SnapshotStatus(StrEnum):
+    """snapshots.status, in cinder's words."""
+
+    CREATING = "creating"
+    AVAILABLE = "available"
     DELETING = "deleting"
     DELETED = "deleted"
     ERROR = "error"
@@ -87,7 +100,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
 )
 class Volume(msgspec.Struct, frozen=True, kw_only=True):
     """A row of volumes with its live attachments. `size` in GiB; `host` is host@backend#pool, None before scheduling;
-    `volume_type` is the type's name; `messages` are our extension.
+    `volume_type` is the type's name; `snapshot_id` and `source_volid` are what it was made of; `messages` are our extension.
 
     `provider_auth` never crosses the bus.
     """
@@ -99,6 +112,8 @@ class Volume(msgspec.Struct, frozen=True, kw_only=True):
     display_description: str | None = None
     host: str | None = None
     volume_type: str | None = None
+    snapshot_id: str | None = None
+    source_volid: str | None = None
     availability_zone: str | None = None
     attach_status: AttachStatus = AttachStatus.DETACHED
     provider_location: str | None = None
@@ -123,6 +138,41 @@ class Volume(msgspec.Struct, frozen=True, kw_only=True):
         return self.display_name or self.id
 
 
+@CINDER.versioned_object("1.6", list_version="1.0", extensions=["messages"])
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """A row of snapshots. `volume_size` is the size in GiB that the volume had when it was taken; `progress` is "0%" to "100%";
+    `messages` are our extension.
+    """
+
+    id: str
+    volume_id: str
+    volume_size: int
+    status: SnapshotStatus
+    display_name: str | None = None
+    display_description: str | None = None
+    progress: str | None = None
+    user_id: str | None = None
+    project_id: str | None = None
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+    messages: tuple[Message, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The backend's name of it (snapshot_name_template)."""
+        return f"snapshot-{self.id}"
+
+    @property
+    def volume_name(self) -> str:
+        """The backend's name of the volume that it was taken of."""
+        return f"volume-{self.volume_id}"
+
+    @property
+    def label(self) -> str:
+        """What a user calls it."""
+        return self.display_name or self.id
+
+
 class ServiceInfo(msgspec.Struct, frozen=True, kw_only=True):
     """A row of services, and whether its heartbeat is recent."""
 
@@ -136,14 +186,17 @@ class ServiceInfo(msgspec.Struct, frozen=True, kw_only=True):
     disabled_reason: str | None = None
 
 
-class VolumeAPI(Contract, Protocol, topic="cinder-api", version="1.1", exchange=CONTROL_EXCHANGE):
+class VolumeAPI(Contract, Protocol, topic="cinder-api", version="1.2", exchange=CONTROL_EXCHANGE):
     """cinder-api: volumes for clients, and the compare-and-swap on their status."""
 
     @call(since="1.0")
     async def create(
-        self, ctx: Context, *, size: int, name: str | None = None, description: str | None = None,
-        volume_type: str | None = None, availability_zone: str | None = None,
-    ) -> Volume: ...  # fmt: skip
+        self, ctx: Context, *, size: int | None = None, name: str | None = None, description: str | None = None,
+        volume_type: str | None = None, availability_zone: str | None = None, snapshot_id: str | None = None,
+        source_volid: str | None = None,
+    ) -> Volume:  # fmt: skip
+        """`size` may be left out where the volume is made of a snapshot or of another volume, each by id or by name."""
+        ...
 
     @call(since="1.0")
     async def get(self, ctx: Context, *, volume_id: str) -> Volume:
@@ -209,6 +262,31 @@ class VolumeAPI(Contract, Protocol, topic="cinder-api", version="1.1", exchange=
         """An administrator's: to `available` (force-detached before), `error` or `in-use`, where the rows and the backend bear it out."""
         ...
 
+    @call(since="1.2")
+    async def extend(self, ctx: Context, *, volume_id: str, new_size: int) -> None:
+        """Accepted: an available or attached volume grows behind the answer. By id or by name; `new_size` in GiB."""
+        ...
+
+    @call(since="1.2")
+    async def create_snapshot(
+        self, ctx: Context, *, volume_id: str, name: str | None = None, description: str | None = None
+    ) -> Snapshot:
+        """Accepted: of an available or attached volume (since 3.66 the latter needs no force). By id or by name."""
+        ...
+
+    @call(since="1.2")
+    async def delete_snapshot(self, ctx: Context, *, snapshot_id: str) -> None:
+        """Accepted. By id or by name. Deleting already: nothing happens."""
+        ...
+
+    @call(since="1.2")
+    async def get_snapshot(self, ctx: Context, *, snapshot_id: str) -> Snapshot:
+        """By id or by name. Raises SnapshotNotFound, AmbiguousSnapshot."""
+        ...
+
+    @call(since="1.2")
+    async def get_all_snapshots(self, ctx: Context) -> list[Snapshot]: ...
+
 
 class SchedulerAPI(Contract, Protocol, topic="cinder-scheduler", version="3.12", exchange=CONTROL_EXCHANGE):
     """cinder-scheduler: picks the backend of a new volume."""
@@ -264,9 +342,36 @@ class VolumeManagerAPI(Contract, Protocol, topic="cinder-volume", version="3.20"
     ) -> None: ...
 
     @cast(since="3.0")
+    async def extend_volume(
+        self, ctx: Context, *, volume: Volume, new_size: int, reservations: list[str] | None = None
+    ) -> None: ...
+
+    @cast(since="3.0")
+    async def create_snapshot(self, ctx: Context, *, snapshot: Snapshot) -> None: ...
+
+    @cast(since="3.0")
+    async def delete_snapshot(self, ctx: Context, *, snapshot: Snapshot, unmanage_only: bool = False) -> None: ...
+
+    @cast(since="3.0")
     async def publish_service_capabilities(self, ctx: Context) -> None:
         """Report capabilities to the schedulers now."""
         ...
+
+
+class ServerExternalEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """What happened to a server from outside (os-server-external-events): "volume-extended", with the volume's id as `tag`."""
+
+    name: str
+    server_uuid: str
+    tag: str | None = None
+    status: str = "completed"
+
+
+class ServerEventsAPI(Contract, Protocol, topic="nova-api", version="1.0", namespace="external_events", exchange="nova"):
+    """What cinder tells whoever runs the servers; nova-api serves it."""
+
+    @cast()
+    async def external_instance_event(self, ctx: Context, *, events: list[ServerExternalEvent]) -> None: ...
 
 
 class ExportReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -285,6 +390,7 @@ class BackendReport(msgspec.Struct, frozen=True, kw_only=True):
     kind             the target's: "tgt", "local" ...
     exports          by their names, IQNs for iSCSI; several backends with one target tell of the same ones
     volumes          names of all volumes that are kept, half-made ones too
+    snapshots        name -> name of the volume, of all snapshots that are kept, half-made ones too
     provisioned_gb   sum of the sizes of the kept volumes
     capacity_gb      most that may be promised
     """
@@ -295,6 +401,7 @@ class BackendReport(msgspec.Struct, frozen=True, kw_only=True):
     volumes: list[str]
     provisioned_gb: float
     capacity_gb: float
+    snapshots: dict[str, str] = {}
 
 
 class BackendInventory(Contract, Protocol, topic="cinder-volume", version="1.0", namespace="inventory", exchange=CONTROL_EXCHANGE):

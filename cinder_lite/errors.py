@@ -79,5 +79,27 @@ class VolumeIsBusy(Conflict):
     wire = ("cinder.exception", "VolumeIsBusy")
 
 
+class SnapshotNotFound(NotFound):
+    """Snapshot {snapshot_id} could not be found."""
+
+    wire = ("cinder.exception", "SnapshotNotFound")
+
+
+class AmbiguousSnapshot(Conflict):
+    """More than one snapshot is named {name}: {candidates}. Use an id."""
+
+
+class InvalidSnapshot(Invalid):
+    """Invalid snapshot: {reason}"""
+
+    wire = ("cinder.exception", "InvalidSnapshot")
+
+
+class SnapshotIsBusy(Conflict):
+    """deleting snapshot {snapshot_name} that has dependent volumes: {reason}"""
+
+    wire = ("cinder.exception", "SnapshotIsBusy")
+
+
 class PortalNotBound(Unavailable):
     """tgtd does not listen on {portal}: it listens on {found}. Something else may hold that port; free it or set target_port."""

@@ -1,5 +1,6 @@
 """nova-lite: nova's processes, and its users' verbs."""
 
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -19,12 +20,14 @@ from common.app.commands import (
     users_context,
 )
 from common.base.clock import Clock
+from common.base.context import Context
 from common.wire.values import to_primitive
 from nova_lite.clients.cinder import volumes
-from nova_lite.clients.following import attached, booted, deleted, detached
+from nova_lite.clients.following import attached, booted, deleted, detached, powered
 from nova_lite.config import NovaConfig, load_nova
-from nova_lite.contract import BlockDeviceMapping, ComputeAPI, Instance
+from nova_lite.contract import BlockDeviceMapping, ComputeAPI, Instance, RebootType, VmState
 from nova_lite.domain.flavor import FLAVORS
+from nova_lite.service.about import SERVICE
 
 app = typer.Typer(
     name="nova-lite",
@@ -47,8 +50,6 @@ def run(
     """Run a process until SIGTERM; logs to stderr."""
     if process not in PROCESSES:
         raise typer.BadParameter(f"there is no process {process!r}; known: {', '.join(PROCESSES)}")
-    from nova_lite.service.wiring import SERVICE  # the users' verbs must not wait for what only a process needs
-
     return run_process(SERVICE, process, config_file, debug=debug)
 
 
@@ -56,7 +57,7 @@ def run(
 def boot(
     name: Annotated[str, typer.Argument(help="The new server's name.")],
     flavor: Annotated[str, typer.Option(help=f"Its size: {', '.join(FLAVORS)}.")],
-    image: Annotated[str | None, typer.Option(help="Not yet: every machine comes without a guest system.")] = None,
+    image: Annotated[str | None, typer.Option(help="Not yet: every machine boots what [qemu] kernel says, or nothing.")] = None,
     host: Annotated[str | None, typer.Option(help="Compute host; without one the emptiest is taken.")] = None,
     wait: Wait = False, json: AsJson = False, config_file: ConfigFiles = None, debug: Debug = False,
 ) -> None:  # fmt: skip
@@ -118,10 +119,37 @@ def delete(server: Server, wait: Wait = False, config_file: ConfigFiles = None, 
     tell(f"Server {server} is deleted." if wait else f"Request to delete server {server} has been accepted.")
 
 
+@app.command()
+def stop(server: Server, wait: Wait = False, config_file: ConfigFiles = None, debug: Debug = False) -> None:
+    """Stop a server: its guest is asked to shut down, and its volumes stay attached."""
+    _power(server, "stop", VmState.STOPPED, lambda nova, ctx, uuid: nova.stop(ctx, server=uuid), wait, config_file, debug)
+
+
+@app.command()
+def start(server: Server, wait: Wait = False, config_file: ConfigFiles = None, debug: Debug = False) -> None:
+    """Start a stopped server; it gets its volumes again."""
+    _power(server, "start", VmState.ACTIVE, lambda nova, ctx, uuid: nova.start(ctx, server=uuid), wait, config_file, debug)
+
+
+@app.command()
+def reboot(
+    server: Server,
+    hard: Annotated[bool, typer.Option("--hard/--soft", help="Ask nobody; mends a server in error too.")] = False,
+    wait: Wait = False, config_file: ConfigFiles = None, debug: Debug = False,
+) -> None:  # fmt: skip
+    """Reboot a server: stop it and start it again, with its volumes."""
+    kind = RebootType.HARD if hard else RebootType.SOFT
+    _power(
+        server, "reboot", VmState.ACTIVE, lambda nova, ctx, uuid: nova.reboot(ctx, server=uuid, reboot_type=kind),
+        wait, config_file, debug,
+    )  # fmt: skip
+
+
 @app.command("volume-attach")
 def volume_attach(
     server: Server, volume: Volume,
     device: Annotated[str | None, typer.Argument(metavar="DEVICE", help="Name of the disk, /dev/vdb; default: the next free one.")] = None,
+    delete_on_termination: Annotated[bool, typer.Option(help="Delete the volume with the server.")] = False,
     wait: Wait = False, json: AsJson = False, config_file: ConfigFiles = None, debug: Debug = False,
 ) -> None:  # fmt: skip
     """Attach a volume to a server."""
@@ -132,6 +160,8 @@ def volume_attach(
     async def work(sender: UsersSender, clock: Clock) -> BlockDeviceMapping:
         nova = ComputeAPI.over(sender)
         mapping = await nova.attach_volume(ctx, server=server, volume=volume, device=None if device in {None, "auto"} else device)
+        if delete_on_termination:
+            await nova.set_delete_on_termination(ctx, server=server, volume=volume, delete_on_termination=True)
         if wait:
             await attached(nova, volumes(sender, exchange=exchange), ctx, mapping, tell=tell, clock=clock)
         return mapping
@@ -185,6 +215,24 @@ def volume_attachments(server: Server, json: AsJson = False, config_file: Config
         ("ID", "DEVICE", "SERVER ID", "VOLUME ID", "ATTACHMENT ID"),
         [(row.volume_id, row.device_name, row.instance_uuid, row.volume_id, row.attachment_id) for row in mappings],
     )
+
+
+def _power(
+    server: str, verb: str, wanted: VmState, ask: Callable[[ComputeAPI, Context, str], Awaitable[None]],
+    wait: bool, files: list[Path] | None, debug: bool,
+) -> None:  # fmt: skip
+    ctx = users_context()
+
+    async def work(sender: UsersSender, clock: Clock) -> None:
+        nova = ComputeAPI.over(sender)
+        found = await nova.get(ctx, server=server)
+        await ask(nova, ctx, found.uuid)
+        if wait:
+            await powered(nova, ctx, found, verb=verb, wanted=wanted, tell=tell, clock=clock)
+
+    on_bus(_config(files, debug).common, work)
+    done = {"stop": "stopped", "start": "started", "reboot": "rebooted"}[verb]
+    tell(f"Server {server} is {done}." if wait else f"Request to {verb} server {server} has been accepted.")
 
 
 def _config(files: list[Path] | None, debug: bool) -> NovaConfig:

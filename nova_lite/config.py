@@ -29,14 +29,33 @@ Which = Callable[[str], str | None]
 """Where a program is on PATH, None: nowhere; `shutil.which`."""
 
 
+VirtType = Literal["qemu", "kvm"]
+IscsiLogin = Literal["machine", "host"]
+
+
 @dataclass(frozen=True, slots=True)
 class QemuConfig:
-    """[qemu]; times are in seconds."""
+    """[qemu]; times are in seconds. Without a kernel machines boot nothing."""
 
     binary: str
     memory_mb_max: int
     start_timeout: float
     command_timeout: float
+    kernel: str
+    initrd: str
+    cmdline: str
+    keyrings_dir: str
+
+
+@dataclass(frozen=True, slots=True)
+class LibvirtConfig:
+    """[libvirt]; times are in seconds. `python` is empty where it is looked for."""
+
+    connection_uri: str
+    virt_type: VirtType
+    device_detach_timeout: float
+    command_timeout: float
+    python: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +65,9 @@ class NovaConfig:
     initiatorname_file           where this host's iSCSI name is kept
     cinder_control_exchange      exchange of cinder's topics
     max_disk_devices_to_attach   volumes for one machine; -1: as many as its driver can hold
-    device_detach_timeout        seconds for a guest to let go of a disk
+    iscsi_login                  who logs in to iSCSI targets
+    use_os_brick                 whether os-brick is asked what this host is, where it is installed
+    shutdown_timeout             seconds for a guest to shut down before it is ended
     warnings                     what is odd in the files, to be logged once
     """
 
@@ -54,9 +75,12 @@ class NovaConfig:
     database: DatabaseConfig
     compute_driver: ComputeDriver
     initiatorname_file: Path
+    iscsi_login: IscsiLogin
+    use_os_brick: bool
     cinder_control_exchange: str
     max_disk_devices_to_attach: int
-    device_detach_timeout: float
+    shutdown_timeout: float
+    libvirt: LibvirtConfig
     qemu: QemuConfig
     warnings: tuple[str, ...] = ()
 
@@ -74,9 +98,12 @@ def load_nova(
         database=database,
         compute_driver=_found(qemu.binary, which) if mine.compute_driver == "auto" else mine.compute_driver,
         initiatorname_file=Path(mine.initiatorname_file or common.state_path / "initiatorname.iscsi"),
+        iscsi_login=mine.iscsi_login,
+        use_os_brick=mine.use_os_brick,
         cinder_control_exchange=settings.read("cinder", _Cinder).control_exchange,
         max_disk_devices_to_attach=settings.read("compute", _Compute).max_disk_devices_to_attach,
-        device_detach_timeout=settings.read("libvirt", _Libvirt).device_detach_timeout,
+        shutdown_timeout=mine.shutdown_timeout,
+        libvirt=settings.read("libvirt", LibvirtConfig),
         qemu=qemu,
         warnings=(*settings.warnings, *common.bus.warnings),
     )
@@ -105,15 +132,8 @@ def nova_sections() -> tuple[Section, ...]:
         ),
         Section(
             "libvirt",
-            (
-                cfg.FloatOpt(
-                    "device_detach_timeout",
-                    default=20.0,
-                    min=0.1,
-                    help="Seconds that a guest may take to let go of a disk, with every driver; then detaching fails and the disk stays.",
-                ),
-            ),
-            help="Options that have lived here since libvirt was the only driver.",
+            _libvirt_options(),
+            help="Machines of compute_driver libvirt.LibvirtDriver, and what has lived here since it was the only one.",
         ),
         Section("qemu", _qemu_options(), help="Machines of compute_driver qemu.QemuDriver."),
     )
@@ -123,6 +143,9 @@ def nova_sections() -> tuple[Section, ...]:
 class _Default:
     compute_driver: Literal["auto", "qemu", "simulated", "fake", "libvirt"]
     initiatorname_file: str
+    iscsi_login: IscsiLogin
+    use_os_brick: bool
+    shutdown_timeout: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,11 +156,6 @@ class _Cinder:
 @dataclass(frozen=True, slots=True)
 class _Compute:
     max_disk_devices_to_attach: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Libvirt:
-    device_detach_timeout: float
 
 
 def _default_options() -> tuple[cfg.Opt, ...]:
@@ -155,6 +173,57 @@ def _default_options() -> tuple[cfg.Opt, ...]:
             help="File that holds this host's iSCSI name, /etc/iscsi/initiatorname.iscsi with open-iscsi. "
             "Empty: one of our own in state_path, written when it is first needed.",
         ),
+        cfg.StrOpt(
+            "iscsi_login",
+            default="machine",
+            choices=["machine", "host"],
+            help="Who logs in to iSCSI targets. machine: QEMU itself, by libiscsi; host: the kernel of this host, by open-iscsi's iscsiadm.",
+        ),
+        cfg.BoolOpt(
+            "use_os_brick",
+            default=False,
+            help="Ask os-brick what this host is for storage, where it is installed (extra os-brick).",
+        ),
+        cfg.FloatOpt(
+            "shutdown_timeout",
+            default=60.0,
+            min=0.0,
+            help="Seconds that a guest may take to shut down when its server is stopped or softly rebooted; then it is ended.",
+        ),
+    )
+
+
+def _libvirt_options() -> tuple[cfg.Opt, ...]:
+    return (
+        cfg.StrOpt(
+            "connection_uri",
+            default="qemu:///system",
+            help="Where libvirt is reached; qemu:///session is the daemon of the user that nova-compute runs as.",
+        ),
+        cfg.StrOpt(
+            "virt_type",
+            default="qemu",
+            choices=["qemu", "kvm"],
+            help="kvm: by the processor; qemu: translated (TCG). For compute_driver qemu.QemuDriver too. "
+            "Where /dev/kvm cannot be used, kvm falls back to qemu and nova-compute says so.",
+        ),
+        cfg.FloatOpt(
+            "device_detach_timeout",
+            default=20.0,
+            min=0.1,
+            help="Seconds that a guest may take to let go of a disk, with every driver; then detaching fails and the disk stays.",
+        ),
+        cfg.FloatOpt(
+            "command_timeout",
+            default=30.0,
+            min=0.1,
+            help="Seconds that libvirt may take for one operation; plugging a volume includes the login to its target.",
+        ),
+        cfg.StrOpt(
+            "python",
+            default="",
+            help="The Python that can import libvirt. Empty: this one, and otherwise Debian's /usr/bin/python3 (package python3-libvirt).",
+        ),
     )
 
 
@@ -171,6 +240,20 @@ def _qemu_options() -> tuple[cfg.Opt, ...]:
             min=0.1,
             help="Seconds that a command to QEMU may take; plugging a volume includes the login to its target.",
         ),
+        cfg.StrOpt(
+            "kernel",
+            default="",
+            help="A Linux kernel for every machine to boot, with libvirt too; deploy/lab/guest.sh makes one. "
+            "Empty: machines come without a guest system and are held before their first instruction.",
+        ),
+        cfg.StrOpt("initrd", default="", help="The initramfs that goes with `kernel`."),
+        cfg.StrOpt(
+            "keyrings_dir",
+            default="/etc/ceph",
+            help="Where this host keeps the keys of Ceph's users, each in <cluster>.client.<user>.keyring, for volumes of driver rbd. With "
+            "libvirt a key that is not there is libvirt's own secret, rbd_secret_uuid of the backend.",
+        ),
+        cfg.StrOpt("cmdline", default="console=ttyS0 quiet panic=-1", help="The kernel's command line."),
     )
 
 

@@ -44,7 +44,18 @@ class TaskState(StrEnum):
 
     SCHEDULING = "scheduling"
     SPAWNING = "spawning"
+    POWERING_OFF = "powering-off"
+    POWERING_ON = "powering-on"
+    REBOOTING = "rebooting"
+    REBOOTING_HARD = "rebooting_hard"
     DELETING = "deleting"
+
+
+class RebootType(StrEnum):
+    """How a reboot is made: SOFT asks the guest to shut down first, HARD asks nobody and mends a server in error too."""
+
+    SOFT = "SOFT"
+    HARD = "HARD"
 
 
 class PowerState(IntEnum):
@@ -101,7 +112,17 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def status(self) -> str:
         """The word of nova's API for the state (nova.api.openstack.common, _STATE_MAP)."""
-        return "BUILD" if self.vm_state is VmState.BUILDING else self.vm_state.upper()
+        match self.vm_state, self.task_state:
+            case VmState.BUILDING, _:
+                return "BUILD"
+            case VmState.STOPPED, _:
+                return "SHUTOFF"
+            case VmState.ACTIVE, TaskState.REBOOTING:
+                return "REBOOT"
+            case VmState.ACTIVE, TaskState.REBOOTING_HARD:
+                return "HARD_REBOOT"
+            case vm_state, _:
+                return vm_state.upper()
 
 
 @NOVA.versioned_object("1.21", list_version="1.18")
@@ -123,35 +144,66 @@ class BlockDeviceMapping(msgspec.Struct, frozen=True, kw_only=True):
     created_at: datetime | None = None
 
 
-class ComputeAPI(Contract, Protocol, topic="nova-api", version="1.0", exchange=CONTROL_EXCHANGE):
+@NOVA.versioned_object("1.5")
+class InstanceExternalEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """What happened to a server from outside (nova.objects.external_event): "volume-extended", with the volume's id as `tag`."""
+
+    instance_uuid: str
+    name: str
+    status: str = "completed"
+    tag: str | None = None
+    data: dict[str, str] = {}
+
+
+class ComputeAPI(Contract, Protocol, topic="nova-api", version="1.1", exchange=CONTROL_EXCHANGE):
     """nova-api: servers and their volume attachments for clients. `server` is an id or a name."""
 
-    @call()
+    @call(since="1.0")
     async def create(
         self, ctx: Context, *, name: str, flavor: str, image: str | None = None, host: str | None = None,
         availability_zone: str | None = None,
     ) -> Instance: ...  # fmt: skip
 
-    @call()
+    @call(since="1.0")
     async def get(self, ctx: Context, *, server: str) -> Instance: ...
 
-    @call()
+    @call(since="1.0")
     async def get_all(self, ctx: Context) -> list[Instance]: ...
 
-    @call()
+    @call(since="1.0")
     async def delete(self, ctx: Context, *, server: str) -> None: ...
 
-    @call()
+    @call(since="1.0")
     async def attach_volume(self, ctx: Context, *, server: str, volume: str, device: str | None = None) -> BlockDeviceMapping:
         """Accepted: the attachment goes on behind the answer. `volume` is an id or a name."""
         ...
 
-    @call()
+    @call(since="1.0")
     async def detach_volume(self, ctx: Context, *, server: str, volume: str) -> None:
         """Accepted: the detachment goes on behind the answer."""
         ...
 
-    @call()
+    @call(since="1.1")
+    async def stop(self, ctx: Context, *, server: str) -> None:
+        """Accepted: os-stop. The volumes stay attached; the server is SHUTOFF once its machine is off."""
+        ...
+
+    @call(since="1.1")
+    async def start(self, ctx: Context, *, server: str) -> None:
+        """Accepted: os-start. The machine gets its volumes again."""
+        ...
+
+    @call(since="1.1")
+    async def reboot(self, ctx: Context, *, server: str, reboot_type: RebootType = RebootType.SOFT) -> None:
+        """Accepted: stopped and started again."""
+        ...
+
+    @call(since="1.1")
+    async def set_delete_on_termination(self, ctx: Context, *, server: str, volume: str, delete_on_termination: bool) -> None:
+        """Whether the volume is deleted with the server: PUT os-volume_attachments since microversion 2.85."""
+        ...
+
+    @call(since="1.0")
     async def volume_attachments(self, ctx: Context, *, server: str) -> list[BlockDeviceMapping]: ...
 
 
@@ -168,6 +220,26 @@ class ComputeManagerAPI(Contract, Protocol, topic="compute", version="6.5", exch
     async def terminate_instance(
         self, ctx: Context, *, instance: Instance, bdms: list[BlockDeviceMapping] | None = None
     ) -> None: ...
+
+    @cast(since="6.0")
+    async def stop_instance(self, ctx: Context, *, instance: Instance, clean_shutdown: bool = True) -> None:
+        """clean_shutdown   whether the guest is asked to shut down first"""
+        ...
+
+    @cast(since="6.0")
+    async def start_instance(self, ctx: Context, *, instance: Instance) -> None: ...
+
+    @cast(since="6.0")
+    async def reboot_instance(
+        self,
+        ctx: Context,
+        *,
+        instance: Instance,
+        block_device_info: Mapping[str, Any] | None = None,
+        reboot_type: RebootType = RebootType.SOFT,
+    ) -> None:
+        """block_device_info   not read: what the server has, its rows say"""
+        ...  # fmt: skip
 
     @call(since="6.0")
     async def reserve_block_device_name(
@@ -195,6 +267,13 @@ class ComputeManagerAPI(Contract, Protocol, topic="compute", version="6.5", exch
     async def detach_volume(
         self, ctx: Context, *, instance: Instance, volume_id: str, attachment_id: str | None = None
     ) -> None: ...
+
+    @cast(since="6.0")
+    async def external_instance_event(
+        self, ctx: Context, *, instances: list[Instance], events: list[InstanceExternalEvent]
+    ) -> None:
+        """Of these, "volume-extended" is acted upon: the machine shows its guest the new size."""
+        ...
 
 
 class HostReport(msgspec.Struct, frozen=True, kw_only=True):

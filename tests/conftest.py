@@ -19,6 +19,9 @@ from common.db.engine import Database, open_database
 from common.host.clock import SystemClock
 from common.testing.servers import MariaDbServer, PostgresServer, RabbitServer, RedisServer, Server
 from nova_lite.store import tables as nova_tables
+from nova_lite.virt.libvirt_client import DEBIANS_PYTHON
+from tests.support import ceph, lvm
+from tests.support.guests import guest_missing
 
 
 def _program_missing(*programs: str) -> Callable[[], str | None]:
@@ -26,6 +29,13 @@ def _program_missing(*programs: str) -> Callable[[], str | None]:
         return ", ".join(name for name in programs if shutil.which(name) is None) or None
 
     return missing
+
+
+def _libvirt_missing() -> str | None:
+    if missing := _program_missing("libvirtd")():
+        return missing
+    bound = subprocess.run([DEBIANS_PYTHON, "-c", "import libvirt_qemu"], capture_output=True, timeout=20, check=False)
+    return "python3-libvirt" if bound.returncode else None
 
 
 _SERVERS: dict[str, type[Server]] = {
@@ -38,11 +48,29 @@ PARTS: dict[str, Callable[[], str | None]] = {
     **{part: server.missing for part, server in _SERVERS.items()},
     "tgt": _program_missing("tgtd", "tgtadm"),
     "qemu": _program_missing("qemu-system-x86_64"),
+    "libvirt": _libvirt_missing,
+    "lvm": lvm.missing,
+    "ceph": ceph.missing,
+    "guest": guest_missing,
 }
 """Name of a real part and what asks whether this machine has it."""
 
-_VERSION_COMMANDS = {"tgt": ("tgtadm", "--version"), "qemu": ("qemu-system-x86_64", "--version")}
-_SERVER_FIXTURES = {"rabbit_server", "postgres_server", "mariadb_server", "redis_server", "database_kind"}
+_VERSION_COMMANDS = {
+    "tgt": ("tgtadm", "--version"),
+    "qemu": ("qemu-system-x86_64", "--version"),
+    "libvirt": ("libvirtd", "--version"),
+    "lvm": ("/usr/sbin/lvm", "version"),
+    "ceph": ("ceph", "--version"),
+}
+_SERVER_FIXTURES = {
+    "cluster",
+    "libvirt_daemon",
+    "rabbit_server",
+    "postgres_server",
+    "mariadb_server",
+    "redis_server",
+    "database_kind",
+}
 
 BRANCHES = (nova_tables.BRANCH, cinder_tables.BRANCH)
 _TABLES = [table for found in (common_tables, nova_tables, cinder_tables) for table in found.METADATA.sorted_tables]
@@ -79,6 +107,7 @@ _PARTS_KEY = pytest.StashKey[RealParts]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="run what is marked long too: the same again on more adapters")
     parser.addoption("--strict-real", action="store_true", help="a missing real part is a failure, not a skip (or CI=true)")
 
 
@@ -87,8 +116,12 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_PARTS_KEY] = RealParts(strict)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """The time limit of a test does not count the start of a server, which has its own."""
+    if not config.getoption("--long"):
+        left_out = [item for item in items if item.get_closest_marker("long")]
+        items[:] = [item for item in items if not item.get_closest_marker("long")]
+        config.hook.pytest_deselected(items=left_out)
     for item in items:
         if _uses_a_server(item) and item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(60, func_only=True))
@@ -171,6 +204,22 @@ def redis_server(real_parts: RealParts, tmp_path_factory: pytest.TempPathFactory
     real_parts.need("redis")
     with RedisServer(tmp_path_factory.mktemp("redis")) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def volume_group(real_parts: RealParts, tmp_path_factory: pytest.TempPathFactory) -> Iterator[lvm.PrivateGroup]:
+    """One private volume group for the run; a test takes away what it made there."""
+    real_parts.need("lvm")
+    with lvm.private_group(tmp_path_factory.mktemp("lvm")) as group:
+        yield group
+
+
+@pytest.fixture(scope="session")
+def ceph_cluster(real_parts: RealParts) -> Iterator[ceph.CephCluster]:
+    """One private Ceph cluster for the run; a test takes away what it made there, and starts what it killed."""
+    real_parts.need("ceph")
+    with ceph.ceph_cluster() as made:
+        yield made
 
 
 @pytest.fixture(params=["sqlite", "postgresql", "mariadb"])
@@ -275,5 +324,7 @@ def _uses_a_server(item: pytest.Item) -> bool:
 def _version(part: str) -> str:
     if part in _SERVERS:
         return _SERVERS[part].version()
+    if part not in _VERSION_COMMANDS:
+        return "(made here)"
     done = subprocess.run(_VERSION_COMMANDS[part], capture_output=True, text=True, timeout=20, check=False)
     return (done.stdout or done.stderr).strip().partition("\n")[0] or "(version unknown)"

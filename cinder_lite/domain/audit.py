@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import PurePosixPath
 
-from cinder_lite.contract import AttachStatus, BackendReport, ExportReport, VolumeStatus as Status
+from cinder_lite.contract import AttachStatus, BackendReport, ExportReport, SnapshotStatus, VolumeStatus as Status
 from cinder_lite.domain.attachment import ATTACHMENT
+from cinder_lite.domain.snapshot import FINAL_STATES as SNAPSHOT_FINAL, SNAPSHOT
 from cinder_lite.domain.volume import FINAL_STATES, VOLUME, attach_status_of
 from common.base.violation import UNKNOWN, Violation
 
@@ -19,8 +20,10 @@ _HELD = {
     Status.IN_USE: frozenset({AttachStatus.ATTACHED}),
     Status.DETACHING: frozenset({AttachStatus.DETACHING}),
 }
-"""States of a volume that has attachments -> the states that these may have. In every other state it has none."""
-_KEPT = frozenset({Status.AVAILABLE, *_HELD})
+"""States of a volume that has attachments -> the states that these may have. In every other state it has none, but for one
+that is extended, which may be attached.
+"""
+_KEPT = frozenset({Status.AVAILABLE, Status.EXTENDING, Status.ERROR_EXTENDING, *_HELD})
 """States in which the backend must have the volume. Before, it may; afterwards, it may still."""
 _GIB_SLACK = 0.001
 
@@ -77,11 +80,33 @@ class VolumeFact:
         return frozenset(name for held in self.attachments for name in held.who)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SnapshotFact:
+    """A live row of snapshots. `backend`: of its volume, host@backend."""
+
+    id: str
+    volume_id: str
+    status: str
+    backend: str | None = None
+    is_old: bool = False
+
+    @property
+    def name(self) -> str:
+        """The backend's name of it."""
+        return f"snapshot-{self.id}"
+
+    @property
+    def subject(self) -> str:
+        """How it is named in a finding."""
+        return f"snapshot:{self.id}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Facts:
     """Everything that cinder's audit looks at.
 
     volumes    every live row
+    snapshots  every live row
     orphans    live rows of volume_attachment whose volume is deleted or never was
     secrets    ids of volumes that are deleted and whose credentials are kept all the same
     backends   host@backend of every cinder-volume that has a row in services
@@ -89,6 +114,7 @@ class Facts:
     """
 
     volumes: tuple[VolumeFact, ...]
+    snapshots: tuple[SnapshotFact, ...] = ()
     orphans: tuple[AttachmentFact, ...] = ()
     secrets: tuple[str, ...] = ()
     backends: frozenset[str] = frozenset()
@@ -108,8 +134,11 @@ def audit(facts: Facts) -> list[Violation]:
         report = facts.reports.get(volume.backend or "")
         if report is not None:
             found += _of_backend(volume, report)
+    for snapshot in facts.snapshots:
+        found += _of_snapshot(snapshot, facts)
     for report in facts.reports.values():
         found += _strays(report, facts)
+        found += _stray_snapshots(report, facts)
         found += _capacity(report, facts)
     found += _unreported(facts)
     found += [_orphan(attachment) for attachment in facts.orphans]
@@ -125,11 +154,12 @@ def _of_rows(volume: VolumeFact) -> Iterator[Violation]:
         )
         return
     status = Status(volume.status)
-    if volume.attach_status != attach_status_of(status):
+    wanted = attach_status_of(status) or (AttachStatus.ATTACHED if volume.attachments else AttachStatus.DETACHED)
+    if volume.attach_status != wanted:
         yield Violation(
             "S7",
             volume.subject,
-            f"its status is {status} and its attach_status {volume.attach_status}; wanted: {attach_status_of(status)}",
+            f"its status is {status} and its attach_status {volume.attach_status}; wanted: {wanted}",
             "Set the attach_status of its row",
         )
     for attachment in volume.attachments:
@@ -166,6 +196,8 @@ def _held(volume: VolumeFact, status: Status) -> Iterator[Violation]:
     if status is Status.ERROR:  # an operator may have put it there from any other state
         return
     wanted = _HELD.get(status, frozenset())
+    if status is Status.EXTENDING and held:
+        wanted = _HELD[Status.IN_USE]
     is_so = [attachment.status in wanted for attachment in held]
     if wanted and not (any(is_so) if volume.multiattach else held and all(is_so)):
         yield Violation(
@@ -300,6 +332,41 @@ def _strays(report: BackendReport, facts: Facts) -> Iterator[Violation]:
             )
 
 
+def _of_snapshot(snapshot: SnapshotFact, facts: Facts) -> Iterator[Violation]:
+    """What is wrong with its row, and between it and the backend of its volume."""
+    if snapshot.status not in SNAPSHOT.states:
+        words = f"its status is {snapshot.status!r}, a word that cinder does not know"
+        yield Violation("S7", snapshot.subject, words, "Set the status of its row")
+        return
+    if snapshot.volume_id not in facts.by_id:
+        words = f"it is {snapshot.status}, and its volume {snapshot.volume_id} is gone"
+        yield Violation("L3", snapshot.subject, words, "Delete that row of snapshots")
+    if snapshot.is_old and snapshot.status not in SNAPSHOT_FINAL:
+        yield Violation(
+            "L1",
+            snapshot.subject,
+            f"it has been {snapshot.status} for longer than that may last",
+            "Whoever carries its flow on must run: `lite doctor` names services that do not; then `lite doctor --fix`",
+        )
+    report = facts.reports.get(snapshot.backend or "")
+    if report is not None and snapshot.status == SnapshotStatus.AVAILABLE and snapshot.name not in report.snapshots:
+        words = f"it is available, and {report.backend} does not keep it"
+        yield Violation("L3", snapshot.subject, words, "Its bytes are gone: delete the snapshot")
+
+
+def _stray_snapshots(report: BackendReport, facts: Facts) -> Iterator[Violation]:
+    """What a backend keeps that no row of it knows."""
+    here = {snapshot.name for snapshot in facts.snapshots if snapshot.backend == report.backend}
+    for name, volume_name in report.snapshots.items():
+        if name not in here:
+            yield Violation(
+                "L3",
+                f"snapshot:{name.removeprefix('snapshot-')}",
+                f"{report.backend} keeps {name} of {volume_name}, and no row of that backend knows it",
+                "Look at it and keep it elsewhere if somebody needs it; then `lite doctor --fix` removes it",
+            )
+
+
 def _is_elsewhere(name: str, volume: VolumeFact, facts: Facts) -> bool:
     """True when the volume's own backend does not tell of that export: backends that share one target tell of each other's."""
     own = facts.reports.get(volume.backend or "")
@@ -319,7 +386,7 @@ def _capacity(report: BackendReport, facts: Facts) -> Iterator[Violation]:
             "Give it more room, or delete volumes",
         )
     kept = [volume for volume in rows if volume.name in report.volumes]
-    if len(kept) != len(report.volumes):
+    if len(kept) != len(report.volumes) or any(volume.status == Status.EXTENDING for volume in rows):
         return
     most = float(sum(volume.size for volume in kept))
     least = float(sum(volume.size for volume in kept if volume.status in _KEPT))

@@ -2,11 +2,15 @@
 
     volume `creating`, placed here, nobody at work                                create_volume: the order was lost
     volume `deleting`, nobody at work                                             delete_volume: the order was lost
+    volume `extending`, nobody at work                                            extend_volume: the order was lost
+    snapshot `creating`, nobody at work on its volume                             create_snapshot: the order was lost
+    snapshot `deleting`, nobody at work on its volume                             delete_snapshot: the order was lost
     held by an initiator, its row says exported, and there is no export,          restore_export: a tgtd that was restarted
     or one that serves something else; also while others are at work on it        keeps nothing, and guests wait
     ... or the export does not let that initiator in, or lets others in           restore_export
     exported, and no live attachment has a connector; row live or deleted         remove_stale_export
     not held, not exported, and the row says that it is exported                  remove_stale_export
+    bytes of a snapshot whose row is deleted                                      remove_stale_snapshot
     bytes of a volume whose row is deleted                                        remove_stale_volume
 
 What no row of this backend knows is left alone: the doctor tells of it, and a person decides. Of a part that does not answer
@@ -18,13 +22,14 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum, auto
 from functools import cached_property
+from itertools import chain
 from pathlib import PurePosixPath
 
-from cinder_lite.contract import ExportReport, VolumeStatus as Status
+from cinder_lite.contract import ExportReport, SnapshotStatus, VolumeStatus as Status
 from common.base.settling import Busy, is_young, one_for_each
 
-_HELD = frozenset({Status.ATTACHING, Status.IN_USE, Status.DETACHING})
-_IDLE = frozenset({Status.AVAILABLE, Status.ERROR, Status.ERROR_DELETING})
+_HELD = frozenset({Status.ATTACHING, Status.IN_USE, Status.DETACHING, Status.EXTENDING})
+_IDLE = frozenset({Status.AVAILABLE, Status.ERROR, Status.ERROR_DELETING, Status.ERROR_EXTENDING})
 
 
 class Mend(StrEnum):
@@ -32,19 +37,24 @@ class Mend(StrEnum):
 
     CREATE_VOLUME = auto()
     DELETE_VOLUME = auto()
+    EXTEND_VOLUME = auto()
+    CREATE_SNAPSHOT = auto()
+    DELETE_SNAPSHOT = auto()
     RESTORE_EXPORT = auto()
     REMOVE_STALE_EXPORT = auto()
+    REMOVE_STALE_SNAPSHOT = auto()
     REMOVE_STALE_VOLUME = auto()
 
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """One mending. `why` is for people."""
+    """One mending. `snapshot_id`: which of the volume's, when it is one's. `why` is for people."""
 
     mend: Mend
     volume_id: str
     destroys: bool = False
     why: str = field(default="", compare=False)
+    snapshot_id: str | None = None
 
     @property
     def subject(self) -> str:
@@ -86,6 +96,22 @@ class VolumeFact:
         return tuple(held for held in self.attachments if held.who)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SnapshotFact:
+    """A row of snapshots of a volume of this backend, live or deleted."""
+
+    id: str
+    volume_id: str
+    status: str
+    changed_at: datetime | None = None
+    is_deleted: bool = False
+
+    @property
+    def name(self) -> str:
+        """The backend's name of it."""
+        return f"snapshot-{self.id}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Facts:
     """Everything that a backend's reconciler looks at.
@@ -93,7 +119,8 @@ class Facts:
     now       by the database's clock
     volumes   by id: every live row of this backend, and the deleted ones of which the backend has something
     exports   by name, what the target has; None: it does not answer
-    kept      names of the volumes that the driver keeps; None: it does not answer
+    kept      names of the volumes and snapshots that the driver keeps; None: it does not answer
+    snapshots every live row, and the deleted ones of which the backend has something
     own       volumes on which this backend itself is at work
     """
 
@@ -101,6 +128,7 @@ class Facts:
     volumes: Mapping[str, VolumeFact]
     exports: Mapping[str, ExportReport] | None
     kept: frozenset[str] | None
+    snapshots: tuple[SnapshotFact, ...] = ()
     busy: Busy = field(default_factory=Busy)
     own: frozenset[str] = frozenset()
 
@@ -116,7 +144,27 @@ class Facts:
 
 def settle(facts: Facts) -> list[Action]:
     """What is wrong now, at most one action for each volume."""
-    return one_for_each(action for volume in facts.volumes.values() for action in _actions(volume, facts))
+    of_snapshots = (action for snapshot in facts.snapshots for action in _of_snapshot(snapshot, facts))
+    of_volumes = (action for volume in facts.volumes.values() for action in _actions(volume, facts))
+    # A volume that has snapshots cannot be deleted, so what is left of these goes first; but guests do not wait for it.
+    found = chain(of_volumes, of_snapshots)
+    return one_for_each(sorted(found, key=lambda action: action.mend is not Mend.RESTORE_EXPORT and action.snapshot_id is None))
+
+
+def _of_snapshot(snapshot: SnapshotFact, facts: Facts) -> Iterator[Action]:
+    if snapshot.volume_id in facts.busy or is_young(facts.now, snapshot.changed_at):
+        return
+    mend, why = None, ""
+    if snapshot.is_deleted:
+        if facts.kept is not None and snapshot.name in facts.kept:
+            mend, why = Mend.REMOVE_STALE_SNAPSHOT, "it is deleted, and its bytes are still there"
+    elif snapshot.status == SnapshotStatus.CREATING:
+        mend, why = Mend.CREATE_SNAPSHOT, "it is creating, and nobody is at work on it"
+    elif snapshot.status == SnapshotStatus.DELETING:
+        mend, why = Mend.DELETE_SNAPSHOT, "it is deleting, and nobody is at work on it"
+    if mend is not None:
+        why = f"snapshot {snapshot.id}: {why}"
+        yield Action(mend, snapshot.volume_id, mend is Mend.REMOVE_STALE_SNAPSHOT, why=why, snapshot_id=snapshot.id)
 
 
 def _actions(volume: VolumeFact, facts: Facts) -> Iterator[Action]:
@@ -134,6 +182,8 @@ def _of_volume(volume: VolumeFact, facts: Facts) -> Iterator[Action]:
             yield Action(Mend.CREATE_VOLUME, volume.id, why="it is creating, and nobody is at work on it")
         elif volume.status == Status.DELETING:
             yield Action(Mend.DELETE_VOLUME, volume.id, why="it is deleting, and nobody is at work on it")
+        elif volume.status == Status.EXTENDING:
+            yield Action(Mend.EXTEND_VOLUME, volume.id, why="it is extending, and nobody is at work on it")
     if facts.exports is not None:
         if volume.holders:
             yield from _of_holders(volume, facts.exports_of.get(volume.id, ()), young=young)

@@ -18,6 +18,11 @@ class Event(StrEnum):
     BEGIN_DETACHING = auto()
     ROLL_DETACHING = auto()
     DETACHED = auto()
+    EXTEND = auto()
+    EXTENDED = auto()
+    EXTENDED_IN_USE = auto()
+    EXTEND_FAILED = auto()
+    ROLL_EXTENDING = auto()
     DELETE = auto()
     DELETE_BUSY = auto()
     DELETE_FAILED = auto()
@@ -27,7 +32,7 @@ class Event(StrEnum):
     RESET_IN_USE = auto()
 
 
-_MOVING = (Status.ATTACHING, Status.IN_USE, Status.DETACHING)
+_MOVING = (Status.ATTACHING, Status.IN_USE, Status.DETACHING, Status.EXTENDING, Status.ERROR_EXTENDING)
 
 VOLUME: Machine[Status, Event] = Machine(
     "volume",
@@ -44,6 +49,14 @@ VOLUME: Machine[Status, Event] = Machine(
         (Status.DETACHING, Event.DETACHED): Status.AVAILABLE,
         (Status.ATTACHING, Event.DETACHED): Status.AVAILABLE,
         (Status.IN_USE, Event.DETACHED): Status.AVAILABLE,
+        (Status.AVAILABLE, Event.EXTEND): Status.EXTENDING,
+        (Status.IN_USE, Event.EXTEND): Status.EXTENDING,
+        (Status.EXTENDING, Event.EXTENDED): Status.AVAILABLE,
+        (Status.EXTENDING, Event.EXTENDED_IN_USE): Status.IN_USE,
+        (Status.EXTENDING, Event.EXTEND_FAILED): Status.ERROR_EXTENDING,
+        # Cinder leaves an attached volume in error_extending, where nobody can detach it; it is as it was, and its guest works on.
+        (Status.EXTENDING, Event.ROLL_EXTENDING): Status.IN_USE,
+        (Status.ERROR_EXTENDING, Event.DELETE): Status.DELETING,
         (Status.AVAILABLE, Event.DELETE): Status.DELETING,
         (Status.ERROR, Event.DELETE): Status.DELETING,
         (Status.ERROR_DELETING, Event.DELETE): Status.DELETING,
@@ -59,9 +72,14 @@ VOLUME: Machine[Status, Event] = Machine(
 )
 
 
-def attach_status_of(status: Status) -> AttachStatus:
-    """volumes.attach_status is a function of the status, so nothing can set the one without the other."""
+def attach_status_of(status: Status) -> AttachStatus | None:
+    """volumes.attach_status is a function of the status, so nothing can set the one without the other.
+
+    None: it stays as it was, for a volume is extended attached or not.
+    """
     match status:
+        case Status.EXTENDING:
+            return None
         case Status.IN_USE | Status.DETACHING:
             return AttachStatus.ATTACHED
         case Status.DELETED:
@@ -70,11 +88,17 @@ def attach_status_of(status: Status) -> AttachStatus:
             return AttachStatus.DETACHED
 
 
+EXTENDABLE = frozenset({Status.AVAILABLE, Status.IN_USE})
+"""States in which a volume may be extended, and those in which a snapshot or a copy of it may be taken."""
+
+
 def volume_id_of(name: str) -> str | None:
     """The id in the name of a volume or of its export, which ends with it; None for the name of something else."""
     _, found, volume_id = name.rpartition("volume-")
     return volume_id if found and is_uuid(volume_id) else None
 
 
-FINAL_STATES = frozenset({Status.AVAILABLE, Status.IN_USE, Status.ERROR, Status.ERROR_DELETING, Status.DELETED})
+FINAL_STATES = frozenset(
+    {Status.AVAILABLE, Status.IN_USE, Status.ERROR, Status.ERROR_DELETING, Status.ERROR_EXTENDING, Status.DELETED}
+)
 """States that nobody is at work on: where `--wait` stops."""

@@ -1,4 +1,4 @@
-"""Create a volume on the backend that the scheduler chose (attach-flow 8.1)."""
+"""Create a volume on the backend that the scheduler chose, or where the volume or snapshot is that it is made of (attach-flow 8.1)."""
 
 from typing import Self
 
@@ -50,10 +50,20 @@ class CreateVolume(Flow[VolumeArguments, BackendParts]):
         await advance_once(self.parts.volumes, self.volume.id, Event.CREATE_FAILED)
 
     async def create_volume(self, ctx: Context) -> None:
-        await self.parts.driver.create_volume(self.volume)
+        volume, driver = self.volume, self.parts.driver
+        if volume.snapshot_id is not None:
+            snapshot = await self.parts.snapshots.remembered(volume.snapshot_id)
+            async with self.parts.alone_with(snapshot.volume_id):
+                await driver.create_volume_from_snapshot(volume, snapshot)
+        elif volume.source_volid is not None:
+            async with self.parts.alone_with(volume.source_volid):
+                await driver.create_cloned_volume(volume, await self.parts.volumes.remembered(volume.source_volid))
+        else:
+            await driver.create_volume(volume)
 
     async def delete_volume(self, ctx: Context) -> None:
-        await self.parts.driver.delete_volume(self.volume)
+        async with self.parts.alone_with(self.volume.id):
+            await self.parts.driver.delete_volume(self.volume)
 
     async def finish_create(self, ctx: Context) -> None:
         await advance_once(self.parts.volumes, self.volume.id, Event.CREATED)

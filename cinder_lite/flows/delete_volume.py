@@ -52,7 +52,8 @@ class DeleteVolume(Flow[VolumeArguments, BackendParts]):
         await self.parts.target.remove_export(await self.parts.export_of(self.volume))
 
     async def delete_volume(self, ctx: Context) -> None:
-        await self.parts.driver.delete_volume(self.volume)
+        async with self.parts.alone_with(self.volume.id):
+            await self.parts.driver.delete_volume(self.volume)
 
     async def destroy_volume(self, ctx: Context) -> None:
         await advance_once(self.parts.volumes, self.volume.id, Event.DESTROYED)

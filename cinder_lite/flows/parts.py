@@ -1,29 +1,47 @@
 """What the flows of cinder act on. `wiring` fills these in."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
-from cinder_lite.contract import Volume, VolumeManagerAPI
+from cinder_lite.contract import ServerEventsAPI, Volume, VolumeManagerAPI
+from cinder_lite.domain.snapshot import SNAPSHOT, Event as SnapshotEvent
 from cinder_lite.domain.volume import VOLUME, Event
-from cinder_lite.errors import VolumeNotFound
+from cinder_lite.errors import SnapshotNotFound, VolumeNotFound
 from cinder_lite.ports.driver import VolumeDriver
 from cinder_lite.ports.target import Export, Target
+from cinder_lite.store.snapshots import Snapshots
 from cinder_lite.store.volume_attachment import VolumeAttachments
 from cinder_lite.store.volumes import Volumes
 from cinder_lite.targets.iscsi_names import parse_provider_auth
+from common.app.post import Post
 from common.base.errors import Conflict
+from common.host.locks import KeyedLocks
 
 
 @dataclass(frozen=True, slots=True)
 class BackendParts:
-    """One backend's. `host` is host@backend."""
+    """One backend's. `host` is host@backend; `servers` sends by `post`."""
 
     host: str
     volumes: Volumes
     attachments: VolumeAttachments
+    snapshots: Snapshots
     driver: VolumeDriver
     target: Target
+    servers: ServerEventsAPI
+    post: Post
+    _storage: KeyedLocks = field(default_factory=KeyedLocks)
+
+    @asynccontextmanager
+    async def alone_with(self, volume_id: str) -> AsyncIterator[None]:
+        """Inside, nobody else asks the driver for anything about that volume, its snapshots and what is made of it.
+
+        The flows of one volume come one after another anyway; the flow of a volume that is made of it does not know that line.
+        """
+        async with self._storage.hold(volume_id):
+            yield
 
     async def require(self, attachment_id: str | None) -> None:
         """Returns while something may be exported for the attachment. Raises VolumeAttachmentNotFound once it is over."""
@@ -67,4 +85,18 @@ async def advance_once(volumes: Volumes, volume_id: str, event: Event) -> None:
             raise
     except VolumeNotFound:
         if event is not Event.DESTROYED:
+            raise
+
+
+async def advance_snapshot_once(snapshots: Snapshots, snapshot_id: str, event: SnapshotEvent) -> None:
+    """`advance_once` for a snapshot."""
+    try:
+        await snapshots.advance(snapshot_id, event)
+    except Conflict:
+        if await snapshots.has_made(snapshot_id, event):
+            return
+        if (await snapshots.get(snapshot_id)).status is not SNAPSHOT.target(event):
+            raise
+    except SnapshotNotFound:
+        if event is not SnapshotEvent.DESTROYED:
             raise

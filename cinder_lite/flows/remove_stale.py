@@ -1,13 +1,14 @@
-"""Take away what is left on a backend of a volume that nobody holds, or that is deleted.
+"""Take away what is left on a backend of a volume that nobody holds, or that is deleted, and of a deleted snapshot.
 
 Each step looks again before it acts: whoever holds the volume by then keeps his export, and a volume that has a row keeps its bytes.
 """
 
 from typing import Self
 
-from cinder_lite.contract import Volume, VolumeStatus
+from cinder_lite.contract import Snapshot, SnapshotStatus, Volume, VolumeStatus
 from cinder_lite.flows.create_volume import VolumeArguments
 from cinder_lite.flows.parts import BackendParts
+from cinder_lite.flows.snapshot import SnapshotArguments
 from cinder_lite.ports.target import Export
 from common.base.context import Context
 from common.base.ids import new_uuid
@@ -16,6 +17,7 @@ from common.machine.saga import Saga, Step
 
 REMOVE_STALE_EXPORT = Saga("remove_stale_export", steps=(Step("remove_export", attempts=3), Step("clear_export", attempts=3)))
 REMOVE_STALE_VOLUME = Saga("remove_stale_volume", steps=(Step("delete_volume", timeout_s=600, attempts=3),))
+REMOVE_STALE_SNAPSHOT = Saga("remove_stale_snapshot", steps=(Step("delete_snapshot", timeout_s=600, attempts=3),))
 
 
 class RemoveStaleExport(Flow[VolumeArguments, BackendParts]):
@@ -65,4 +67,27 @@ class RemoveStaleVolume(Flow[VolumeArguments, BackendParts]):
     async def delete_volume(self, ctx: Context) -> None:
         volume = await self.parts.volumes.remembered(self.arguments.volume.id)
         if volume.status is VolumeStatus.DELETED:
-            await self.parts.driver.delete_volume(volume)
+            async with self.parts.alone_with(volume.id):
+                await self.parts.driver.delete_volume(volume)
+
+
+class RemoveStaleSnapshot(Flow[SnapshotArguments, BackendParts]):
+    """Completed: the backend keeps nothing of a snapshot that is deleted."""
+
+    saga = REMOVE_STALE_SNAPSHOT
+
+    @classmethod
+    def of(cls, ctx: Context, parts: BackendParts, *, snapshot: Snapshot) -> Self:
+        return cls(
+            ctx,
+            parts,
+            id=f"remove_stale_snapshot:{snapshot.id}:{ctx.message_id or new_uuid()}",
+            subject=f"volume:{snapshot.volume_id}",
+            arguments=SnapshotArguments(snapshot=snapshot),
+        )
+
+    async def delete_snapshot(self, ctx: Context) -> None:
+        snapshot = await self.parts.snapshots.remembered(self.arguments.snapshot.id)
+        if snapshot.status is SnapshotStatus.DELETED:
+            async with self.parts.alone_with(snapshot.volume_id):
+                await self.parts.driver.delete_snapshot(snapshot)

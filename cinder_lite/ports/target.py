@@ -13,6 +13,9 @@ Guarantees; the conformance suite's tests carry these numbers.
  7. No secret appears in a log line or an error.
  8. A failed `create_export` leaves nothing.
  9. `connections` tells of each of these exports what it serves, who is let in and whose sessions are open, as the target has it.
+10. `extend_target` returns when whoever asks for the size from then on is told `new_size`, which the path has already. Who was let in
+    stays so, and nobody else is. A session may be ended for it; its initiator takes it up again, and nothing that it was told is
+    written gets lost. Served in that size already, or not exported: nothing happens.
 """
 
 from collections.abc import Mapping
@@ -86,6 +89,10 @@ class Target(Protocol):
 
     async def create_export(self, export: Export) -> str:
         """provider_location: "<ip>:<port>,<tid> <iqn> <lun>" for iSCSI, the path for `local`. Raises ExportFailure."""
+        ...
+
+    async def extend_target(self, export: Export, new_size: int) -> None:
+        """new_size   bytes. Raises ExportFailure while the old size is served."""
         ...
 
     async def remove_export(self, export: Export) -> None:

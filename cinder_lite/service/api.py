@@ -11,6 +11,7 @@ from cinder_lite.contract import (
     BackendInventory,
     SchedulerAPI,
     ServiceInfo,
+    Snapshot,
     Volume,
     VolumeAPI,
     VolumeAttachment,
@@ -18,23 +19,19 @@ from cinder_lite.contract import (
     VolumeStatus,
 )
 from cinder_lite.domain.volume import Event
-from cinder_lite.errors import InvalidInput, InvalidVolume, VolumeInUse, VolumeNotFound
+from cinder_lite.errors import InvalidVolume, VolumeInUse, VolumeNotFound
 from cinder_lite.flows.delete_volume import DELETE_VOLUME
 from cinder_lite.flows.parts import manager_of
+from cinder_lite.service.making import Making
 from cinder_lite.service.resetting import Resetting
+from cinder_lite.store.snapshots import Snapshots
 from cinder_lite.store.volume_attachment import VolumeAttachments
 from cinder_lite.store.volumes import Volumes
 from common.app.post import Post
 from common.base.context import Context
 from common.base.errors import Conflict
-from common.base.ids import same_uuid
 from common.db.hosts import Hosts
 from common.db.journal import Journal
-
-NAME_LENGTH_MAX = 255
-"""Characters of volumes.display_name."""
-SIZE_GIB_MAX = 1 << 20
-"""One PiB: beyond it a size is a mistake."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +40,7 @@ class ApiParts:
 
     volumes: Volumes
     attachments: VolumeAttachments
+    snapshots: Snapshots
     hosts: Hosts
     scheduler: SchedulerAPI
     manager: VolumeManagerAPI
@@ -59,27 +57,16 @@ class VolumeApi(VolumeAPI):
     def __init__(self, parts: ApiParts) -> None:
         self._parts = parts
         self._resetting = Resetting(parts)
+        self._making = Making(parts)
 
     async def create(
-        self, ctx: Context, *, size: int, name: str | None = None, description: str | None = None,
-        volume_type: str | None = None, availability_zone: str | None = None,
+        self, ctx: Context, *, size: int | None = None, name: str | None = None, description: str | None = None,
+        volume_type: str | None = None, availability_zone: str | None = None, snapshot_id: str | None = None,
+        source_volid: str | None = None,
     ) -> Volume:  # fmt: skip
-        _check_size(size)
-        _check_name(name)
-        volume = Volume(
-            id=same_uuid(ctx.message_id),
-            size=size,
-            status=VolumeStatus.CREATING,
-            display_name=name,
-            display_description=description,
-            volume_type=volume_type,
-            availability_zone=availability_zone,
-            user_id=ctx.user_id,
-            project_id=ctx.project_id,
-        )
-        with self._parts.post.letters() as letters:
-            await self._parts.scheduler.create_volume(ctx, volume=volume, request_spec={"volume_id": volume.id})
-        return await self._parts.volumes.create(volume, also=self._parts.post.entering(letters))
+        volume = await self._making.drafted(ctx, size=size, name=name, snapshot_id=snapshot_id, source_volid=source_volid)
+        more = {"display_description": description, "volume_type": volume_type, "availability_zone": availability_zone}
+        return await self._making.create(ctx, msgspec.structs.replace(volume, **more))
 
     async def get(self, ctx: Context, *, volume_id: str) -> Volume:
         return await self._parts.volumes.find(volume_id)
@@ -102,14 +89,32 @@ class VolumeApi(VolumeAPI):
                 deleting = msgspec.structs.replace(volume, status=VolumeStatus.DELETING)
                 await manager_of(self._parts.orders, volume).delete_volume(ctx, volume=deleting)
         try:
-            await self._parts.volumes.advance(volume.id, Event.DELETE, also=self._parts.post.entering(letters))
+            await self._parts.volumes.delete(volume.id, also=self._parts.post.entering(letters))
         except Conflict as exc:
             raise InvalidVolume(
-                reason=f"Volume {volume.label} status must be available, error or error_deleting to delete, "
+                reason=f"Volume {volume.label} status must be available, error, error_deleting or error_extending to delete, "
                 f"but the status is {volume.status}."
             ) from exc
         if volume.host is None:
             await self._parts.volumes.advance(volume.id, Event.DESTROYED)
+
+    async def extend(self, ctx: Context, *, volume_id: str, new_size: int) -> None:
+        await self._making.extend(ctx, await self._parts.volumes.find(volume_id), new_size)
+
+    async def create_snapshot(
+        self, ctx: Context, *, volume_id: str, name: str | None = None, description: str | None = None
+    ) -> Snapshot:  # fmt: skip
+        volume = await self._parts.volumes.find(volume_id)
+        return await self._making.create_snapshot(ctx, volume, name=name, description=description)
+
+    async def delete_snapshot(self, ctx: Context, *, snapshot_id: str) -> None:
+        await self._making.delete_snapshot(ctx, snapshot_id)
+
+    async def get_snapshot(self, ctx: Context, *, snapshot_id: str) -> Snapshot:
+        return await self._parts.snapshots.find(snapshot_id)
+
+    async def get_all_snapshots(self, ctx: Context) -> list[Snapshot]:
+        return await self._parts.snapshots.list()
 
     async def services(self, ctx: Context) -> list[ServiceInfo]:
         rows = await self._parts.hosts.list()
@@ -175,16 +180,6 @@ class VolumeApi(VolumeAPI):
 
     async def reset_status(self, ctx: Context, *, volume_id: str, status: str) -> Volume:
         return await self._resetting.reset_status(ctx, await self._parts.volumes.find(volume_id), status)
-
-
-def _check_size(size: int) -> None:
-    if not 1 <= size <= SIZE_GIB_MAX:
-        raise InvalidInput(reason=f"Volume size {size} must be a whole number of GiB from 1 to {SIZE_GIB_MAX}.")
-
-
-def _check_name(name: str | None) -> None:
-    if name is not None and not 1 <= len(name.strip()) <= NAME_LENGTH_MAX:
-        raise InvalidInput(reason=f"A volume's name must have 1 to {NAME_LENGTH_MAX} characters.")
 
 
 def _check_detached(volume: Volume) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from cinder_lite.config import CinderConfig
 from cinder_lite.contract import BackendInventory, BackendReport
 from cinder_lite.domain.audit import Facts, audit
-from cinder_lite.store.audit import audited_rows
+from cinder_lite.store.audit import audited_rows, audited_snapshots
 from common.app.auditing import Audit, Look, asked, unanswered
 
 BINARY = "cinder-volume"
@@ -17,8 +17,12 @@ class CinderAuditor:
     async def audit(self, config: CinderConfig, look: Look) -> Audit:
         reports, faults = await asked(look.speaking(BINARY), self._inventory(config, look))
         volumes, orphans, secrets = await audited_rows(look.database, look.is_old)
-        facts = Facts(volumes=volumes, orphans=orphans, secrets=secrets, backends=look.hosts(BINARY), reports=reports)
-        return Audit((*unanswered(BINARY, faults), *audit(facts)), {"volumes": len(volumes), "backends": len(reports)})
+        snapshots = await audited_snapshots(look.database, look.is_old)
+        facts = Facts(
+            volumes=volumes, snapshots=snapshots, orphans=orphans, secrets=secrets, backends=look.hosts(BINARY), reports=reports
+        )
+        counted = {"volumes": len(volumes), "snapshots": len(snapshots), "backends": len(reports)}
+        return Audit((*unanswered(BINARY, faults), *audit(facts)), counted)
 
     async def reconcile(self, config: CinderConfig, look: Look) -> list[str]:
         client = BackendInventory.over(look.rpc, exchange=config.common.control_exchange)

@@ -12,6 +12,7 @@ from cinder_lite.contract import (
     BackendReport,
     BackingStoreProbe,
     SchedulerAPI,
+    Snapshot,
     Volume,
     VolumeAttachment,
     VolumeManagerAPI,
@@ -20,8 +21,10 @@ from cinder_lite.domain.settle import Action
 from cinder_lite.errors import InvalidInput
 from cinder_lite.flows.create_volume import CreateVolume
 from cinder_lite.flows.delete_volume import DeleteVolume
+from cinder_lite.flows.extend_volume import ExtendVolume
 from cinder_lite.flows.initialize_connection import InitializeConnection
 from cinder_lite.flows.parts import BackendParts
+from cinder_lite.flows.snapshot import CreateSnapshot, DeleteSnapshot
 from cinder_lite.flows.terminate_connection import Detach, TerminateConnection
 from cinder_lite.service.reconcile import export_report
 from common.app.reconciling import Rounds
@@ -59,6 +62,17 @@ class VolumeManager(VolumeManagerAPI):
 
     async def delete_volume(self, ctx: Context, *, volume: Volume, unmanage_only: bool = False, cascade: bool = False) -> None:
         await self._runner.start(DeleteVolume.of(ctx, self._parts, volume=volume))
+
+    async def extend_volume(
+        self, ctx: Context, *, volume: Volume, new_size: int, reservations: list[str] | None = None
+    ) -> None:  # fmt: skip
+        await self._runner.start(ExtendVolume.of(ctx, self._parts, volume=volume, new_size=new_size))
+
+    async def create_snapshot(self, ctx: Context, *, snapshot: Snapshot) -> None:
+        await self._runner.start(CreateSnapshot.of(ctx, self._parts, snapshot=snapshot))
+
+    async def delete_snapshot(self, ctx: Context, *, snapshot: Snapshot, unmanage_only: bool = False) -> None:
+        await self._runner.start(DeleteSnapshot.of(ctx, self._parts, snapshot=snapshot))
 
     async def initialize_connection(
         self, ctx: Context, *, volume: Volume, connector: Mapping[str, Any], attachment_id: str | None = None
@@ -137,6 +151,7 @@ class Inventory(BackendInventory):
             kind=target.kind,
             exports={name: export_report(name, state) for name, state in sorted(exports.items())},
             volumes=sorted(await driver.list_volumes()),
+            snapshots=dict(sorted((await driver.list_snapshots()).items())),
             provisioned_gb=stats.provisioned_capacity_gb,
             capacity_gb=stats.total_capacity_gb * max(stats.max_over_subscription_ratio, 1.0),
         )
@@ -158,6 +173,8 @@ class BackingStore(BackingStoreProbe):
         if not 0 < length <= PROBE_BYTES_MAX or offset < 0:
             raise InvalidInput(reason=f"offset {offset} and length {length} must lie in 0.. and 1..{PROBE_BYTES_MAX}.")
         path = self._parts.driver.local_path(await self._parts.volumes.get(volume.id))
+        if not path.startswith("/"):
+            raise InvalidInput(reason=f"{path} is no file or device of this host; only hosts that attach it can read it.")
         return {"path": path, "hex": (await asyncio.to_thread(_read, path, offset, length)).hex()}
 
 

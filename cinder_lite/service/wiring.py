@@ -1,44 +1,37 @@
-"""The one file of cinder that names concrete parts: which adapters stand behind the ports, and what each process serves."""
+"""The one file of cinder that puts the parts together: what each process serves. `adapters` has those of a backend."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
-from typing import Any, assert_never
+from typing import Any
 
-from cinder_lite.config import Backend, CinderConfig, cinder_sections, load_cinder
-from cinder_lite.contract import BackendInventory, BackingStoreProbe, SchedulerAPI, VolumeAPI, VolumeManagerAPI
-from cinder_lite.drivers.fake import FakeDriver
-from cinder_lite.drivers.file import FileDriver, FileOptions
+from cinder_lite.config import Backend, CinderConfig
+from cinder_lite.contract import BackendInventory, SchedulerAPI, ServerEventsAPI, VolumeManagerAPI
 from cinder_lite.flows.create_volume import CreateVolume
 from cinder_lite.flows.delete_volume import DeleteVolume
+from cinder_lite.flows.extend_volume import ExtendVolume
 from cinder_lite.flows.initialize_connection import InitializeConnection
 from cinder_lite.flows.parts import BackendParts
-from cinder_lite.flows.remove_stale import RemoveStaleExport, RemoveStaleVolume
+from cinder_lite.flows.remove_stale import RemoveStaleExport, RemoveStaleSnapshot, RemoveStaleVolume
 from cinder_lite.flows.restore_export import RestoreExport
+from cinder_lite.flows.snapshot import CreateSnapshot, DeleteSnapshot
 from cinder_lite.flows.terminate_connection import Detach, TerminateConnection
-from cinder_lite.ports.driver import VolumeDriver
-from cinder_lite.ports.target import Target
+from cinder_lite.service.adapters import Adapters, adapters_of, daemon_of
 from cinder_lite.service.api import ApiParts, VolumeApi
 from cinder_lite.service.audit import CinderAuditor
 from cinder_lite.service.finding import find
 from cinder_lite.service.reconcile import BackendReconciler, SchedulerReconciler
 from cinder_lite.service.scheduler import SchedulerManager
 from cinder_lite.service.volume import BackingStore, Inventory, VolumeManager
+from cinder_lite.store.snapshots import Snapshots
 from cinder_lite.store.tables import BRANCH
 from cinder_lite.store.volume_attachment import VolumeAttachments
 from cinder_lite.store.volumes import Volumes
-from cinder_lite.targets.fake import FakeTarget
-from cinder_lite.targets.local import LocalTarget
-from cinder_lite.targets.tgt import TgtOptions, TgtTarget
-from cinder_lite.targets.tgtd import TgtDaemon
 from common.app.carrier import alongside
-from common.app.config import Overrides, Section
 from common.app.process import Ground, ground
 from common.app.reconciling import Rounds
-from common.app.service import Outside, Process, Service
+from common.app.service import Inside, Outside, Process
 from common.base.clock import Clock
 from common.base.context import Context
-from common.base.errors import Misconfigured
 from common.base.limits import RECONCILE_INTERVAL_S
 from common.db.journal import Journal
 from common.flow.steps import Flow
@@ -50,12 +43,16 @@ CAPABILITIES_INTERVAL_S = 60.0
 BACKEND_FLOWS: tuple[type[Flow[Any, BackendParts]], ...] = (
     CreateVolume,
     DeleteVolume,
+    ExtendVolume,
+    CreateSnapshot,
+    DeleteSnapshot,
     InitializeConnection,
     TerminateConnection,
     Detach,
     RestoreExport,
     RemoveStaleExport,
     RemoveStaleVolume,
+    RemoveStaleSnapshot,
 )
 
 
@@ -71,6 +68,7 @@ async def api(config: CinderConfig, outside: Outside) -> AsyncIterator[None]:
         parts = ApiParts(
             volumes=Volumes(base.database, base.clock),
             attachments=VolumeAttachments(base.database, base.clock),
+            snapshots=Snapshots(base.database, base.clock),
             hosts=base.hosts,
             scheduler=SchedulerAPI.over(carrier.post.sender, exchange=config.common.control_exchange),
             manager=_manager_client(config, base.rpc),
@@ -116,12 +114,11 @@ async def scheduler(config: CinderConfig, outside: Outside) -> AsyncIterator[Non
 async def volume(config: CinderConfig, outside: Outside) -> AsyncIterator[None]:
     """cinder-volume: every enabled backend of this host, each with a row of services and topics of its own."""
     async with volume_with(
-        config, outside, {backend.name: _adapters(config, backend, outside.clock) for backend in config.backends}
+        config,
+        outside,
+        {backend.name: adapters_of(backend, outside.clock, my_ip=config.common.my_ip) for backend in config.backends},
     ):
         yield
-
-
-Adapters = tuple[VolumeDriver, Target]
 
 
 @asynccontextmanager
@@ -144,14 +141,17 @@ async def _backend(config: CinderConfig, backend: Backend, base: Ground, adapter
     async with AsyncExitStack() as stack:
         daemon = None
         if backend.tgtd_managed and backend.target_helper == "tgtadm":
-            daemon = await stack.enter_async_context(_daemon(backend, base.clock))
+            daemon = await stack.enter_async_context(daemon_of(backend, base.clock))
         carrier = await stack.enter_async_context(base.carrying(f"cinder-volume.{host}"))
         parts = BackendParts(
             host=host,
             volumes=Volumes(base.database, base.clock),
             attachments=VolumeAttachments(base.database, base.clock),
+            snapshots=Snapshots(base.database, base.clock),
             driver=driver,
             target=target,
+            servers=ServerEventsAPI.over(carrier.post.sender, exchange=config.nova_control_exchange),
+            post=carrier.post,
         )
         schedulers = SchedulerAPI.over(base.rpc, exchange=config.common.control_exchange)
         carrier.runner.knows(parts, *BACKEND_FLOWS)
@@ -188,80 +188,14 @@ def _manager_client(config: CinderConfig, sender: Sender) -> VolumeManagerAPI:
     return VolumeManagerAPI.over(sender, exchange=config.common.control_exchange)
 
 
-def _adapters(config: CinderConfig, backend: Backend, clock: Clock) -> Adapters:
-    return _driver(backend), _target(config, backend, clock)
-
-
-def _driver(backend: Backend) -> VolumeDriver:
-    match backend.driver:
-        case "file":
-            options = FileOptions(
-                volumes_dir=backend.volumes_dir,
-                volume_backend_name=backend.volume_backend_name,
-                capacity_gb=backend.file_capacity_gb,
-                max_over_subscription_ratio=backend.max_over_subscription_ratio,
-                reserved_percentage=backend.reserved_percentage,
-            )
-            return FileDriver(options)
-        case "fake":
-            return FakeDriver(backend.volume_backend_name)
-        case "lvm":
-            raise _not_here(backend, "volume_driver", "cinder.volume.drivers.lvm.LVMVolumeDriver", "...file.FileDriver")
-        case unknown:
-            assert_never(unknown)
-
-
-def _target(config: CinderConfig, backend: Backend, clock: Clock) -> Target:
-    match backend.target_helper:
-        case "tgtadm":
-            return TgtTarget(_tgt_options(backend), clock)
-        case "local":
-            return LocalTarget(backend.volumes_dir, my_ip=config.common.my_ip)
-        case "fake":
-            return FakeTarget()
-        case "lioadm":
-            raise _not_here(backend, "target_helper", "lioadm", "tgtadm or local")
-        case "auto":
-            raise AssertionError("decided when the file was read")
-        case unknown:
-            assert_never(unknown)
-
-
-def _not_here(backend: Backend, option: str, found: str, wanted: str) -> Misconfigured:
-    return Misconfigured(reason=f"[{backend.name}] {option} is {found}, which this release does not have; wanted: {wanted}")
-
-
-def _tgt_options(backend: Backend) -> TgtOptions:
-    return TgtOptions(
-        portal_ip=backend.target_ip_address,
-        portal_port=backend.target_port,
-        control_port=backend.tgt_control_port,
-        ipc_socket=Path(backend.tgt_ipc_socket) if backend.tgt_ipc_socket else None,
-        target_prefix=backend.target_prefix,
-    )
-
-
-def _daemon(backend: Backend, clock: Clock) -> TgtDaemon:
-    # One that outlived a killed cinder-volume is taken over, with every session on it.
-    return TgtDaemon(_tgt_options(backend), clock, adopt=True)
-
-
-def _load(files: Sequence[Path], overrides: Overrides, foreign: Sequence[Section]) -> CinderConfig:
-    return load_cinder(files, overrides=overrides, foreign=foreign)
-
-
-SERVICE = Service(
-    name="cinder",
+INSIDE = Inside(
     processes=(
         Process("api", "cinder-api", api),
         Process("scheduler", "cinder-scheduler", scheduler),
         Process("volume", "cinder-volume", volume),
     ),
-    load=_load,
-    sections=cinder_sections,
     migrations=BRANCH,
-    contracts=(VolumeAPI, SchedulerAPI, VolumeManagerAPI, BackendInventory, BackingStoreProbe),
-    auditor=CinderAuditor(),
     sagas=tuple(kind.saga for kind in BACKEND_FLOWS),
     find=find,
+    auditor=CinderAuditor(),
 )

@@ -6,8 +6,8 @@ from typing import Any
 
 from sqlalchemy import Row, select
 
-from cinder_lite.domain.audit import AttachmentFact, VolumeFact
-from cinder_lite.store.tables import volume_attachment as attachments, volumes
+from cinder_lite.domain.audit import AttachmentFact, SnapshotFact, VolumeFact
+from cinder_lite.store.tables import snapshots, volume_attachment as attachments, volumes
 from common.db.engine import Database
 from common.db.model import live
 
@@ -28,6 +28,23 @@ async def audited_rows(db: Database, is_old: IsOld) -> tuple[tuple[VolumeFact, .
         of_volume[row.volume_id] = (*of_volume.get(row.volume_id, ()), _attachment(row))
     found = tuple(_volume(row, of_volume.pop(row.id, ()), is_old) for row in rows)
     return found, tuple(attachment for left in of_volume.values() for attachment in left), tuple(secrets)
+
+
+async def audited_snapshots(db: Database, is_old: IsOld) -> tuple[SnapshotFact, ...]:
+    """Every live snapshot, with the place of its volume, which may be deleted."""
+    query = select(snapshots, volumes.c.host).join(volumes, volumes.c.id == snapshots.c.volume_id).where(live(snapshots))
+    async with db.begin(read_only=True) as conn:
+        rows = (await conn.execute(query.order_by(snapshots.c.id))).all()
+    return tuple(
+        SnapshotFact(
+            id=row.id,
+            volume_id=row.volume_id,
+            status=row.status,
+            backend=row.host.partition("#")[0] if row.host else None,
+            is_old=is_old(row.updated_at or row.created_at),
+        )
+        for row in rows
+    )
 
 
 def _volume(row: Row[Any], held: tuple[AttachmentFact, ...], is_old: IsOld) -> VolumeFact:

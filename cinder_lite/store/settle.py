@@ -6,8 +6,8 @@ from datetime import datetime
 
 from sqlalchemy import Double, Row, and_, bindparam, func, or_, select
 
-from cinder_lite.domain.settle import AttachmentFact, VolumeFact
-from cinder_lite.store.tables import volume_attachment as attachments, volumes
+from cinder_lite.domain.settle import AttachmentFact, SnapshotFact, VolumeFact
+from cinder_lite.store.tables import snapshots, volume_attachment as attachments, volumes
 from common.base.limits import RECONCILE_ACTIONS_MAX, RECONCILE_GRACE_S
 from common.base.settling import Busy
 from common.db.busy import busy, time_of
@@ -37,22 +37,28 @@ class Rows:
 
     now: datetime
     volumes: dict[str, VolumeFact]
+    snapshots: tuple[SnapshotFact, ...]
     busy: Busy
 
 
-async def settled_rows(db: Database, host: str, seen: Collection[str]) -> Rows:
+async def settled_rows(db: Database, host: str, seen: Collection[str], seen_snapshots: Collection[str] = ()) -> Rows:
     """The live rows of host@backend, and of the ids `seen` there also the deleted ones."""
     here = or_(volumes.c.host == host, volumes.c.host.startswith(f"{host}#", autoescape=True))
     wanted = and_(here, or_(live(volumes), volumes.c.id.in_(sorted(seen))))
     held = select(attachments).join(volumes, volumes.c.id == attachments.c.volume_id).where(here, live(attachments))
+    known = or_(live(snapshots), snapshots.c.id.in_(sorted(seen_snapshots)))
+    taken = select(snapshots).join(volumes, volumes.c.id == snapshots.c.volume_id).where(here, known)
     async with db.begin(read_only=True) as conn:
         found = (await conn.execute(select(volumes).where(wanted).order_by(volumes.c.id))).all()
         rows = (await conn.execute(held.order_by(attachments.c.id))).all()
+        kept = (await conn.execute(taken.order_by(snapshots.c.id))).all()
         now, at_work = await time_of(conn), await busy(conn)
     of_volume: dict[str, tuple[AttachmentFact, ...]] = {}
     for row in rows:
         of_volume[row.volume_id] = (*of_volume.get(row.volume_id, ()), _attachment(row))
-    return Rows(now, {row.id: _volume(row, of_volume.get(row.id, ())) for row in found}, at_work)
+    return Rows(
+        now, {row.id: _volume(row, of_volume.get(row.id, ())) for row in found}, tuple(map(_snapshot, kept)), at_work
+    )  # fmt: skip
 
 
 async def unplaced(db: Database) -> list[str]:
@@ -73,6 +79,16 @@ def _volume(row: Row[tuple[object, ...]], held: tuple[AttachmentFact, ...]) -> V
         provider_location=row.provider_location,
         has_auth=row.provider_auth is not None,
         attachments=held,
+    )
+
+
+def _snapshot(row: Row[tuple[object, ...]]) -> SnapshotFact:
+    return SnapshotFact(
+        id=row.id,
+        volume_id=row.volume_id,
+        status=row.status,
+        changed_at=row.deleted_at or row.updated_at or row.created_at,
+        is_deleted=bool(row.deleted),
     )
 
 

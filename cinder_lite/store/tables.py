@@ -1,7 +1,7 @@
 """Cinder's tables, under cinder's names. `deleted` is a boolean; a deleted volume also has status deleted.
 
 Columns are those of cinder that this project uses; volume_attachment has all of Ocata's, and `connection_info` (Pike) and
-`connector` (Queens). Two departures: volume_type_id holds the type's name, and messages.id is a counter, so that the latest
+`connector` (Queens). Three departures: extend_new_size, GiB that an extending volume is to have, is a row of cinder's admin metadata; volume_type_id holds the type's name, and messages.id is a counter, so that the latest
 message is the latest even within one microsecond.
 """
 
@@ -38,6 +38,9 @@ volumes = Table(
     Column("provider_location", String(256)),
     Column("provider_auth", String(256)),
     Column("volume_type_id", String(36)),
+    Column("snapshot_id", String(36)),
+    Column("source_volid", String(36)),
+    Column("extend_new_size", Integer),
     Column("bootable", Boolean, nullable=False, default=False),
     Column("multiattach", Boolean, nullable=False, default=False),
     **MYSQL_TABLE,
@@ -62,6 +65,24 @@ volume_attachment = Table(
     **MYSQL_TABLE,
 )
 """`id` is made by who attaches and is the fencing token: a deleted row is never revived."""
+
+snapshots = Table(
+    "snapshots",
+    METADATA,
+    *timestamps(),
+    *cinder_soft_delete(),
+    Column("id", String(36), primary_key=True),
+    Column("user_id", String(255)),
+    Column("project_id", String(255), index=True),
+    Column("volume_id", String(36), ForeignKey("volumes.id"), nullable=False, index=True),
+    Column("status", String(255), nullable=False),
+    Column("progress", String(255)),
+    Column("volume_size", Integer, nullable=False),
+    Column("display_name", String(255), index=True),
+    Column("display_description", String(255)),
+    Column("provider_location", String(255)),
+    **MYSQL_TABLE,
+)
 
 messages = Table(
     "messages",

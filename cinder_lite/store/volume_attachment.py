@@ -15,7 +15,7 @@ from cinder_lite.domain.attachment import ATTACHMENT, Event
 from cinder_lite.domain.volume import VOLUME, Event as VolumeEvent
 from cinder_lite.errors import InvalidVolume, VolumeAttachmentNotFound, VolumeInUse, VolumeNotFound
 from cinder_lite.store.tables import volume_attachment as attachments, volumes
-from cinder_lite.store.volumes import advance_volume, attachment_of
+from cinder_lite.store.volumes import advance_volume, attachment_of, lock_volume
 from common.base.clock import Clock
 from common.base.errors import Conflict, NotFound
 from common.db.cas import advance, began
@@ -65,7 +65,7 @@ class VolumeAttachments:
         """
 
         async def work(conn: AsyncConnection) -> VolumeAttachment:
-            status = await _lock(conn, volume_id)
+            status = await lock_volume(conn, volume_id)
             if await _was_used(conn, attachment_id):
                 return _must(await _find(conn, attachment_id, volume_id), attachment_id)
             if not VOLUME.allows(status, VolumeEvent.RESERVE):
@@ -84,7 +84,7 @@ class VolumeAttachments:
 
         async def work(conn: AsyncConnection) -> None:
             try:
-                status = await _lock(conn, volume_id)
+                status = await lock_volume(conn, volume_id)
             except VolumeNotFound:
                 return
             if not await _was_used(conn, attachment_id):
@@ -107,7 +107,7 @@ class VolumeAttachments:
 
         async def work(conn: AsyncConnection) -> VolumeAttachment:
             known = _must(await _find(conn, attachment_id), attachment_id)
-            await _lock(conn, known.volume_id)
+            await lock_volume(conn, known.volume_id)
             await self._advance(conn, attachment_id, Event.CONNECT, **values)
             return _must(await _find(conn, attachment_id), attachment_id)
 
@@ -127,7 +127,7 @@ class VolumeAttachments:
         values |= {"attached_host": host_name} if host_name is not None else {}
 
         async def work(conn: AsyncConnection) -> VolumeAttachment:
-            status = await _lock(conn, volume_id)
+            status = await lock_volume(conn, volume_id)
             found = _must(await _find(conn, attachment_id, volume_id), attachment_id)
             if found.attach_status is AttachStatus.ATTACHED and status is VolumeStatus.IN_USE:
                 return found
@@ -145,7 +145,9 @@ class VolumeAttachments:
         """
 
         async def work(conn: AsyncConnection) -> None:
-            if await _lock(conn, volume_id) is VolumeStatus.DETACHING and await began(conn, volume_id, VolumeEvent.BEGIN_DETACHING):
+            if await lock_volume(conn, volume_id) is VolumeStatus.DETACHING and await began(
+                conn, volume_id, VolumeEvent.BEGIN_DETACHING
+            ):
                 return
             await self._advance_volume(conn, volume_id, VolumeEvent.BEGIN_DETACHING, "begin detaching")
             _must(await _find(conn, attachment_id, volume_id), attachment_id)
@@ -160,7 +162,7 @@ class VolumeAttachments:
         """
 
         async def work(conn: AsyncConnection) -> None:
-            status = await _lock(conn, volume_id)
+            status = await lock_volume(conn, volume_id)
             found = _must(await _find(conn, attachment_id, volume_id), attachment_id)
             if status is VolumeStatus.IN_USE and found.attach_status is AttachStatus.ATTACHED:
                 return
@@ -177,7 +179,7 @@ class VolumeAttachments:
 
         async def work(conn: AsyncConnection) -> None:
             try:
-                status = await _lock(conn, volume_id)
+                status = await lock_volume(conn, volume_id)
             except VolumeNotFound:
                 return
             if await _find(conn, attachment_id, volume_id) is None:
@@ -185,6 +187,35 @@ class VolumeAttachments:
             await self._bury(conn, attachment_id)
             if VOLUME.allows(status, VolumeEvent.DETACHED) and not await _holders(conn, volume_id):
                 await advance_volume(conn, volume_id, VolumeEvent.DETACHED, clock=self._clock)
+
+        await self._db.run(work)
+
+    async def extended(self, volume_id: str, new_size: int) -> None:
+        """extending -> in-use where somebody holds it, else available; its size with it. It has that size already: nothing happens.
+
+        Raises VolumeNotFound, InvalidVolume.
+        """
+
+        async def work(conn: AsyncConnection) -> None:
+            await lock_volume(conn, volume_id)
+            size = (await conn.execute(select(volumes.c.size).where(volumes.c.id == volume_id))).scalar_one()
+            if size >= new_size:
+                return
+            event = VolumeEvent.EXTENDED_IN_USE if await _holders(conn, volume_id) else VolumeEvent.EXTENDED
+            try:
+                await advance_volume(conn, volume_id, event, clock=self._clock, size=new_size, extend_new_size=None)
+            except Conflict as exc:
+                raise _invalid(exc.expected, "finish extending", exc.found) from exc
+
+        await self._db.run(work)
+
+    async def roll_extending(self, volume_id: str) -> None:
+        """extending -> in-use where somebody holds it, else error_extending; its size stays. In another state: nothing happens."""
+
+        async def work(conn: AsyncConnection) -> None:
+            if await lock_volume(conn, volume_id) is VolumeStatus.EXTENDING:
+                event = VolumeEvent.ROLL_EXTENDING if await _holders(conn, volume_id) else VolumeEvent.EXTEND_FAILED
+                await advance_volume(conn, volume_id, event, clock=self._clock, extend_new_size=None)
 
         await self._db.run(work)
 
@@ -196,7 +227,7 @@ class VolumeAttachments:
         target = VOLUME.target(event)
 
         async def work(conn: AsyncConnection) -> VolumeStatus:
-            status, held = await _lock(conn, volume_id), await _holders(conn, volume_id)
+            status, held = await lock_volume(conn, volume_id), await _holders(conn, volume_id)
             attached = [row for row in held if row.attach_status is AttachStatus.ATTACHED]
             if event is VolumeEvent.RESET_AVAILABLE and held:
                 raise InvalidVolume(reason=f"Volume {volume_id} is held by attachment {held[0].id}; force-detach it first.")
@@ -230,14 +261,6 @@ class VolumeAttachments:
             await advance_volume(conn, volume_id, event, clock=self._clock)
         except Conflict as exc:
             raise _invalid(exc.expected, verb, exc.found) from exc
-
-
-async def _lock(conn: AsyncConnection, volume_id: str) -> VolumeStatus:
-    """The volume's status, which nobody else changes until the transaction ends. Raises VolumeNotFound."""
-    row = (await conn.execute(_LOCK, {"of_volume": volume_id})).first()
-    if row is None:
-        raise VolumeNotFound(volume_id=volume_id)
-    return VolumeStatus(row.status)
 
 
 async def _find(conn: AsyncConnection, attachment_id: str, volume_id: str | None = None) -> VolumeAttachment | None:

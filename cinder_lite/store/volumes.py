@@ -8,8 +8,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cinder_lite.contract import AttachStatus, Message, Volume, VolumeAttachment, VolumeStatus
 from cinder_lite.domain.volume import VOLUME, Event, attach_status_of
-from cinder_lite.errors import AmbiguousVolume, VolumeNotFound
-from cinder_lite.store.tables import messages, volume_attachment, volumes
+from cinder_lite.errors import AmbiguousVolume, InvalidVolume, VolumeNotFound
+from cinder_lite.store.tables import messages, snapshots, volume_attachment, volumes
 from common.app.post import Writing
 from common.base.clock import Clock
 from common.base.errors import NotFound
@@ -44,7 +44,7 @@ _ATTACHMENTS = (
 )
 _RANK = func.row_number().over(partition_by=messages.c.resource_uuid, order_by=messages.c.id.desc()).label("rank_of_it")
 _RANKED = (
-    select(messages, _RANK).where(messages.c.resource_uuid.in_(bindparam("of_volumes", expanding=True)), live(messages)).subquery()
+    select(messages, _RANK).where(messages.c.resource_uuid.in_(bindparam("of_them", expanding=True)), live(messages)).subquery()
 )
 _MESSAGES = select(_RANKED).where(_RANKED.c.rank_of_it <= MESSAGES_SHOWN_MAX).order_by(_RANKED.c.id.desc())
 _AUTH = select(volumes.c.provider_auth).where(volumes.c.id == bindparam("of_volume"), live(volumes))
@@ -53,7 +53,6 @@ _PLACE = _CHANGE.where(volumes.c.host.is_(None)).values(scheduled_at=NOW)
 _SAVE_AUTH = _CHANGE.where(volumes.c.provider_auth.is_(None))
 _INSERT = insert(volumes)
 _INSERT_NOW = _INSERT.values(created_at=NOW)
-_SAY = insert(messages)
 
 
 class Volumes:
@@ -66,7 +65,7 @@ class Volumes:
     async def create(self, volume: Volume, *, also: Writing | None = None) -> Volume:
         """The volume as stored, `created_at` filled in; `also` is written with it. There already: as it is now, and nothing is."""
         row = {column: getattr(volume, name) for name, column in _COLUMNS.items()}
-        row |= {"status": str(volume.status), "attach_status": str(attach_status_of(volume.status))}
+        row |= {"status": str(volume.status), "attach_status": str(attach_status_of(volume.status) or volume.attach_status)}
         statement = _INSERT if row["created_at"] else _INSERT_NOW
         row = {name: value for name, value in row.items() if name != "created_at" or value}
 
@@ -132,6 +131,32 @@ class Volumes:
 
         return await self._db.run(work)
 
+    async def delete(self, volume_id: str, *, also: Writing) -> None:
+        """deleting, and `also` is written. Raises VolumeNotFound, Conflict; InvalidVolume for a volume that has snapshots."""
+
+        async def work(conn: AsyncConnection) -> None:
+            await lock_volume(conn, volume_id)
+            kept = select(snapshots.c.id).where(snapshots.c.volume_id == volume_id, live(snapshots)).order_by(snapshots.c.id)
+            found = (await conn.execute(kept)).scalars().all()
+            if found:
+                raise InvalidVolume(
+                    reason=f"Volume {volume_id} has snapshots: {', '.join(found[:_NAMES_SHOWN_MAX])}; delete them first."
+                )
+            await advance_volume(conn, volume_id, Event.DELETE, clock=self._clock)
+            await also(conn)
+
+        await self._db.run(work)
+
+    async def extending_to(self, volume_id: str) -> int | None:
+        """GiB that an extending volume is to have. Raises VolumeNotFound."""
+        query = select(volumes.c.extend_new_size).where(volumes.c.id == volume_id, live(volumes))
+        async with self._db.begin(read_only=True) as conn:
+            row = (await conn.execute(query)).first()
+        if row is None:
+            raise VolumeNotFound(volume_id=volume_id)
+        wanted: int | None = row.extend_new_size
+        return wanted
+
     async def has_made(self, volume_id: str, event: Event) -> bool:
         """True when the running flow has made this event already, whatever came after it."""
         return await self._db.run(lambda conn: has_made(conn, volume_id, event), read_only=True)
@@ -176,9 +201,7 @@ class Volumes:
     async def add_message(self, volume_id: str, event_id: str, user_message: str, request_id: str | None = None) -> None:
         """Remembers why something failed, for `get`, `find` and `list` to show."""
         said = {"event_id": event_id, "user_message": user_message, "request_id": request_id}
-        row: dict[str, object] = {"resource_type": "VOLUME", "resource_uuid": volume_id, "message_level": "ERROR", **said}
-        row |= {"created_at": self._clock.utcnow()}
-        await self._db.run(lambda conn: conn.execute(_SAY, row))
+        await add_message(self._db, "VOLUME", volume_id, clock=self._clock, **said)
 
     async def _update(self, volume_id: str, **values: object) -> None:
         change = {"of_volume": volume_id, **values}
@@ -186,9 +209,26 @@ class Volumes:
             raise VolumeNotFound(volume_id=volume_id)
 
 
+async def add_message(db: Database, kind: str, resource_id: str, *, clock: Clock, **said: object) -> None:
+    """A row of messages. `said`: event_id, user_message, request_id."""
+    row = {"resource_type": kind, "resource_uuid": resource_id, "message_level": "ERROR", **said}
+    stored = insert(messages).values(**row, created_at=clock.utcnow())
+    await db.run(lambda conn: conn.execute(stored))
+
+
+async def lock_volume(conn: AsyncConnection, volume_id: str) -> VolumeStatus:
+    """The volume's status, which nobody else changes until the transaction ends. Raises VolumeNotFound."""
+    query = select(volumes.c.status).where(volumes.c.id == volume_id, live(volumes)).with_for_update()
+    row = (await conn.execute(query)).first()
+    if row is None:
+        raise VolumeNotFound(volume_id=volume_id)
+    return VolumeStatus(row.status)
+
+
 async def advance_volume(conn: AsyncConnection, volume_id: str, event: Event, *, clock: Clock, **values: object) -> None:
     """`Volumes.advance` within a transaction of the caller's. Raises VolumeNotFound, Conflict."""
-    extra: dict[str, object] = {"attach_status": str(attach_status_of(VOLUME.target(event)))}
+    attach_status = attach_status_of(VOLUME.target(event))
+    extra: dict[str, object] = {} if attach_status is None else {"attach_status": str(attach_status)}
     if event is Event.CREATED:
         extra |= {"launched_at": NOW}
     elif event is Event.DESTROYED:
@@ -218,7 +258,7 @@ async def _volumes(conn: AsyncConnection, query: Select[Any], parameters: Mappin
     """Newest first."""
     rows = (await conn.execute(query, parameters)).all()
     ids = [row.id for row in rows]
-    attachments, said = await _attachments(conn, ids), await _messages(conn, ids)
+    attachments, said = await _attachments(conn, ids), await messages_of(conn, ids)
     return [_volume(row, attachments.get(row.id, ()), said.get(row.id, ())) for row in rows]
 
 
@@ -230,10 +270,10 @@ async def _attachments(conn: AsyncConnection, volume_ids: Sequence[str]) -> dict
     return found
 
 
-async def _messages(conn: AsyncConnection, volume_ids: Sequence[str]) -> dict[str, tuple[Message, ...]]:
-    """The latest MESSAGES_SHOWN_MAX of each volume, newest first."""
+async def messages_of(conn: AsyncConnection, ids: Sequence[str]) -> dict[str, tuple[Message, ...]]:
+    """The latest MESSAGES_SHOWN_MAX of each volume or snapshot, newest first."""
     found: dict[str, tuple[Message, ...]] = {}
-    for row in await conn.execute(_MESSAGES, {"of_volumes": volume_ids}):
+    for row in await conn.execute(_MESSAGES, {"of_them": ids}):
         message = Message(**{name: row._mapping[name] for name in Message.__struct_fields__})
         found[row.resource_uuid] = (*found.get(row.resource_uuid, ()), message)
     return found

@@ -10,15 +10,18 @@ from cinder_lite.ports.target import Chap, Export, ExportState
 from cinder_lite.targets.iscsi_names import Portal, ProviderLocation, initiator_of, iscsi_connection_info, target_iqn
 from common.testing.script import Script, When
 
+_GIB = 1024**3
+
 
 @dataclass(slots=True)
 class FakeExport:
-    """What the fake has under one name; `sessions` are the initiators that are logged in."""
+    """What the fake has under one name; `sessions` are the initiators that are logged in, `size` the bytes that they are told."""
 
     path: str
     chap: Chap | None
     acl: set[str] = field(default_factory=set)
     sessions: set[str] = field(default_factory=set)
+    size: int = field(default=0, compare=False)
 
 
 @dataclass(slots=True)
@@ -67,11 +70,18 @@ class FakeTarget:
         iqn = self.export_name(export.volume)
         there = self.served.get(iqn)
         if there is None or there.path != export.path:
-            self.served[iqn] = FakeExport(export.path, export.chap)
+            self.served[iqn] = FakeExport(export.path, export.chap, size=export.volume.size * _GIB)
         else:
             there.chap = export.chap
         self.script.strike("create_export", When.AFTER)
         return str(self._location(iqn))
+
+    async def extend_target(self, export: Export, new_size: int) -> None:
+        self._begin("extend_target", export.volume)
+        there = self.served.get(self.export_name(export.volume))
+        if there is not None:
+            there.size = new_size
+        self.script.strike("extend_target", When.AFTER)
 
     async def remove_export(self, export: Export) -> None:
         self._begin("remove_export", export.volume)

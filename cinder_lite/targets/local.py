@@ -13,6 +13,7 @@ import os
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,10 @@ from cinder_lite.contract import Volume
 from cinder_lite.errors import ExportFailure, InvalidConnectorException, TargetUnavailable
 from cinder_lite.ports.target import Export, ExportState
 from common.host.locks import KeyedLocks
+from common.host.to_its_end import in_thread
 
 
-class _Record(msgspec.Struct, frozen=True):
+class Record(msgspec.Struct, frozen=True):
     """An export. `hosts` are let in."""
 
     path: str
@@ -69,7 +71,7 @@ class LocalTarget:
     async def check_for_setup_error(self) -> None:
         """Makes the folder, mode 0700, when it is not there."""
         try:
-            await asyncio.to_thread(_prepare, self._folder)
+            await asyncio.to_thread(prepare, self._folder)
         except OSError as exc:
             raise TargetUnavailable(name=self.kind, reason=f"{self._folder} cannot be used: {exc.strerror}") from exc
 
@@ -82,27 +84,36 @@ class LocalTarget:
         return volume.name
 
     async def exports(self) -> set[str]:
-        with _told("the exports", self._folder):
-            return await asyncio.to_thread(_names_in, self._folder)
+        with told("the exports", self._folder):
+            return await asyncio.to_thread(names_in, self._folder)
 
     async def connections(self) -> dict[str, ExportState]:
-        with _told("the exports", self._folder):
-            return await asyncio.to_thread(_states_in, self._folder)
+        with told("the exports", self._folder):
+            return await asyncio.to_thread(states_in, self._folder)
 
     async def create_export(self, export: Export) -> str:
         async with self._locks.hold(export.volume.name):
-            with _told(export.volume.id, self._folder):
+            with told(export.volume.id, self._folder):
                 if not await asyncio.to_thread(os.path.exists, export.path):
                     raise ExportFailure(volume_id=export.volume.id, reason=f"{export.path} is not there")
                 found = await self._read(export.volume)
                 if found is None or found.path != export.path:
-                    await self._write(export.volume, _Record(export.path))
+                    await self._write(export.volume, Record(export.path))
         return export.path
+
+    async def extend_target(self, export: Export, new_size: int) -> None:
+        """Nothing stands between a host and the file, so there is only to see that it has that size."""
+        if await self._read(export.volume) is None:
+            return
+        with told(export.volume.id, self._folder):
+            found = await asyncio.to_thread(_size_of, export.path)
+        if found < new_size:
+            raise ExportFailure(volume_id=export.volume.id, reason=f"{export.path} has {found} bytes; wanted {new_size}")
 
     async def remove_export(self, export: Export) -> None:
         async with self._locks.hold(export.volume.name):
-            with _told(export.volume.id, self._folder):
-                await asyncio.to_thread(self._file(export.volume).unlink, missing_ok=True)
+            with told(export.volume.id, self._folder):
+                await in_thread(partial(self._file(export.volume).unlink, missing_ok=True))
 
     async def initialize_connection(self, export: Export, connector: Mapping[str, Any]) -> dict[str, Any]:
         self.validate_connector(connector)
@@ -111,23 +122,23 @@ class LocalTarget:
             reason = f"host {host} is at {ip}, which is not this machine; the local target cannot reach it (choose tgt)"
             raise ExportFailure(volume_id=volume.id, reason=reason)
         async with self._locks.hold(volume.name):
-            with _told(volume.id, self._folder):
+            with told(volume.id, self._folder):
                 found = await self._read(volume)
                 if found is None or found.path != export.path:
                     raise ExportFailure(volume_id=volume.id, reason=f"{export.path} is not exported; create_export comes first")
                 hosts = (*found.hosts, host) if volume.multiattach else (host,)
-                await self._write(volume, _Record(found.path, tuple(dict.fromkeys(hosts))))
+                await self._write(volume, Record(found.path, tuple(dict.fromkeys(hosts))))
         return local_connection_info(export)
 
     async def terminate_connection(self, export: Export, connector: Mapping[str, Any] | None) -> None:
         if connector is not None:
             self.validate_connector(connector)
         async with self._locks.hold(export.volume.name):
-            with _told(export.volume.id, self._folder):
+            with told(export.volume.id, self._folder):
                 found = await self._read(export.volume)
                 if found is not None and found.hosts:
                     left = () if connector is None else tuple(host for host in found.hosts if host != connector["host"])
-                    await self._write(export.volume, _Record(found.path, left))
+                    await self._write(export.volume, Record(found.path, left))
 
     async def hosts(self, volume: Volume) -> set[str]:
         """The hosts that are let in; none for a volume that is not exported."""
@@ -137,12 +148,12 @@ class LocalTarget:
     def _file(self, volume: Volume) -> Path:
         return self._folder / f"{volume.name}.json"
 
-    async def _read(self, volume: Volume) -> _Record | None:
+    async def _read(self, volume: Volume) -> Record | None:
         """None when there is no record, or none that can be read: then it is written anew."""
-        return await asyncio.to_thread(_read_record, self._file(volume))
+        return await asyncio.to_thread(read_record, self._file(volume))
 
-    async def _write(self, volume: Volume, record: _Record) -> None:
-        await asyncio.to_thread(_replace, self._file(volume), msgspec.json.encode(record))
+    async def _write(self, volume: Volume, record: Record) -> None:
+        await in_thread(replace_record, self._file(volume), record)
 
 
 def local_connection_info(export: Export) -> dict[str, Any]:
@@ -158,44 +169,54 @@ def local_connection_info(export: Export) -> dict[str, Any]:
 
 
 @contextmanager
-def _told(volume_id: str, folder: Path) -> Iterator[None]:
+def told(volume_id: str, folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as exc:
         raise ExportFailure(volume_id=volume_id, reason=f"its record in {folder}: {exc.strerror or exc}") from exc
 
 
-def _prepare(folder: Path) -> None:
+def _size_of(path: str) -> int:
+    """Of a file or of a block device."""
+    disk = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.lseek(disk, 0, os.SEEK_END)
+    finally:
+        os.close(disk)
+
+
+def prepare(folder: Path) -> None:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
         raise PermissionError(13, "this user may not write there")
 
 
-def _names_in(folder: Path) -> set[str]:
+def names_in(folder: Path) -> set[str]:
     return {path.stem for path in folder.glob("*.json") if not path.name.startswith(".")}
 
 
-def _states_in(folder: Path) -> dict[str, ExportState]:
+def states_in(folder: Path) -> dict[str, ExportState]:
     """A record that cannot be read serves nobody."""
-    records = {name: _read_record(folder / f"{name}.json") for name in _names_in(folder)}
+    records = {name: read_record(folder / f"{name}.json") for name in names_in(folder)}
     return {
         name: ExportState(record.path, frozenset(record.hosts)) if record else ExportState(None) for name, record in records.items()
     }
 
 
-def _read_record(path: Path) -> _Record | None:
+def read_record(path: Path) -> Record | None:
     try:
-        return msgspec.json.decode(path.read_bytes(), type=_Record)
+        return msgspec.json.decode(path.read_bytes(), type=Record)
     except (FileNotFoundError, msgspec.DecodeError):
         return None
 
 
-def _replace(path: Path, content: bytes) -> None:
+def replace_record(path: Path, record: Record) -> None:
+    """Whole or not at all."""
     unfinished = path.with_name(f".{path.name}")
     try:
         fd = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         with open(fd, "wb") as file:  # noqa: PTH123  # the descriptor, for its mode
-            file.write(content)
+            file.write(msgspec.json.encode(record))
             file.flush()
             os.fsync(fd)
         unfinished.replace(path)

@@ -5,6 +5,8 @@ What tgtd does when it is asked the wrong way, and how that is kept from happeni
 - tgtd dies when an account is deleted that was bound before another one of the same target. So the last bound goes first.
 - `--force` cannot delete a target that is being read or written. So its sessions are ended first, and seen gone.
 - tgtd keeps nothing over a restart. `create_export` makes again whatever is not there.
+- tgtd looks at a file's size only when it opens it, and opens it anew while its threads read and write: what these have in hand then
+  fails, or goes to whatever has descriptor 0. So `extend_target` ends the sessions first, sees them gone, and lets them come back.
 A login that passed the list just before its rule was taken away shows up as a session only afterwards; `remove_export` finds
 it, and that is the last word on a volume.
 """
@@ -27,7 +29,7 @@ from cinder_lite.targets.iscsi_names import (
     iscsi_connection_info,
     target_iqn,
 )
-from cinder_lite.targets.tgt_text import Lun, Refusal, TargetInfo
+from cinder_lite.targets.tgt_text import Lun, Refusal, TargetInfo, shown_mb
 from cinder_lite.targets.tgtadm import Tgtadm, TgtRefused
 from common.base.clock import Clock
 from common.base.errors import Broken, Fault
@@ -129,6 +131,16 @@ class TgtTarget:
                     tid = found.tid
                     await self._mend_account(found, chap)
                 return str(self._location(iqn, tid))
+
+    async def extend_target(self, export: Export, new_size: int) -> None:
+        iqn = self.export_name(export.volume)
+        async with self._locks.hold(iqn):
+            with _told_as_export_failure(export.volume):
+                found = await self._find(iqn)
+                if found is None or _serves_bytes(found, new_size):
+                    return
+                await self._open_anew(found, export.path)
+                await self._see(iqn, lambda target: _serves_bytes(target, new_size), f"serve {new_size} bytes")
 
     async def remove_export(self, export: Export) -> None:
         iqn = self.export_name(export.volume)
@@ -247,6 +259,29 @@ class TgtTarget:
                 raise TgtRefused(words=f"{found.iqn} still lets in {who}, or has its session")
             await self._clock.sleep(_POLL_DELAY_S)
 
+    async def _open_anew(self, found: TargetInfo, path: str) -> None:
+        """An offline target takes no logins, and swallows the commands of sessions that it still has; these are asked again by the next."""
+        await self._set_state(found.tid, "offline")
+        try:
+            await self._end_sessions(found)
+            change = f"online=0,path={_path_for_tgtd(path)},online=1"
+            await self._ask("update", "logicalunit", found.tid, "--lun", str(DISK_LUN), "--params", change)
+        finally:
+            await self._set_state(found.tid, "ready")
+
+    async def _set_state(self, tid: int, state: str) -> None:
+        await self._ask("update", "target", tid, "--name", "state", "--value", state)
+
+    async def _end_sessions(self, found: TargetInfo) -> None:
+        """A session is gone only when nothing that it asked for is at work any more."""
+        deadline = self._clock.monotonic() + self._options.session_timeout_s
+        while (shown := await self._find(found.iqn)) is not None and shown.nexuses:
+            if self._clock.monotonic() >= deadline:
+                raise TgtRefused(words=f"{found.iqn} still has sessions of {', '.join(sorted(set(shown.nexuses)))}")
+            for connection in await self._tgtadm.connections(found.tid):
+                await self._end_connection(found.tid, sid=connection.sid, cid=connection.cid)
+            await self._clock.sleep(_POLL_DELAY_S)
+
     async def _unbind_rule(self, tid: int, rule: str) -> None:
         """tgtd lists names and addresses alike; a rule that is no name is an address."""
         try:
@@ -309,6 +344,11 @@ def _state(target: TargetInfo) -> ExportState:
 
 def _has_disk(target: TargetInfo, path: str) -> bool:
     return target.state == "ready" and target.luns == (Lun(DISK_LUN, path, is_online=True),)
+
+
+def _serves_bytes(target: TargetInfo, size: int) -> bool:
+    """As exactly as tgtd tells, which is by millions; sizes of volumes differ by whole GiB."""
+    return target.state == "ready" and any(lun.number == DISK_LUN and lun.size_mb == shown_mb(size) for lun in target.luns)
 
 
 def _is_whole(target: TargetInfo, path: str, chap: Chap) -> bool:

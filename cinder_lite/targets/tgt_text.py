@@ -32,11 +32,12 @@ class Refusal(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Lun:
-    """A logical unit; `path` is None when nothing backs it."""
+    """A logical unit; `path` is None when nothing backs it, `size_mb` its size as tgtd shows it."""
 
     number: int
     path: str | None
     is_online: bool
+    size_mb: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +143,12 @@ def parse_accounts(text: str) -> tuple[str, ...]:
     return tuple(line.strip() for line in text.splitlines() if _depth(line) == 1)
 
 
+def shown_mb(size: int) -> int:
+    """How tgtd shows so many bytes: millions, rounded in a way of its own (`print_disksize` of its target.c)."""
+    sectors = size // 512
+    return (sectors - (sectors // 625 - 974)) // 1950
+
+
 def _values(text: str, wanted: str) -> Iterator[str]:
     for line in text.splitlines():
         key, _, value = line.strip().partition(": ")
@@ -151,7 +158,8 @@ def _values(text: str, wanted: str) -> Iterator[str]:
 
 def _lun(fields: dict[str, str]) -> Lun:
     path = fields.get("Backing store path", "None")
-    return Lun(int(fields["LUN"]), None if path == "None" else path, fields.get("Online") == "Yes")
+    size_mb, _, _ = fields.get("Size", "0").partition(" MB")
+    return Lun(int(fields["LUN"]), None if path == "None" else path, fields.get("Online") == "Yes", int(size_mb))
 
 
 def _depth(line: str) -> int:

@@ -20,9 +20,12 @@ from common.base.errors import Misconfigured
 from common.host.clock import SystemClock
 from common.rpc.contract import Sender
 
+GROUP = "lite.commands"
+"""Entry points of commands that other packages bring: the name of a command -> a Typer, or a function of its parameters."""
+
 
 class Commands(LazyGroup):
-    """Those of other modules."""
+    """Those of other modules, and of other packages."""
 
     later = {
         "doctor": Later("common.app.doctor_command:doctor", "Compare the rows with what targets, hosts and machines really have."),
@@ -36,6 +39,7 @@ class Commands(LazyGroup):
         "db": Later("common.app.db_command:app", "The database's tables."),
         "contract": Later("common.app.contract_command:app", "The contracts of the installed services."),
         "notify": Later("common.app.notify_command:app", "Notifications: what services tell whoever listens."),
+        **{entry.name: Later(entry.value) for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name)},
     }
 
 

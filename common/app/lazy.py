@@ -11,10 +11,13 @@ from typer.models import TyperInfo
 
 
 class Later(NamedTuple):
-    """A command or a group of them: where it is ("module:name" of a Typer, or of a function), and the first sentence of its help."""
+    """A command or a group of them: where it is ("module:name" of a Typer, or of a function), and the first sentence of its help.
+
+    Without that sentence its module is read for a list of commands, too.
+    """
 
     place: str
-    help: str
+    help: str = ""
 
 
 class LazyGroup(TyperGroup):
@@ -46,9 +49,9 @@ class LazyGroup(TyperGroup):
             formatter.write_dl(rows)
 
     def _short_help(self, ctx: Any, name: str) -> str:
-        if name in self.later:
+        if name in self.later and self.later[name].help:
             return self.later[name].help
-        return str(super().get_command(ctx, name).get_short_help_str(limit=100))  # type: ignore[union-attr]  # it is listed
+        return str(self.get_command(ctx, name).get_short_help_str(limit=100))
 
 
 def _read(name: str, place: str) -> Any:

@@ -6,6 +6,8 @@ common imports no service: a third party's service joins in the same way, by nam
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -108,33 +110,70 @@ Find = Callable[["Database", Clock, str], Awaitable[list[Found]]]
 
 
 @dataclass(frozen=True, slots=True)
-class Service:
-    """A service.
+class Inside:
+    """What of a service only its own processes need, and commands that look into its tables.
 
-    name         "nova"; its command is nova-lite
     processes    in the order in which they are best started
-    load         (files, overrides, sections of others that share the files) -> its configuration; raises Misconfigured
-    sections     its sections, for samples
     migrations   its alembic branch
-    contracts    what it offers on the bus; with them come the errors that it raises
     sagas        of the flows of all its processes
     find         what an operator means by a word
     auditor      compares its rows with what its hosts have, for `lite doctor`; None: nobody does
     """
 
-    name: str
     processes: tuple[Process, ...]
-    load: Callable[[Sequence[Path], Overrides, Sequence[Section]], ServiceConfig]
-    sections: Callable[[], Sequence[Section]]
     migrations: Branch
-    contracts: tuple[type[Contract], ...]
     sagas: tuple[Saga, ...]
     find: Find
     auditor: Auditor | None = None
 
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A service.
+
+    name        "nova"; its command is nova-lite
+    load        (files, overrides, sections of others that share the files) -> its configuration; raises Misconfigured
+    sections    its sections, for samples
+    contracts   what it offers on the bus; with them come the errors that it raises
+    inside      where its Inside is, "module:NAME". It is read when it is first asked for: it brings the database's libraries, and
+                most commands need none
+    """
+
+    name: str
+    load: Callable[[Sequence[Path], Overrides, Sequence[Section]], ServiceConfig]
+    sections: Callable[[], Sequence[Section]]
+    contracts: tuple[type[Contract], ...]
+    inside: str
+
+    @property
+    def processes(self) -> tuple[Process, ...]:
+        return _read(self.inside).processes
+
+    @property
+    def migrations(self) -> Branch:
+        return _read(self.inside).migrations
+
+    @property
+    def sagas(self) -> tuple[Saga, ...]:
+        return _read(self.inside).sagas
+
+    @property
+    def find(self) -> Find:
+        return _read(self.inside).find
+
+    @property
+    def auditor(self) -> Auditor | None:
+        return _read(self.inside).auditor
+
     def process(self, name: str) -> Process:
         """The process of that name. Raises KeyError."""
         return {process.name: process for process in self.processes}[name]
+
+
+@cache
+def _read(place: str) -> Inside:
+    module, _, name = place.partition(":")
+    return cast(Inside, getattr(import_module(module), name))
 
 
 def neighbours(name: str, known: Mapping[str, Service]) -> list[Section]:

@@ -6,17 +6,21 @@ from typing import Any
 from common.base.errors import Invalid
 from common.testing.script import Script, When
 from nova_lite.brick.properties import connector_properties
+from nova_lite.errors import VolumeConnectionFailed
+from nova_lite.ports.connector import VOLUME_SIZE, size_flaw
 
 
 class FakeConnector:
     """Knows `local` and `iscsi`.
 
     connected   volume ids that are connected on this host now
+    sizes       volume id -> bytes that its storage shows, where that is to be compared
     calls       (method, volume id) of what was asked, in order
     """
 
     def __init__(self, *, host: str = "cmp1", ip: str = "127.0.0.1", initiator: str | None = "iqn.fake:cmp1") -> None:
         self.connected: set[str] = set()
+        self.sizes: dict[str, int] = {}
         self.calls: list[tuple[str, str | None]] = []
         self._properties = connector_properties(host=host, ip=ip, initiator=initiator)
         self.script = Script()
@@ -32,10 +36,12 @@ class FakeConnector:
         match connection_info.get("driver_volume_type"):
             case "local":
                 answer = {"type": "local", "path": connection_info["data"]["device_path"]}
-            case "iscsi":
+            case "iscsi" | "rbd":
                 answer = {"type": "network"}
             case other:
-                raise Invalid(reason=f"driver_volume_type {other!r} is not among iscsi, local")
+                raise Invalid(reason=f"driver_volume_type {other!r} is not among iscsi, local, rbd")
+        if volume_id in self.sizes and (flaw := size_flaw(connection_info.get(VOLUME_SIZE), self.sizes[volume_id], shown="it")):
+            raise VolumeConnectionFailed(volume_id=volume_id, reason=flaw)
         self.connected.add(volume_id)
         self.script.strike("connect_volume", When.AFTER)
         return answer

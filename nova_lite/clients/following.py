@@ -56,6 +56,23 @@ async def deleted(nova: ComputeAPI, ctx: Context, server: Instance, *, tell: Tel
         raise RequestFailed(what=f"Server {found.display_name} is {found.vm_state}", reason=why(found))
 
 
+async def powered(
+    nova: ComputeAPI, ctx: Context, server: Instance, *, verb: str, wanted: VmState, tell: Tell, clock: Clock
+) -> Instance:
+    """The server once it is `wanted`, after a stop, a start or a reboot. Raises RequestFailed with its fault."""
+    found = await follow(
+        lambda: nova.get(ctx, server=server.uuid),
+        is_final=lambda now: (now.vm_state, now.task_state) in FINAL_STATES,
+        shown=lambda now: f"server {now.display_name}: {now.task_state or now.vm_state}",
+        tell=tell,
+        clock=clock,
+        what=f"server {server.display_name} to {verb}",
+    )
+    if found.vm_state is not wanted:
+        raise RequestFailed(what=f"Server {found.display_name} is {found.vm_state}, not {wanted}", reason=why(found))
+    return found
+
+
 async def attached(
     nova: ComputeAPI, cinder: Volumes, ctx: Context, mapping: BlockDeviceMapping, *, tell: Tell, clock: Clock
 ) -> Volume:

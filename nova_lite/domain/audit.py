@@ -173,6 +173,14 @@ def _of_instance(instance: InstanceFact, facts: Facts) -> Iterator[Violation]:
             "The server becomes an error and its volumes available by themselves, or at once: `lite doctor --fix`",
         )
 
+    if instance.state == (VmState.STOPPED, None) and report is not None and instance.uuid in report.machines:
+        yield Violation(
+            "S8",
+            instance.subject,
+            f"it is stopped, and its machine is alive on {report.host}",
+            "Its machine is powered off by itself, or at once: `lite doctor --fix`",
+        )
+
 
 def _of_mapping(mapping: MappingFact, facts: Facts) -> Iterator[Violation]:
     instance = facts.by_uuid.get(mapping.instance_uuid)

@@ -1,4 +1,4 @@
-"""(instances.vm_state, instances.task_state) as one table (attach-flow 4.4, the rows of build and delete)."""
+"""(instances.vm_state, instances.task_state) as one table (attach-flow 4.4, the rows of build, delete and power)."""
 
 from enum import StrEnum, auto
 
@@ -15,6 +15,16 @@ class Event(StrEnum):
     SPAWNED = auto()
     BUILD_FAILED = auto()
     MACHINE_LOST = auto()
+    STOP = auto()
+    STOPPED = auto()
+    STOP_FAILED = auto()
+    START = auto()
+    STARTED = auto()
+    START_FAILED = auto()
+    REBOOT = auto()
+    REBOOT_HARD = auto()
+    REBOOTED = auto()
+    REBOOT_FAILED = auto()
     DELETE = auto()
     DELETE_FAILED = auto()
     DESTROYED = auto()
@@ -24,6 +34,11 @@ _SCHEDULING: State = (Vm.BUILDING, Task.SCHEDULING)
 _SPAWNING: State = (Vm.BUILDING, Task.SPAWNING)
 _ACTIVE: State = (Vm.ACTIVE, None)
 _ERROR: State = (Vm.ERROR, None)
+_STOPPED: State = (Vm.STOPPED, None)
+_POWERING_OFF: State = (Vm.ACTIVE, Task.POWERING_OFF)
+_POWERING_ON: State = (Vm.STOPPED, Task.POWERING_ON)
+_REBOOTING: State = (Vm.ACTIVE, Task.REBOOTING)
+_REBOOTING_HARD: State = (Vm.ACTIVE, Task.REBOOTING_HARD)
 _DELETING: State = (Vm.ACTIVE, Task.DELETING)
 _DELETED: State = (Vm.DELETED, None)
 
@@ -37,7 +52,22 @@ INSTANCE: Machine[State, Event] = Machine(
         (_SCHEDULING, Event.BUILD_FAILED): _ERROR,
         (_SPAWNING, Event.BUILD_FAILED): _ERROR,
         (_ACTIVE, Event.MACHINE_LOST): _ERROR,
+        (_ACTIVE, Event.STOP): _POWERING_OFF,
+        (_POWERING_OFF, Event.STOPPED): _STOPPED,
+        (_POWERING_OFF, Event.STOP_FAILED): _ACTIVE,
+        (_STOPPED, Event.START): _POWERING_ON,
+        (_POWERING_ON, Event.STARTED): _ACTIVE,
+        (_POWERING_ON, Event.START_FAILED): _STOPPED,
+        (_ACTIVE, Event.REBOOT): _REBOOTING,
+        (_ACTIVE, Event.REBOOT_HARD): _REBOOTING_HARD,
+        (_STOPPED, Event.REBOOT_HARD): _REBOOTING_HARD,
+        (_ERROR, Event.REBOOT_HARD): _REBOOTING_HARD,
+        (_REBOOTING, Event.REBOOTED): _ACTIVE,
+        (_REBOOTING_HARD, Event.REBOOTED): _ACTIVE,
+        (_REBOOTING, Event.REBOOT_FAILED): _ERROR,
+        (_REBOOTING_HARD, Event.REBOOT_FAILED): _ERROR,
         (_ACTIVE, Event.DELETE): _DELETING,
+        (_STOPPED, Event.DELETE): _DELETING,
         (_ERROR, Event.DELETE): _DELETING,
         (_DELETING, Event.DELETE_FAILED): _ERROR,
         (_DELETING, Event.DESTROYED): _DELETED,
@@ -46,7 +76,10 @@ INSTANCE: Machine[State, Event] = Machine(
 )
 
 ATTACH_ALLOWED: frozenset[State] = frozenset({_ACTIVE})
-"""States in which volumes may be attached and detached."""
+"""States in which volumes may be attached."""
 
-FINAL_STATES: frozenset[State] = frozenset({_ACTIVE, _ERROR, _DELETED})
+DETACH_ALLOWED: frozenset[State] = frozenset({_ACTIVE, _STOPPED})
+"""States in which volumes may be detached: a machine that is off has let go already."""
+
+FINAL_STATES: frozenset[State] = frozenset({_ACTIVE, _STOPPED, _ERROR, _DELETED})
 """States that nobody is at work on: where `--wait` stops."""

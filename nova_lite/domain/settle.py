@@ -2,6 +2,8 @@
 
     server `building`, nobody at work                                   boot: the order was lost
     server `deleting`, nobody at work                                   delete: the order was lost
+    server `powering-off`, `powering-on`, `rebooting`, nobody at work   stop, start, reboot: the order was lost
+    server stopped, and its machine is alive, or left over              settle_stopped
     server active, and its machine is not alive                         settle_machine: error, and its volumes are let go
     machine alive, or left over, whose server's row is deleted          reap_machine
     disk of a machine, or connection of the host, without a mapping     remove_disk
@@ -40,11 +42,25 @@ class Mend(StrEnum):
     LET_GO = auto()
     SETTLE_MACHINE = auto()
     REAP_MACHINE = auto()
+    STOP = auto()
+    START = auto()
+    REBOOT = auto()
+    REBOOT_HARD = auto()
+    SETTLE_STOPPED = auto()
     RESTORE_DISK = auto()
     REMOVE_DISK = auto()
 
 
-_DESTROYING = frozenset({Mend.LET_GO, Mend.SETTLE_MACHINE, Mend.REAP_MACHINE, Mend.REMOVE_DISK})
+_DESTROYING = frozenset({Mend.LET_GO, Mend.SETTLE_MACHINE, Mend.REAP_MACHINE, Mend.SETTLE_STOPPED, Mend.REMOVE_DISK})
+
+_ORDERS: Mapping[str, Mend] = {
+    TaskState.DELETING: Mend.DELETE,
+    TaskState.POWERING_OFF: Mend.STOP,
+    TaskState.POWERING_ON: Mend.START,
+    TaskState.REBOOTING: Mend.REBOOT,
+    TaskState.REBOOTING_HARD: Mend.REBOOT_HARD,
+}
+"""What a server's task_state says was ordered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +98,11 @@ class InstanceFact:
     def is_at_rest(self) -> bool:
         """True when its disks and mappings should agree now."""
         return (self.vm_state, self.task_state) == (VmState.ACTIVE, None)
+
+    @property
+    def is_stopped(self) -> bool:
+        """True when it should have no machine now."""
+        return (self.vm_state, self.task_state) == (VmState.STOPPED, None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,6 +154,10 @@ class Facts:
         """True for a machine that is there, whether it says what disks it has or not."""
         return self.report is not None and (uuid in self.report.machines or uuid in self.report.silent)
 
+    def is_there(self, uuid: str) -> bool:
+        """True for a machine that is alive, and for what is left of one."""
+        return self.is_alive(uuid) or (self.report is not None and uuid in self.report.leftovers)
+
 
 def settle(facts: Facts) -> list[Action]:
     """What is wrong now, at most one action for each server and volume: first what takes a volume from somebody who has no right to it."""
@@ -175,8 +200,10 @@ def _of_instance(instance: InstanceFact, facts: Facts) -> Iterator[Action]:
         return
     if instance.vm_state == VmState.BUILDING:
         yield Action(Mend.BOOT, instance.uuid, why="it is building, and nobody is at work on it")
-    elif instance.task_state == TaskState.DELETING:
-        yield Action(Mend.DELETE, instance.uuid, why="it is deleting, and nobody is at work on it")
+    elif (mend := _ORDERS.get(instance.task_state or "")) is not None:
+        yield Action(mend, instance.uuid, why=f"it is {instance.task_state}, and nobody is at work on it")
+    elif instance.is_stopped and facts.report is not None and facts.is_there(instance.uuid):
+        yield Action(Mend.SETTLE_STOPPED, instance.uuid, why="it is stopped, and its machine, or a part of it, is still there")
     elif instance.is_at_rest and facts.report is not None and not facts.is_alive(instance.uuid):
         yield Action(Mend.SETTLE_MACHINE, instance.uuid, why="it is active, and its machine is not alive")
 

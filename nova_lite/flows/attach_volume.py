@@ -17,6 +17,7 @@ from common.machine.saga import Saga, Step
 from nova_lite.contract import BlockDeviceMapping, Instance
 from nova_lite.errors import VolumeBDMNotFound
 from nova_lite.flows.parts import ComputeParts
+from nova_lite.ports.connector import VOLUME_SIZE
 
 ATTACH_VOLUME = Saga(
     "attach_volume",
@@ -34,13 +35,14 @@ ATTACH_VOLUME = Saga(
 
 
 class AttachArguments(msgspec.Struct, frozen=True, kw_only=True):
-    """One block_device_mapping row that becomes a disk."""
+    """One block_device_mapping row that becomes a disk. `volume_size` in GiB: a disk of another size is not the volume."""
 
     instance_uuid: str
     volume_id: str
     attachment_id: str
     bdm_uuid: str
     device_name: str
+    volume_size: int | None = None
 
 
 class AttachVolume(Flow[AttachArguments, ComputeParts]):
@@ -56,6 +58,7 @@ class AttachVolume(Flow[AttachArguments, ComputeParts]):
             attachment_id=bdm.attachment_id or "",
             bdm_uuid=bdm.uuid,
             device_name=bdm.device_name or "",
+            volume_size=bdm.volume_size,
         )
         return cls(
             ctx, parts, id=f"attach_volume:{arguments.attachment_id}", subject=f"volume:{arguments.volume_id}", arguments=arguments
@@ -85,9 +88,13 @@ class AttachVolume(Flow[AttachArguments, ComputeParts]):
         info = await self.parts.volumes.initialize_connection(
             ctx, volume_id=args.volume_id, connector=connector, attachment_id=args.attachment_id
         )
-        await self.parts.mappings.save_connection_info(
-            args.bdm_uuid, {**info, "connector": connector, "serial": args.volume_id, "attachment_id": args.attachment_id}
-        )
+        ours = {
+            "connector": connector,
+            "serial": args.volume_id,
+            "attachment_id": args.attachment_id,
+            VOLUME_SIZE: args.volume_size,
+        }
+        await self.parts.mappings.save_connection_info(args.bdm_uuid, {**info, **ours})
 
     async def terminate_connection(self, ctx: Context) -> None:
         args = self.arguments
@@ -97,11 +104,7 @@ class AttachVolume(Flow[AttachArguments, ComputeParts]):
 
     async def connect_volume(self, ctx: Context) -> None:
         """What the host sees of the volume is kept with the connection, as nova keeps device_path."""
-        info = await self._connection_info()
-        device = await self.parts.connector.connect_volume(info)
-        if "path" in device:
-            info = {**info, "data": {**info["data"], "device_path": device["path"]}}
-            await self.parts.mappings.save_connection_info(self.arguments.bdm_uuid, info)
+        await self.parts.connect(self.arguments.bdm_uuid, await self._connection_info())
 
     async def disconnect_volume(self, ctx: Context) -> None:
         info = await self.parts.mappings.connection_info(self.arguments.bdm_uuid)

@@ -1,13 +1,13 @@
-"""Delete a server: its machine first, then each of its volumes by the detach saga, its row last."""
+"""Delete a server: its machine first, then each of its volumes by the detach saga, those that go with it, its row last."""
 
 from typing import Self
 
 import msgspec
 
 from common.base.context import Context
-from common.base.errors import Conflict, Fault
+from common.base.errors import Conflict, Fault, Invalid, NotFound
 from common.base.ids import new_uuid
-from common.flow.steps import Flow
+from common.flow.steps import Flow, Output
 from common.machine.saga import Saga, Step
 from nova_lite.contract import Instance
 from nova_lite.domain.instance import Event
@@ -23,8 +23,10 @@ DELETE = Saga(
     pivot="destroy",
     steps=(
         Step("adopt_deletion", undo="fail_delete"),
+        Step("note_volumes"),
         Step("destroy", timeout_s=60, attempts=3),
         Step("detach_volumes", timeout_s=300, attempts=6),
+        Step("delete_volumes", timeout_s=30, attempts=5),
         Step("destroy_instance", attempts=5),
     ),
 )
@@ -99,12 +101,27 @@ class Delete(Flow[DeleteArguments, ComputeParts]):
     async def fail_delete(self, ctx: Context) -> None:
         await advance_once(self.parts.instances, self.uuid, Event.DELETE_FAILED)
 
+    async def note_volumes(self, ctx: Context) -> Output:
+        """Which volumes go with the server: their mappings will be gone when it is time."""
+        mappings = await self.parts.mappings.list(self.uuid)
+        return {"deleted_with_it": [row.volume_id for row in mappings if row.delete_on_termination and row.volume_id]}
+
     async def destroy(self, ctx: Context) -> None:
         await self.parts.hypervisor.destroy(self.uuid)
 
     async def detach_volumes(self, ctx: Context) -> None:
         """A volume that is just being attached is tried again until its own saga has ended."""
         await release_volumes(ctx, self.parts, self.uuid)
+
+    async def delete_volumes(self, ctx: Context) -> None:
+        """Those that were to go with it (delete_on_termination). One that somebody else has taken meanwhile is left to him."""
+        for volume_id in self.outputs["note_volumes"]["deleted_with_it"]:
+            try:
+                await self.parts.volumes.delete(ctx, volume_id=volume_id)
+            except NotFound:
+                continue
+            except (Conflict, Invalid) as exc:
+                await self.parts.record_fault(self, self.uuid, exc, f"Volume {volume_id} was not deleted with its server")
 
     async def destroy_instance(self, ctx: Context) -> None:
         await advance_once(self.parts.instances, self.uuid, Event.DESTROYED)

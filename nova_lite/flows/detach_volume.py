@@ -18,6 +18,8 @@ from common.flow.steps import Flow
 from common.machine.saga import Saga, Step
 from nova_lite.contract import BlockDeviceMapping
 from nova_lite.flows.parts import ComputeParts
+from nova_lite.ports.connector import VOLUME_SIZE
+from nova_lite.ports.volumes import Volume
 
 DETACH_VOLUME = Saga(
     "detach_volume",
@@ -88,9 +90,10 @@ class DetachVolume(Flow[DetachArguments, ComputeParts]):
         A machine that is gone has no disk to give back; what becomes of its volumes is settled with it. Nor has one whose attachment
         is over: nobody exports it any more.
         """
-        args, info = self.arguments, await self._connection_info()
-        if info is not None and await self._is_live(ctx) and args.instance_uuid in await self.parts.hypervisor.list_instances():
-            await self.parts.hypervisor.attach_volume(info, args.instance_uuid, args.device_name)
+        args, info, volume = self.arguments, await self._connection_info(), await self._live_volume(ctx)
+        if info is None or volume is None or args.instance_uuid not in await self.parts.hypervisor.list_instances():
+            return
+        await self.parts.hypervisor.attach_volume({**info, VOLUME_SIZE: volume.size}, args.instance_uuid, args.device_name)
 
     async def disconnect_volume(self, ctx: Context) -> None:
         info = await self._connection_info()
@@ -120,13 +123,13 @@ class DetachVolume(Flow[DetachArguments, ComputeParts]):
     async def parked(self, fault: Fault) -> None:
         await self.turned_back(fault)
 
-    async def _is_live(self, ctx: Context) -> bool:
-        """False when cinder has ended the attachment already, or has no such volume: then nothing is left to do there."""
+    async def _live_volume(self, ctx: Context) -> Volume | None:
+        """None when cinder has ended the attachment already, or has no such volume: then nothing is left to do there."""
         try:
             volume = await self.parts.volumes.get(ctx, volume_id=self.arguments.volume_id)
         except NotFound:
-            return False
-        return self.arguments.attachment_id in {held.id for held in volume.volume_attachment}
+            return None
+        return volume if self.arguments.attachment_id in {held.id for held in volume.volume_attachment} else None
 
     async def _connection_info(self) -> dict[str, Any] | None:
         """None when there is none, or no mapping any more: another detachment was here before."""

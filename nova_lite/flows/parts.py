@@ -1,6 +1,6 @@
 """What the flows of nova act on. `wiring` fills these in."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -54,7 +54,7 @@ def _host_of(instance: Instance) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ComputeParts:
-    """One compute host's."""
+    """One compute host's. `shutdown_timeout_s`: what a guest is given to shut down."""
 
     host: str
     instances: Instances
@@ -64,6 +64,19 @@ class ComputeParts:
     connector: Connector
     runner: Runner
     clock: Clock
+    shutdown_timeout_s: float = 60.0
+
+    async def connect(self, bdm_uuid: str, info: Mapping[str, Any]) -> None:
+        """Connects the host to the volume, and keeps where it is: a device may bear another name each time."""
+        device = await self.connector.connect_volume(info)
+        data = (
+            {key: value for key, value in info["data"].items() if key != "device_path"}
+            if device["type"] == "network"
+            else info["data"]
+        )
+        data = {**data, "device_path": device["path"]} if "path" in device else data
+        if data != info["data"]:
+            await self.mappings.save_connection_info(bdm_uuid, {**info, "data": data})
 
     async def let_go(self, instance_uuid: str, volume_id: str) -> None:
         """The machine has the disk no longer. A machine that is gone took its disks with it."""

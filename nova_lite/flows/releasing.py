@@ -10,12 +10,12 @@ from nova_lite.flows.parts import ComputeParts
 from nova_lite.ports.volumes import VolumeStatus
 
 
-class StillAttaching(Unavailable):
-    """Volume {volume_id} is being attached at this moment; it is released once that has ended."""
+class StillBusy(Unavailable):
+    """Volume {volume_id} is {status} at this moment; it is released once that has ended."""
 
 
 async def release_volumes(ctx: Context, parts: ComputeParts, instance_uuid: str) -> None:
-    """Returns when the server has no mapping any more. Raises StillAttaching, to be tried again, and the fault of a detachment."""
+    """Returns when the server has no mapping any more. Raises StillBusy, to be tried again, and the fault of a detachment."""
     # A detachment that failed is begun anew at the next try: the same id would only tell of the first one's end.
     anew = replace(ctx, message_id=None)
     for mapping in await parts.mappings.list(instance_uuid):
@@ -30,8 +30,8 @@ async def _release(ctx: Context, parts: ComputeParts, mapping: BlockDeviceMappin
     except NotFound:
         volume = None
     if volume is not None and attachment_id in {held.id for held in volume.volume_attachment}:
-        if volume.status is VolumeStatus.ATTACHING:
-            raise StillAttaching(volume_id=volume_id)
+        if volume.status in {VolumeStatus.ATTACHING, VolumeStatus.EXTENDING}:
+            raise StillBusy(volume_id=volume_id, status=volume.status)
         if volume.status is VolumeStatus.IN_USE:
             await parts.volumes.begin_detaching(ctx, volume_id=volume_id, attachment_id=attachment_id)
     await parts.runner.run(DetachVolume.of(ctx, parts, bdm=mapping))

@@ -92,8 +92,10 @@ class RequestAttach(Flow[RequestAttachArguments, ApiParts]):
 
     async def attach_volume(self, ctx: Context) -> Output:
         """The order goes out once this step's row says that it does, and then whatever happens to this process."""
-        instance = self.arguments.instance
+        instance, size = self.arguments.instance, self.arguments.volume_size
         mapping = await self.parts.mappings.get(instance.uuid, self.arguments.volume_id)
+        await self.parts.mappings.set_volume_size(mapping.uuid, size)
+        mapping = msgspec.structs.replace(mapping, volume_size=size)
         with self.parts.ordering(instance) as (compute, letters):
             await compute.attach_volume(ctx, instance=instance, bdm=mapping)
         self.letters += letters

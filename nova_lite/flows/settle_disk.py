@@ -15,6 +15,7 @@ from common.machine.saga import Saga, Step
 from nova_lite.contract import BlockDeviceMapping
 from nova_lite.flows.detach_volume import DetachArguments
 from nova_lite.flows.parts import ComputeParts
+from nova_lite.ports.connector import VOLUME_SIZE
 from nova_lite.ports.volumes import AttachStatus, VolumeStatus
 
 RESTORE_DISK = Saga(
@@ -44,7 +45,7 @@ class RestoreDisk(Flow[DetachArguments, ComputeParts]):
     async def connect_volume(self, ctx: Context) -> None:
         info = await self._wanted(ctx)
         if info is not None:
-            await self.parts.connector.connect_volume(info)
+            await self.parts.connect(self.arguments.bdm_uuid, info)
 
     async def attach_volume(self, ctx: Context) -> None:
         info, args = await self._wanted(ctx), self.arguments
@@ -61,7 +62,9 @@ class RestoreDisk(Flow[DetachArguments, ComputeParts]):
             return None
         held = {row.id: row.attach_status for row in volume.volume_attachment}
         is_wanted = volume.status is VolumeStatus.IN_USE and held.get(args.attachment_id) is AttachStatus.ATTACHED
-        return info if is_wanted and args.instance_uuid in await self.parts.hypervisor.list_instances() else None
+        if info is None or not is_wanted or args.instance_uuid not in await self.parts.hypervisor.list_instances():
+            return None
+        return {**info, VOLUME_SIZE: volume.size}
 
 
 class StrayDisk(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,4 +1,4 @@
-"""A machine that died by itself, and one that outlived its server.
+"""A machine that died by itself, one that outlived its server, and one whose server is stopped.
 
 The reconciler saw it twice; the first step asks once more, and what it finds is in the journal: the later steps go by that.
 """
@@ -12,6 +12,7 @@ from common.base.errors import Fault
 from common.base.ids import new_uuid
 from common.flow.steps import Flow, Output
 from common.machine.saga import Saga, Step
+from nova_lite.contract import VmState
 from nova_lite.errors import MachineLost
 from nova_lite.flows.parts import ComputeParts
 from nova_lite.flows.releasing import release_volumes
@@ -25,6 +26,7 @@ SETTLE_MACHINE = Saga(
         Step("detach_volumes", timeout_s=300, attempts=6),
     ),
 )
+SETTLE_STOPPED = Saga("settle_stopped", steps=(Step("power_off", timeout_s=60, attempts=3),))
 REAP_MACHINE = Saga("reap_machine", steps=(Step("destroy", timeout_s=60, attempts=3),))
 
 
@@ -74,6 +76,27 @@ class SettleMachine(Flow[MachineArguments, ComputeParts]):
 
     async def parked(self, fault: Fault) -> None:
         await self.parts.record_fault(self, self.uuid, fault, "Clearing up after its machine failed")
+
+
+class SettleStopped(Flow[MachineArguments, ComputeParts]):
+    """Completed: a server that is stopped has no machine."""
+
+    saga = SETTLE_STOPPED
+
+    @classmethod
+    def of(cls, ctx: Context, parts: ComputeParts, *, instance_uuid: str) -> Self:
+        return cls(
+            ctx,
+            parts,
+            id=f"settle_stopped:{instance_uuid}:{ctx.message_id or new_uuid()}",
+            subject=f"server:{instance_uuid}",
+            arguments=MachineArguments(instance_uuid=instance_uuid),
+        )
+
+    async def power_off(self, ctx: Context) -> None:
+        found = await self.parts.instances.get(self.arguments.instance_uuid)
+        if (found.vm_state, found.task_state) == (VmState.STOPPED, None):
+            await self.parts.hypervisor.destroy(found.uuid)
 
 
 class ReapMachine(Flow[MachineArguments, ComputeParts]):

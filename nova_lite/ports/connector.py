@@ -7,10 +7,27 @@ Guarantees; the conformance suite's tests carry these numbers.
  4. A failed `connect_volume` leaves nothing behind.
  5. `connections` tells which volumes this host has a connection of, as the host itself shows it; None where connecting makes nothing
     on the host, so that there is nothing to see.
+ 6. A device whose size is not that of connection_info["volume_size"] (GiB), where it is there, is another volume: `connect_volume`
+    refuses it.
 """
 
 from collections.abc import Mapping
 from typing import Any, Protocol
+
+VOLUME_SIZE = "volume_size"
+"""The key of a connection_info, ours, under which a flow puts the GiB of the volume's row."""
+
+_GIB = 1024**3
+
+
+def size_flaw(size_gib: int | None, found: int, *, shown: str) -> str | None:
+    """Why a device of `found` bytes, seen as `shown`, cannot be a volume of that size; None: it can (CVE-2023-2088).
+
+    Storage may round a volume up to whole extents, so up to one GiB more is right. size_gib None: nobody said.
+    """
+    if size_gib is None or size_gib * _GIB <= found < (size_gib + 1) * _GIB:
+        return None
+    return f"{shown} has {found} bytes, and the volume has {size_gib} GiB: it is another one"
 
 
 class Connector(Protocol):

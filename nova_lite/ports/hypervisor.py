@@ -14,10 +14,15 @@ Guarantees; the conformance suite's tests carry these numbers.
 10. What one machine does, or fails to do, does not hold up another.
 11. `leftovers` names what is of no use to a machine any more: the folder of one that died; in a live one that answers, parts of
     disks that are no disks. `destroy` clears it.
+12. `power_off` gives the guest its time to shut down by itself, then ends the machine; it leaves as little as `destroy`.
+13. A disk whose size is not that of connection_info["volume_size"] (GiB), where it is there, is another volume: `attach_volume` refuses
+    it, and the guest has never seen it.
+14. `extend_volume` returns when the machine shows its guest the disk in the new size, which the storage tells it already. It does so
+    already: nothing happens. A storage that does not: HypervisorRefused, and the disk stays as it was.
 """
 
-from collections.abc import Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, runtime_checkable
 
 from nova_lite.contract import Instance
 
@@ -30,7 +35,7 @@ class Hypervisor(Protocol):
 
     @property
     def kind(self) -> str:
-        """ "qemu" or "simulated": what the demo says it uses."""
+        """ "qemu", "libvirt" or "simulated": what the demo says it uses."""
         ...
 
     @property
@@ -49,6 +54,10 @@ class Hypervisor(Protocol):
 
     async def destroy(self, instance_uuid: str) -> None: ...
 
+    async def power_off(self, instance_uuid: str, *, timeout_s: float) -> None:
+        """`timeout_s`: what the guest is given. Raises HypervisorUnavailable while the machine does not end."""
+        ...
+
     async def list_instances(self) -> set[str]:
         """Uuids of the machines that are alive."""
         ...
@@ -62,6 +71,10 @@ class Hypervisor(Protocol):
 
     async def detach_volume(self, volume_id: str, instance_uuid: str) -> None:
         """Unplug. Raises DeviceDetachFailed, HypervisorUnavailable."""
+        ...
+
+    async def extend_volume(self, connection_info: ConnectionInfo, instance_uuid: str, requested_size: int) -> None:
+        """requested_size   bytes. Raises VolumeBDMNotFound when it has no such volume, HypervisorRefused, HypervisorUnavailable."""
         ...
 
     async def disks(self, instance_uuid: str) -> dict[str, str]:
@@ -82,4 +95,13 @@ class Hypervisor(Protocol):
 
     async def close(self) -> None:
         """Let go of what this object holds; machines stay."""
+        ...
+
+
+@runtime_checkable
+class Watched(Protocol):
+    """What a hypervisor may have besides: word of machines that start or stop, so that nobody has to wait for the next look."""
+
+    async def watch(self, tell: Callable[[], None]) -> None:
+        """Never ends; calls `tell` when it begins to watch, and whenever a machine has started or stopped since."""
         ...

@@ -8,10 +8,10 @@ from common.base.errors import Invalid
 from common.base.ids import AttachmentId, same_uuid
 from common.db.hosts import Hosts, ServiceRow
 from common.flow.runner import Runner
-from nova_lite.contract import BlockDeviceMapping, ComputeAPI, Instance, TaskState, VmState
+from nova_lite.contract import BlockDeviceMapping, ComputeAPI, Instance, RebootType, TaskState
 from nova_lite.domain.device_name import split_device
 from nova_lite.domain.flavor import FLAVORS
-from nova_lite.domain.instance import ATTACH_ALLOWED, INSTANCE, Event
+from nova_lite.domain.instance import ATTACH_ALLOWED, DETACH_ALLOWED, INSTANCE, Event, State
 from nova_lite.errors import (
     ComputeServiceUnavailable,
     FlavorNotFound,
@@ -24,6 +24,7 @@ from nova_lite.errors import (
 from nova_lite.flows.boot import RequestBoot
 from nova_lite.flows.delete import REQUEST_DELETE, RequestDelete
 from nova_lite.flows.parts import ApiParts
+from nova_lite.flows.power import BEGINS, REQUEST_POWER, RequestPower, Verb
 from nova_lite.flows.request_attach import RequestAttach, attachment_of
 from nova_lite.flows.request_detach import REQUEST_DETACH, RequestDetach
 
@@ -115,7 +116,7 @@ class ComputeApi(ComputeAPI):
         if instance.task_state is TaskState.DELETING:
             return
         if not INSTANCE.allows((instance.vm_state, instance.task_state), Event.DELETE):
-            raise _wrong_state(instance, "delete", "active or error, with no task")
+            raise _wrong_state(instance, "delete", _shown(INSTANCE.sources(Event.DELETE)))
         await self._runner.run(RequestDelete.of(ctx, self._parts, instance=instance))
 
     async def attach_volume(self, ctx: Context, *, server: str, volume: str, device: str | None = None) -> BlockDeviceMapping:
@@ -130,7 +131,7 @@ class ComputeApi(ComputeAPI):
         return request.mapping
 
     async def detach_volume(self, ctx: Context, *, server: str, volume: str) -> None:
-        instance = await self._ready(server, "detach_volume")
+        instance = await self._ready(server, "detach_volume", DETACH_ALLOWED)
         found = await self._parts.volumes.get(ctx, volume_id=volume)
         try:
             mapping = await self._parts.mappings.get(instance.uuid, found.id)
@@ -145,8 +146,36 @@ class ComputeApi(ComputeAPI):
         instance = await self._parts.instances.find(server)
         return await self._parts.mappings.list(instance.uuid)
 
+    async def stop(self, ctx: Context, *, server: str) -> None:
+        await self._power(ctx, server, Verb.STOP)
+
+    async def start(self, ctx: Context, *, server: str) -> None:
+        await self._power(ctx, server, Verb.START)
+
+    async def reboot(self, ctx: Context, *, server: str, reboot_type: RebootType = RebootType.SOFT) -> None:
+        await self._power(ctx, server, Verb.REBOOT if reboot_type is RebootType.SOFT else Verb.REBOOT_HARD)
+
+    async def set_delete_on_termination(self, ctx: Context, *, server: str, volume: str, delete_on_termination: bool) -> None:
+        instance = await self._parts.instances.find(server)
+        found = await self._parts.volumes.get(ctx, volume_id=volume)
+        mapping = await self._parts.mappings.get(instance.uuid, found.id)
+        await self._parts.mappings.set_delete_on_termination(mapping.uuid, delete_on_termination)
+
+    async def _power(self, ctx: Context, server: str, verb: Verb) -> None:
+        """The order again, or what is being done already: nothing happens."""
+        instance = await self._parts.instances.find(server)
+        here, event = (instance.vm_state, instance.task_state), BEGINS[verb]
+        if here == INSTANCE.target(event) or await self._parts.journal.was_done(ctx.request_id, REQUEST_POWER.name):
+            return
+        if not INSTANCE.allows(here, event):
+            raise _wrong_state(instance, verb, _shown(INSTANCE.sources(event)))
+        if instance.launched_at is None:
+            raise _wrong_state(instance, verb, "one that was active before")
+        await self._fleet.check(instance.host)
+        await self._runner.run(RequestPower.of(ctx, self._parts, instance=instance, verb=verb))
+
     async def _attachment(self, ctx: Context, server: str, volume: str, device: str | None) -> RequestAttach:
-        instance = await self._ready(server, "attach_volume")
+        instance = await self._ready(server, "attach_volume", ATTACH_ALLOWED)
         if device is not None:
             split_device(device)
         found = await self._parts.volumes.get(ctx, volume_id=volume)
@@ -163,10 +192,10 @@ class ComputeApi(ComputeAPI):
         request.deadline = ctx.deadline
         return request
 
-    async def _ready(self, server: str, method: str) -> Instance:
+    async def _ready(self, server: str, method: str, allowed: frozenset[State]) -> Instance:
         instance = await self._parts.instances.find(server)
-        if (instance.vm_state, instance.task_state) not in ATTACH_ALLOWED:
-            raise _wrong_state(instance, method, f"{VmState.ACTIVE}, with no task")
+        if (instance.vm_state, instance.task_state) not in allowed:
+            raise _wrong_state(instance, method, _shown(allowed))
         return instance
 
     async def _check_not_attached(self, volume_id: str, *, but: AttachmentId) -> None:
@@ -178,6 +207,11 @@ class ComputeApi(ComputeAPI):
             raise VolumeAlreadyAttached(
                 volume_id=volume_id, instance_uuid=holder.uuid, server=holder.display_name, device=mapping.device_name
             )
+
+
+def _shown(states: frozenset[State]) -> str:
+    """ "active or stopped, with no task": a table lets users begin only from states without a task."""
+    return f"{' or '.join(sorted(vm for vm, _ in states))}, with no task"
 
 
 def _wrong_state(instance: Instance, method: str, expected: str) -> InstanceInvalidState:

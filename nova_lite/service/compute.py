@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Awaitable, Mapping
 from typing import Any, TypeVar
 
+import structlog
+
 from common.app.reconciling import Rounds
 from common.base.context import Context
 from common.base.errors import Fault, Timeout
@@ -17,6 +19,8 @@ from nova_lite.contract import (
     HostInventory,
     HostReport,
     Instance,
+    InstanceExternalEvent,
+    RebootType,
 )
 from nova_lite.domain.device_name import next_device_name
 from nova_lite.domain.settle import Action
@@ -25,9 +29,14 @@ from nova_lite.flows.attach_volume import AttachVolume
 from nova_lite.flows.boot import Boot
 from nova_lite.flows.delete import Delete
 from nova_lite.flows.detach_volume import DetachVolume
+from nova_lite.flows.extend_disk import ExtendDisk
 from nova_lite.flows.parts import ComputeParts
+from nova_lite.flows.power import Reboot, Start, Stop
 
 T = TypeVar("T")
+
+VOLUME_EXTENDED = "volume-extended"
+_log = structlog.get_logger(__name__)
 
 
 class ComputeManager(ComputeManagerAPI):
@@ -46,6 +55,18 @@ class ComputeManager(ComputeManagerAPI):
 
     async def terminate_instance(self, ctx: Context, *, instance: Instance, bdms: list[BlockDeviceMapping] | None = None) -> None:
         await self._parts.runner.start(Delete.of(ctx, self._parts, instance=instance))
+
+    async def stop_instance(self, ctx: Context, *, instance: Instance, clean_shutdown: bool = True) -> None:
+        await self._parts.runner.start(Stop.of(ctx, self._parts, instance=instance, is_clean=clean_shutdown))
+
+    async def start_instance(self, ctx: Context, *, instance: Instance) -> None:
+        await self._parts.runner.start(Start.of(ctx, self._parts, instance=instance))
+
+    async def reboot_instance(
+        self, ctx: Context, *, instance: Instance, block_device_info: Mapping[str, Any] | None = None,
+        reboot_type: RebootType = RebootType.SOFT,
+    ) -> None:  # fmt: skip
+        await self._parts.runner.start(Reboot.of(ctx, self._parts, instance=instance, is_clean=reboot_type is RebootType.SOFT))
 
     async def reserve_block_device_name(
         self, ctx: Context, *, instance: Instance, device: str | None, volume_id: str, disk_bus: str | None = None,
@@ -84,6 +105,20 @@ class ComputeManager(ComputeManagerAPI):
         if attachment_id is not None and mapping.attachment_id != attachment_id:
             raise VolumeBDMNotFound(volume_id=volume_id, instance_uuid=instance.uuid)
         await self._parts.runner.start(DetachVolume.of(ctx, self._parts, bdm=mapping))
+
+    async def external_instance_event(
+        self, ctx: Context, *, instances: list[Instance], events: list[InstanceExternalEvent]
+    ) -> None:  # fmt: skip
+        for event in events:
+            if event.name != VOLUME_EXTENDED or event.tag is None:
+                _log.info("event that needs nothing", server=event.instance_uuid, event_name=event.name)
+                continue
+            try:
+                mapping = await self._parts.mappings.get(event.instance_uuid, event.tag)
+            except VolumeBDMNotFound:
+                _log.info("event of a disk that is gone", server=event.instance_uuid, volume=event.tag)
+                continue
+            await self._parts.runner.start(ExtendDisk.of(ctx, self._parts, bdm=mapping))
 
 
 class Inventory(HostInventory):

@@ -14,18 +14,25 @@ from common.db.busy import settling_context
 from common.db.engine import Database
 from common.db.journal import Journal
 from common.flow.steps import Flow
-from nova_lite.contract import HostReport
+from nova_lite.contract import HostReport, Instance
 from nova_lite.domain.settle import Action, Facts, MappingFact, Mend, VolumeFact, settle
 from nova_lite.flows.attach_volume import AttachVolume
 from nova_lite.flows.boot import REQUEST_BOOT, Boot
 from nova_lite.flows.delete import Delete
 from nova_lite.flows.detach_volume import DetachVolume
 from nova_lite.flows.parts import ComputeParts
+from nova_lite.flows.power import Reboot, Start, Stop
 from nova_lite.flows.request_attach import REQUEST_ATTACH
 from nova_lite.flows.settle_disk import RemoveDisk, RestoreDisk
-from nova_lite.flows.settle_machine import ReapMachine, SettleMachine
+from nova_lite.flows.settle_machine import ReapMachine, SettleMachine, SettleStopped
 from nova_lite.ports.volumes import Volume
 from nova_lite.store.settle import settled_rows
+
+_OF_MACHINE: dict[Mend, type[SettleMachine | ReapMachine | SettleStopped]] = {
+    Mend.SETTLE_MACHINE: SettleMachine,
+    Mend.REAP_MACHINE: ReapMachine,
+    Mend.SETTLE_STOPPED: SettleStopped,
+}
 
 _ASKED_ONE_BY_ONE_MAX = 16
 """More volumes than that are asked for in one list."""
@@ -70,12 +77,10 @@ class HostReconciler:
             case Mend.BOOT:
                 ctx = await self._asked(f"{REQUEST_BOOT.name}:{uuid}", ctx)
                 return Boot.of(ctx, parts, instance=await parts.instances.get(uuid))
-            case Mend.DELETE:
-                return Delete.of(ctx, parts, instance=await parts.instances.get(uuid))
-            case Mend.SETTLE_MACHINE:
-                return SettleMachine.of(ctx, parts, instance_uuid=uuid)
-            case Mend.REAP_MACHINE:
-                return ReapMachine.of(ctx, parts, instance_uuid=uuid)
+            case Mend.SETTLE_MACHINE | Mend.REAP_MACHINE | Mend.SETTLE_STOPPED as mend:
+                return _OF_MACHINE[mend].of(ctx, parts, instance_uuid=uuid)
+            case Mend.DELETE | Mend.STOP | Mend.START | Mend.REBOOT | Mend.REBOOT_HARD as mend:
+                return _ordered(mend, ctx, parts, await parts.instances.get(uuid))
             case Mend.REMOVE_DISK:
                 return RemoveDisk.of(ctx, parts, instance_uuid=uuid, volume_id=action.volume_id or "")
             case Mend.ATTACH_VOLUME | Mend.DETACH_VOLUME | Mend.LET_GO | Mend.RESTORE_DISK as mend:
@@ -137,6 +142,25 @@ class HostReconciler:
             return None
         self._told.known("cinder-api")
         return found
+
+
+def _ordered(
+    mend: Literal[Mend.DELETE, Mend.STOP, Mend.START, Mend.REBOOT, Mend.REBOOT_HARD],
+    ctx: Context,
+    parts: ComputeParts,
+    instance: Instance,
+) -> Flow[Any, Any]:
+    match mend:
+        case Mend.DELETE:
+            return Delete.of(ctx, parts, instance=instance)
+        case Mend.STOP:
+            return Stop.of(ctx, parts, instance=instance)
+        case Mend.START:
+            return Start.of(ctx, parts, instance=instance)
+        case Mend.REBOOT | Mend.REBOOT_HARD:
+            return Reboot.of(ctx, parts, instance=instance, is_clean=mend is Mend.REBOOT)
+        case unknown:
+            assert_never(unknown)
 
 
 def _fact(volume: Volume) -> VolumeFact:

@@ -1,51 +1,51 @@
 """The one file of nova that names concrete parts: which adapters stand behind the ports, and what each process serves."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
-from typing import Any, assert_never
+from typing import Any
 
 from common.app.carrier import alongside
-from common.app.config import Overrides, Section
 from common.app.process import ground
 from common.app.reconciling import Rounds
-from common.app.service import Outside, Process, Service
-from common.base.clock import Clock
-from common.base.errors import Misconfigured
+from common.app.service import Inside, Outside, Process
 from common.db.journal import Journal
 from common.flow.steps import Flow
 from common.host.locks import KeyedLocks
 from common.rpc.session import Serving
 from nova_lite.brick.host import HostConnector
+from nova_lite.brick.iscsi import IscsiConnector
+from nova_lite.brick.iscsi_sysfs import Sysfs
+from nova_lite.brick.iscsiadm import Iscsiadm
 from nova_lite.brick.properties import ensure_initiator_name
 from nova_lite.clients.cinder import volumes
-from nova_lite.config import NovaConfig, load_nova, nova_sections
-from nova_lite.contract import ComputeAPI, ComputeManagerAPI, GuestProbe, HostInventory
+from nova_lite.config import NovaConfig
+from nova_lite.contract import ComputeManagerAPI
+from nova_lite.domain.settle import Action
 from nova_lite.flows.attach_volume import AttachVolume
 from nova_lite.flows.boot import Boot, RequestBoot
 from nova_lite.flows.delete import Delete, RequestDelete
 from nova_lite.flows.detach_volume import DetachVolume
+from nova_lite.flows.extend_disk import ExtendDisk
 from nova_lite.flows.parts import ApiParts, ComputeParts
+from nova_lite.flows.power import Reboot, RequestPower, Start, Stop
 from nova_lite.flows.request_attach import RequestAttach
 from nova_lite.flows.request_detach import RequestDetach
 from nova_lite.flows.settle_disk import RemoveDisk, RestoreDisk
-from nova_lite.flows.settle_machine import ReapMachine, SettleMachine
+from nova_lite.flows.settle_machine import ReapMachine, SettleMachine, SettleStopped
 from nova_lite.ports.connector import Connector
-from nova_lite.ports.hypervisor import Hypervisor
+from nova_lite.ports.hypervisor import Hypervisor, Watched
 from nova_lite.service.api import BINARY, ComputeApi, Fleet
 from nova_lite.service.audit import NovaAuditor
 from nova_lite.service.compute import ComputeManager, Guests, Inventory, host_report
+from nova_lite.service.events import ExternalEvents
 from nova_lite.service.finding import find
+from nova_lite.service.machines import chosen_hypervisor
 from nova_lite.service.reconcile import HostReconciler
 from nova_lite.store.block_device_mapping import BlockDeviceMappings
 from nova_lite.store.instances import Instances
 from nova_lite.store.tables import BRANCH
-from nova_lite.virt.fake import FakeHypervisor
-from nova_lite.virt.qemu import QemuHypervisor
-from nova_lite.virt.qemu_argv import QemuOptions
-from nova_lite.virt.simulated import SimulatedHypervisor
 
-API_FLOWS: tuple[type[Flow[Any, ApiParts]], ...] = (RequestBoot, RequestDelete, RequestAttach, RequestDetach)
+API_FLOWS: tuple[type[Flow[Any, ApiParts]], ...] = (RequestBoot, RequestDelete, RequestAttach, RequestDetach, RequestPower)
 COMPUTE_FLOWS: tuple[type[Flow[Any, ComputeParts]], ...] = (
     Boot,
     Delete,
@@ -55,6 +55,11 @@ COMPUTE_FLOWS: tuple[type[Flow[Any, ComputeParts]], ...] = (
     ReapMachine,
     RestoreDisk,
     RemoveDisk,
+    Stop,
+    Start,
+    Reboot,
+    SettleStopped,
+    ExtendDisk,
 )
 
 
@@ -77,7 +82,8 @@ async def api(config: NovaConfig, outside: Outside) -> AsyncIterator[None]:
             journal=Journal(base.database, base.clock),
         )
         carrier.runner.knows(parts, *API_FLOWS)
-        serving = _serving(config, host, ComputeApi(parts, Fleet(base.hosts, config.common.service_down_time), carrier.runner))
+        servers = ComputeApi(parts, Fleet(base.hosts, config.common.service_down_time), carrier.runner)
+        serving = _serving(config, host, servers, ExternalEvents(parts))
         async with base.serve(serving, carrier=carrier, binary="nova-api", topic="nova-api", host=host):
             yield
 
@@ -85,14 +91,16 @@ async def api(config: NovaConfig, outside: Outside) -> AsyncIterator[None]:
 @asynccontextmanager
 async def compute(config: NovaConfig, outside: Outside) -> AsyncIterator[None]:
     """nova-compute, one for each host."""
-    hypervisor = _hypervisor(config, outside.clock)
+    hypervisor = await chosen_hypervisor(config, outside.clock)
     if config.initiatorname_file.is_relative_to(config.common.state_path):
         ensure_initiator_name(config.initiatorname_file)
     connector = HostConnector(
         host=config.common.host,
         my_ip=config.common.my_ip,
         initiator_file=config.initiatorname_file,
-        userspace_iscsi=hypervisor.kind == "qemu",
+        userspace_disks=hypervisor.kind in {"qemu", "libvirt"},
+        iscsi=IscsiConnector(Iscsiadm(), Sysfs(), outside.clock) if config.iscsi_login == "host" else None,
+        os_brick=config.use_os_brick,
     )
     async with compute_with(config, outside, hypervisor=hypervisor, connector=connector):
         yield
@@ -118,6 +126,7 @@ async def compute_with(
             connector=connector,
             runner=carrier.runner,
             clock=base.clock,
+            shutdown_timeout_s=config.shutdown_timeout,
         )
         carrier.runner.knows(parts, *COMPUTE_FLOWS)
         limit, held = config.max_disk_devices_to_attach, hypervisor.disks_max
@@ -131,53 +140,27 @@ async def compute_with(
             async with (
                 base.serve(serving, carrier=carrier, binary=BINARY, topic="compute", host=host),
                 alongside(rounds.run()),
+                alongside(_watched(hypervisor, rounds)),
             ):
                 yield
         finally:
             await hypervisor.close()
 
 
+async def _watched(hypervisor: Hypervisor, rounds: Rounds[Action]) -> None:
+    """A machine that starts or stops is looked at now."""
+    if isinstance(hypervisor, Watched):
+        await hypervisor.watch(rounds.hurry)
+
+
 def _serving(config: NovaConfig, host: str, *endpoints: object) -> Serving:
     return Serving(endpoints, host, exchange=config.common.control_exchange)
 
 
-def _hypervisor(config: NovaConfig, clock: Clock) -> Hypervisor:
-    state_path = config.common.state_path / config.common.host
-    match config.compute_driver:
-        case "qemu":
-            options = QemuOptions(
-                binary=config.qemu.binary,
-                memory_mib_max=config.qemu.memory_mb_max,
-                spawn_timeout_s=config.qemu.start_timeout,
-                command_timeout_s=config.qemu.command_timeout,
-                detach_timeout_s=config.device_detach_timeout,
-            )
-            return QemuHypervisor(state_path, clock, options)
-        case "simulated":
-            return SimulatedHypervisor(state_path, clock)
-        case "fake":
-            return FakeHypervisor()
-        case "libvirt":
-            raise Misconfigured(
-                reason="[DEFAULT] compute_driver is libvirt.LibvirtDriver, which this release does not have; "
-                "wanted: qemu.QemuDriver, simulated.SimulatedDriver or auto"
-            )
-        case unknown:
-            assert_never(unknown)
-
-
-def _load(files: Sequence[Path], overrides: Overrides, foreign: Sequence[Section]) -> NovaConfig:
-    return load_nova(files, overrides=overrides, foreign=foreign)
-
-
-SERVICE = Service(
-    name="nova",
+INSIDE = Inside(
     processes=(Process("api", "nova-api", api), Process("compute", BINARY, compute)),
-    load=_load,
-    sections=nova_sections,
     migrations=BRANCH,
-    contracts=(ComputeAPI, ComputeManagerAPI, HostInventory, GuestProbe),
-    auditor=NovaAuditor(),
     sagas=(*(kind.saga for kind in API_FLOWS), *(kind.saga for kind in COMPUTE_FLOWS)),
     find=find,
+    auditor=NovaAuditor(),
 )

@@ -75,6 +75,14 @@ class BlockDeviceMappings:
         """Raises NotFound."""
         await self._update(uuid, attachment_id=attachment_id)
 
+    async def set_delete_on_termination(self, uuid: str, is_deleted: bool) -> None:
+        """Whether the volume goes with its server. Raises NotFound."""
+        await self._update(uuid, delete_on_termination=is_deleted)
+
+    async def set_volume_size(self, uuid: str, size_gib: int) -> None:
+        """What the volume's row said when it was reserved. Raises NotFound."""
+        await self._update(uuid, volume_size=size_gib)
+
     async def save_connection_info(self, uuid: str, info: Mapping[str, Any]) -> None:
         """`info` must be JSON; it may hold the CHAP secret. Raises NotFound."""
         await self._update(uuid, connection_info=dict(info))

@@ -12,8 +12,10 @@ from nova_lite.errors import (
     TooManyDiskDevices,
     VolumeBDMNotFound,
 )
+from nova_lite.ports.connector import VOLUME_SIZE
 from nova_lite.ports.hypervisor import ConnectionInfo
 from nova_lite.virt.pattern import check_pattern
+from nova_lite.virt.volume_source import check_size
 
 _SECTOR_BYTES = 512
 _DETACH_TIMEOUT_S = 20.0
@@ -36,6 +38,8 @@ class FakeHost:
     hung       machines that do not answer
     sectors    (volume id, sector) -> the byte that fills it; sectors never written hold 0
     size       bytes of every volume
+    sizes      volume id -> bytes that its storage shows, where that is to be compared
+    shown      volume id -> bytes that its guest was told of last, where it was told of any
     leftovers  instance uuid -> what is left of the machine, or in it
     """
 
@@ -43,6 +47,8 @@ class FakeHost:
     hung: set[str] = field(default_factory=set)
     sectors: dict[tuple[str, int], int] = field(default_factory=dict)
     size: int = 1024**3
+    sizes: dict[str, int] = field(default_factory=dict)
+    shown: dict[str, int] = field(default_factory=dict)
     leftovers: dict[str, list[str]] = field(default_factory=dict)
 
     def kill(self, instance_uuid: str) -> None:
@@ -97,6 +103,13 @@ class FakeHypervisor:
         self.host.leftovers.pop(instance_uuid, None)
         self.script.strike("destroy", When.AFTER)
 
+    async def power_off(self, instance_uuid: str, *, timeout_s: float) -> None:
+        await self._begin("power_off", instance_uuid)
+        self.host.machines.pop(instance_uuid, None)
+        self.host.hung.discard(instance_uuid)
+        self.host.leftovers.pop(instance_uuid, None)
+        self.script.strike("power_off", When.AFTER)
+
     async def list_instances(self) -> set[str]:
         return set(self.host.machines)
 
@@ -106,6 +119,8 @@ class FakeHypervisor:
         disks = self._disks(instance_uuid)
         if connection_info.get("driver_volume_type") not in {"local", "iscsi"}:
             raise HypervisorRefused(name=instance_uuid, command="attach_volume", reason="unknown driver_volume_type")
+        if volume_id in self.host.sizes:
+            check_size(connection_info.get(VOLUME_SIZE), self.host.sizes[volume_id], machine=instance_uuid, volume_id=volume_id)
         if volume_id not in disks and len(disks) >= self._disks_max:
             raise TooManyDiskDevices(maximum=self._disks_max)
         disks.setdefault(volume_id, mountpoint)
@@ -115,6 +130,16 @@ class FakeHypervisor:
         await self._begin("detach_volume", instance_uuid, volume_id)
         self._disks(instance_uuid).pop(volume_id, None)
         self.script.strike("detach_volume", When.AFTER)
+
+    async def extend_volume(self, connection_info: ConnectionInfo, instance_uuid: str, requested_size: int) -> None:
+        volume_id = str(connection_info["serial"])
+        await self._begin("extend_volume", instance_uuid, volume_id)
+        if volume_id not in self._disks(instance_uuid):
+            raise VolumeBDMNotFound(volume_id=volume_id, instance_uuid=instance_uuid)
+        if self.host.sizes.get(volume_id, requested_size) < requested_size:
+            raise HypervisorRefused(name=instance_uuid, command="extend_volume", reason="the storage is smaller")
+        self.host.shown[volume_id] = requested_size
+        self.script.strike("extend_volume", When.AFTER)
 
     async def disks(self, instance_uuid: str) -> dict[str, str]:
         await self._begin("disks", instance_uuid)
@@ -148,7 +173,7 @@ class FakeHypervisor:
         check_pattern(pattern, offset=offset, length=length)
         if volume_id not in self._disks(uuid):
             raise VolumeBDMNotFound(volume_id=volume_id, instance_uuid=uuid)
-        if offset + length > self.host.size:
+        if offset + length > self.host.shown.get(volume_id, self.host.size):
             raise HypervisorRefused(name=uuid, command="the pattern", reason=f"the disk ends before {offset + length}")
         return range(offset // _SECTOR_BYTES, (offset + length) // _SECTOR_BYTES)
 

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 
 from common.base.clock import Clock
 from common.base.errors import Fault
-from nova_lite.errors import DeviceDetachFailed, HypervisorRefused, HypervisorUnavailable, TooManyDiskDevices
+from nova_lite.errors import DeviceDetachFailed, HypervisorRefused, HypervisorUnavailable, TooManyDiskDevices, VolumeBDMNotFound
 from nova_lite.virt.qemu_argv import QemuOptions, root_port
 from nova_lite.virt.qemu_disk import Disk, is_node_name, is_secret_id, mountpoint_of, node_name, secret_id, volume_of
 from nova_lite.virt.qemu_probe import clear_probe
 from nova_lite.virt.qmp import Event
 from nova_lite.virt.qmp_client import QmpClient
+from nova_lite.virt.volume_source import check_size
 
 _PERIPHERAL = "/machine/peripheral"
 _RELEASE_TIMEOUT_S = 2.0
@@ -83,11 +84,21 @@ class QemuMachine:
         plugged = False
         try:
             await self._add_backend(disk)
+            await self._check(disk)
             await self._qmp.execute("device_add", disk.device(bus))
             plugged = True
         finally:
             if not plugged:
                 await self._take_back(disk.volume_id)
+
+    async def resize(self, volume_id: str, size: int) -> None:
+        """The node looks at its storage again. It does not grow what cannot be grown: a file has that size by now, and so has a LUN.
+
+        Raises VolumeBDMNotFound, HypervisorRefused, HypervisorUnavailable.
+        """
+        if volume_id not in await self.devices():
+            raise VolumeBDMNotFound(volume_id=volume_id, instance_uuid=self._name)
+        await self._qmp.execute("block_resize", {"node-name": node_name(volume_id), "size": size})
 
     async def unplug(self, volume_id: str) -> None:
         """Take the disk from the machine, and whatever of one that was cut short; nothing there: nothing happens.
@@ -123,6 +134,12 @@ class QemuMachine:
         await self._qmp.execute("blockdev-add", disk.backend)
         # The node has read it and logs in again by itself; the less that stays, the less there is to forget.
         await self._qmp.execute("object-del", {"id": disk.secret["id"]})
+
+    async def _check(self, disk: Disk) -> None:
+        """Before the guest sees it."""
+        nodes = await self._qmp.execute("query-named-block-nodes", {"flat": True})
+        (size,) = [int(node["image"]["virtual-size"]) for node in nodes if node["node-name"] == node_name(disk.volume_id)]
+        check_size(disk.size_gib, size, machine=self._name, volume_id=disk.volume_id)
 
     async def _take_back(self, volume_id: str) -> None:
         with suppress(Fault, TimeoutError):

@@ -21,8 +21,11 @@ from common.base.ids import is_uuid
 from common.host.locks import KeyedLocks
 from nova_lite.contract import Instance
 from nova_lite.errors import HypervisorRefused, HypervisorUnavailable, TooManyDiskDevices, VolumeBDMNotFound
+from nova_lite.ports.connector import VOLUME_SIZE
 from nova_lite.ports.hypervisor import ConnectionInfo
+from nova_lite.virt.host_side import check_grown
 from nova_lite.virt.pattern import check_pattern
+from nova_lite.virt.volume_source import check_size
 
 MACHINE_FILE = "machine.json"
 
@@ -76,6 +79,10 @@ class SimulatedHypervisor:
         async with self._locks.hold(instance_uuid):
             await _on_disk(instance_uuid, lambda: _remove(folder))
 
+    async def power_off(self, instance_uuid: str, *, timeout_s: float) -> None:
+        """There is no guest to ask."""
+        await self.destroy(instance_uuid)
+
     async def list_instances(self) -> set[str]:
         return await asyncio.to_thread(_machines_in, self._instances)
 
@@ -87,12 +94,20 @@ class SimulatedHypervisor:
             if len(machine.disks) >= self._disks_max:
                 raise TooManyDiskDevices(maximum=self._disks_max)
             path = await asyncio.to_thread(_usable_path, connection_info, instance_uuid)
+            size = await _on_volume(machine, lambda: _size(path))
+            check_size(connection_info.get(VOLUME_SIZE), size, machine=instance_uuid, volume_id=volume_id)
             await self._save(machine, machine.disks | {volume_id: SimulatedDisk(mountpoint, path)})
 
     async def detach_volume(self, volume_id: str, instance_uuid: str) -> None:
         async with self._machine(instance_uuid) as machine:
             if volume_id in machine.disks:
                 await self._save(machine, {key: disk for key, disk in machine.disks.items() if key != volume_id})
+
+    async def extend_volume(self, connection_info: ConnectionInfo, instance_uuid: str, requested_size: int) -> None:
+        """The disk is the file itself, so there is only to see that it has that size."""
+        async with self._machine(instance_uuid) as machine:
+            _disk_of(machine, str(connection_info["serial"]))
+            await check_grown(connection_info, requested_size, machine=instance_uuid)
 
     async def disks(self, instance_uuid: str) -> dict[str, str]:
         async with self._machine(instance_uuid) as machine:
@@ -209,6 +224,14 @@ def _usable_path(connection_info: ConnectionInfo, uuid: str) -> str:
     if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
         raise _refused(uuid, f"device_path {path!r} is neither a file nor a block device", "attach_volume")
     return str(path)
+
+
+def _size(path: str) -> int:
+    disk = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.lseek(disk, 0, os.SEEK_END)
+    finally:
+        os.close(disk)
 
 
 def _write(path: str, data: bytes, offset: int) -> bool:

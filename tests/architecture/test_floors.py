@@ -20,13 +20,13 @@ MAY_SLEEP = {
 }
 """Everybody else sleeps by the Clock port."""
 MAY_OWN_TASKS = {
-    "cinder_lite/drivers/file.py",  # work in a thread that cancellation cannot end, awaited to its end
+    "common/host/to_its_end.py",  # work that cancellation must not cut off, awaited to its end
     "common/notify/intake.py",  # as rpc/server.py
     "common/rpc/client.py",  # tells servers that a caller left, behind its back; awaited by close()
     "common/rpc/replies.py",  # replies whose queue is missing for a while; ended by close()
     "common/rpc/server.py",  # one for each delivery, ended by drain()
     "common/testing/process.py",  # a simulated process is its tasks, and dies with them
-    "common/testing/servers/base.py",  # as drivers/file.py: a server that is starting
+    "common/testing/servers/base.py",  # as host/to_its_end.py: a server that is starting
     "common/transport/kombu_consume.py",  # an ack behind the back of who need not wait for it
     "common/transport/rabbit_link.py",  # closes a channel behind a caller who is gone
     "common/transport/rabbit_outbox.py",  # hands frames over when the writer has room again
@@ -40,6 +40,7 @@ MAY_CATCH_ALL = {
     "common/flow/runner.py",
     "common/app/supervisor.py",
     "common/app/cli.py",
+    "cinder_lite/certify/run.py",  # as notify/dispatch.py: a driver of anybody's
     "common/wire/failure.py",  # a class of another project is built from what a peer sent
     "common/notify/dispatch.py",
     "common/notify/notifier.py",

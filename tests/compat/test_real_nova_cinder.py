@@ -64,6 +64,15 @@ class Compute(ComputeManagerAPI):
     async def build_and_run_instance(self, ctx: Context, **arguments: Any) -> None:
         raise NotImplementedError
 
+    async def stop_instance(self, ctx: Context, **arguments: Any) -> None:
+        raise NotImplementedError
+
+    async def start_instance(self, ctx: Context, **arguments: Any) -> None:
+        raise NotImplementedError
+
+    async def reboot_instance(self, ctx: Context, **arguments: Any) -> None:
+        raise NotImplementedError
+
     async def terminate_instance(self, ctx: Context, *, instance: Instance, bdms: list[BlockDeviceMapping] | None = None) -> None:
         self.seen.note("terminate_instance", instance=instance, bdms=bdms)
 
@@ -75,6 +84,9 @@ class Compute(ComputeManagerAPI):
 
     async def attach_volume(self, ctx: Context, *, instance: Instance, bdm: BlockDeviceMapping) -> None:
         self.seen.note("attach_volume", instance=instance, bdm=bdm)
+
+    async def external_instance_event(self, ctx: Context, **arguments: Any) -> None:
+        self.seen.note("external_instance_event", **arguments)
 
     async def detach_volume(self, ctx: Context, *, instance: Instance, volume_id: str, attachment_id: str | None = None) -> None:
         self.seen.note("detach_volume", instance=instance, volume_id=volume_id, attachment_id=attachment_id)
@@ -126,6 +138,15 @@ class Volumes(VolumeManagerAPI):
 
     async def detach_volume(self, ctx: Context, **arguments: Any) -> None:
         self.seen.note("detach_volume", **arguments)
+
+    async def extend_volume(self, ctx: Context, **arguments: Any) -> None:
+        self.seen.note("extend_volume", **arguments)
+
+    async def create_snapshot(self, ctx: Context, **arguments: Any) -> None:
+        self.seen.note("create_snapshot", **arguments)
+
+    async def delete_snapshot(self, ctx: Context, **arguments: Any) -> None:
+        self.seen.note("delete_snapshot", **arguments)
 
     async def publish_service_capabilities(self, ctx: Context) -> None:
         self.seen.note("publish_service_capabilities")

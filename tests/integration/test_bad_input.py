@@ -98,7 +98,7 @@ def test_a_doctor_who_cannot_look_says_why(tmp_path) -> None:
     check(command("lite", "doctor", "--strict", files=[path]), 0, "Nothing is wrong", "services: 0")
 
 
-def test_the_article_s_stanza_is_read_and_what_is_not_built_yet_is_said(tmp_path) -> None:
+def test_the_article_s_stanza_is_read_and_what_the_machine_lacks_is_said(tmp_path) -> None:
     path = conf(
         tmp_path,
         "[DEFAULT]\nstate_path = {tmp}\nenabled_backends = lvm\n[lvm]\niscsi_helper=lioadm\n"
@@ -107,7 +107,7 @@ def test_the_article_s_stanza_is_read_and_what_is_not_built_yet_is_said(tmp_path
     ran = command("lite", "config", "check", files=[path])
     check(ran, 0, "iscsi_helper", "target_helper")
     assert command("lite", "db", "upgrade", files=[path]).code == 0
-    check(command("cinder-lite", "run", "volume", files=[path]), 78, "[lvm]", "LVMVolumeDriver")
+    check(command("cinder-lite", "run", "volume", files=[path]), 69, "Volume driver of backend lvm is not ready")
 
 
 @pytest.mark.real("tgt")
@@ -140,3 +140,10 @@ def test_what_an_operator_mistypes_is_told_in_a_sentence(tmp_path) -> None:
         assert "hunter2" not in ran.err
     up = conf(tmp_path, "[DEFAULT]\nstate_path = {tmp}\n")
     check(command("lite", "bus", "inspect", "--strict", files=[up]), 0)
+
+
+def test_what_a_user_of_volumes_mistypes_is_told_in_a_sentence(tmp_path) -> None:
+    check(command("cinder-lite", "extend", "v1", "much", state=tmp_path), 1, "NEW_SIZE is 'much'", "whole number of GiB")
+    check(command("cinder-lite", "create", state=tmp_path), 1, "SIZE is missing", "--snapshot")
+    used = command("cinder-lite", "rtstool", "create", "/dev/sda", "-p3260", state=tmp_path)
+    assert (used.code, used.out.splitlines()[0]) == (1, "Usage:")

@@ -101,10 +101,25 @@ async def check_verbs(running: Up) -> None:
     listed = await running.run("nova-lite", "volume-attachments", "web")
     assert rows[0]["id"] in listed.out
     assert "/dev/vdb" in listed.out
+    await check_growing(running, used=rows[0]["id"], free=rows[1]["id"])
     busy = await running.run("cinder-lite", "delete", rows[0]["id"])
     assert (busy.code, "must be detached first" in busy.err) == (1, True)
     assert (await running.run("nova-lite", "delete", "web", "--wait")).code == 0
     assert (await running.run("cinder-lite", "delete", *(row["id"] for row in rows), "--wait")).code == 0
+
+
+async def check_growing(running: Up, *, used: str, free: str) -> None:
+    larger = await running.run("cinder-lite", "extend", used, "2", "--wait", "--json")
+    assert (larger.code, larger.json()["size"], larger.json()["status"]) == (0, 2, "in-use"), larger.err
+    taken = await running.run("cinder-lite", "snapshot-create", free, "--name", "before", "--wait", "--json")
+    assert (taken.code, taken.json()["status"], taken.json()["volume_id"]) == (0, "available", free), taken.err
+    copy = await running.run("cinder-lite", "create", "--snapshot", "before", "--name", "copy", "--wait", "--json")
+    assert (copy.code, copy.json()["snapshot_id"], copy.json()["size"]) == (0, taken.json()["id"], 1), copy.err
+    assert "before" in (await running.run("cinder-lite", "snapshot-list")).out
+    assert (await running.run("cinder-lite", "snapshot-delete", "before", "--wait")).code == 0
+    gone = await running.run("cinder-lite", "snapshot-show", "before")
+    assert (gone.code, gone.err) == (1, "error: Snapshot before could not be found.\n")
+    assert (await running.run("cinder-lite", "delete", "copy", "--wait")).code == 0
 
 
 async def check_rpc(running: Up) -> None:

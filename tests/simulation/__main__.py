@@ -20,7 +20,7 @@ from pathlib import Path
 
 from tests.simulation.cases import Case, Report, regular, run_case, single_faults
 from tests.simulation.history import HistoryReport, run_history
-from tests.simulation.scenario import SINGLE
+from tests.simulation.scenario import SAMPLED, SINGLE
 from tests.simulation.table import PAGE, counted, key_of, page
 from tests.simulation.workers import quiet, run_all, run_histories, run_pairs
 
@@ -72,7 +72,7 @@ def _cases(asked: argparse.Namespace) -> Sequence[Case]:
     if asked.write_table:
         return _for_the_table(regular(SINGLE, seed=asked.seed), asked.sample)
     kinds = frozenset(asked.faults.split(",")) if asked.faults else None
-    cases = [case for case in single_faults(SINGLE, kinds, seed=asked.seed) if asked.match in str(case)]
+    cases = [case for case in single_faults((*SINGLE, *SAMPLED), kinds, seed=asked.seed) if asked.match in str(case)]
     return random.Random(asked.seed).sample(cases, asked.sample) if 0 < asked.sample < len(cases) else cases
 
 

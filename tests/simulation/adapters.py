@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from copy import deepcopy
 from typing import Any, TypeVar
 
-from cinder_lite.contract import Volume
+from cinder_lite.contract import Snapshot, Volume
 from cinder_lite.errors import ExportFailure, TargetUnavailable, VolumeBackendAPIException, VolumeIsBusy
 from cinder_lite.ports.driver import VolumeStats
 from cinder_lite.ports.target import Chap, Export, ExportState
@@ -21,9 +22,11 @@ from nova_lite.errors import (
     VolumeBDMNotFound,
     VolumeConnectionFailed,
 )
+from nova_lite.ports.connector import VOLUME_SIZE, size_flaw
 from nova_lite.ports.hypervisor import ConnectionInfo
 from nova_lite.virt.pattern import check_pattern
-from tests.simulation.reality import SECTOR_BYTES, BackendVolume, Disk, Host, Machine, Reality
+from nova_lite.virt.volume_source import check_size
+from tests.simulation.reality import SECTOR_BYTES, BackendSnapshot, BackendVolume, Disk, Host, Machine, Reality
 
 T = TypeVar("T")
 
@@ -45,25 +48,52 @@ class SimulatedDriver:
         """The place is always there."""
 
     async def create_volume(self, volume: Volume) -> None:
-        def act() -> None:
-            there = self._reality.volumes.get(volume.name)
-            if there is None:
-                if self._provisioned() + volume.size > self._reality.total_gib:
-                    free = self._reality.total_gib - self._provisioned()
-                    raise VolumeBackendAPIException(data=f"{volume.size} GiB wanted, {free} GiB free")
-                self._reality.volumes[volume.name] = BackendVolume(volume.size)
-            elif there.size_gib != volume.size:
-                raise VolumeBackendAPIException(data=f"{volume.name} is there with {there.size_gib} GiB; wanted {volume.size} GiB")
-
-        await self._act("create_volume", act, takes_s=0.2, of=volume.name)
+        await self._act("create_volume", lambda: self._make(volume, BackendVolume(0)), takes_s=0.2, of=volume.name)
 
     async def delete_volume(self, volume: Volume) -> None:
         def act() -> None:
             if volume.name in self._reality.volumes and self._reality.is_used(volume.name):
                 raise VolumeIsBusy(volume_name=volume.name, reason="the target has it open")
+            if kept := [name for name, found in self._reality.snapshots.items() if found.volume_name == volume.name]:
+                raise VolumeIsBusy(volume_name=volume.name, reason=f"it has snapshots: {', '.join(kept)}")
             self._reality.volumes.pop(volume.name, None)
 
         await self._act("delete_volume", act, takes_s=0.2, of=volume.name)
+
+    async def extend_volume(self, volume: Volume, new_size: int) -> None:
+        def act() -> None:
+            there = self._there(volume.name)
+            if there.size_gib > new_size:
+                raise VolumeBackendAPIException(data=f"{volume.name} has {there.size_gib} GiB; wanted {new_size} GiB")
+            self._check_room(new_size - there.size_gib)
+            there.size_gib = new_size
+
+        await self._act("extend_volume", act, takes_s=0.2, of=volume.name)
+
+    async def create_snapshot(self, snapshot: Snapshot) -> None:
+        def act() -> None:
+            kept = BackendSnapshot(snapshot.volume_name, deepcopy(self._there(snapshot.volume_name)))
+            self._reality.snapshots.setdefault(snapshot.name, kept)
+
+        await self._act("create_snapshot", act, takes_s=0.2, of=snapshot.volume_name)
+
+    async def delete_snapshot(self, snapshot: Snapshot) -> None:
+        def act() -> None:
+            self._reality.snapshots.pop(snapshot.name, None)
+
+        await self._act("delete_snapshot", act, takes_s=0.2, of=snapshot.volume_name)
+
+    async def create_volume_from_snapshot(self, volume: Volume, snapshot: Snapshot) -> None:
+        def act() -> None:
+            found = self._reality.snapshots.get(snapshot.name)
+            if found is None:
+                raise VolumeBackendAPIException(data=f"{snapshot.name} is not there")
+            self._make(volume, found.kept)
+
+        await self._act("create_volume_from_snapshot", act, takes_s=0.2, of=volume.name)
+
+    async def create_cloned_volume(self, volume: Volume, src_vref: Volume) -> None:
+        await self._act("create_cloned_volume", lambda: self._make(volume, self._there(src_vref.name)), takes_s=0.2, of=volume.name)
 
     def local_path(self, volume: Volume) -> str:
         return self._reality.path(volume.name)
@@ -83,6 +113,32 @@ class SimulatedDriver:
 
     async def list_volumes(self) -> set[str]:
         return await self._act("list_volumes", lambda: set(self._reality.volumes), takes_s=0.01)
+
+    async def list_snapshots(self) -> dict[str, str]:
+        def act() -> dict[str, str]:
+            return {name: found.volume_name for name, found in self._reality.snapshots.items()}
+
+        return await self._act("list_snapshots", act, takes_s=0.01)
+
+    def _make(self, volume: Volume, kept: BackendVolume) -> None:
+        there = self._reality.volumes.get(volume.name)
+        if there is None:
+            if volume.size < kept.size_gib:
+                raise VolumeBackendAPIException(data=f"{volume.name} of {volume.size} GiB cannot hold {kept.size_gib} GiB")
+            self._check_room(volume.size)
+            self._reality.volumes[volume.name] = BackendVolume(volume.size, dict(kept.sectors))
+        elif there.size_gib != volume.size:
+            raise VolumeBackendAPIException(data=f"{volume.name} is there with {there.size_gib} GiB; wanted {volume.size} GiB")
+
+    def _there(self, name: str) -> BackendVolume:
+        if name not in self._reality.volumes:
+            raise VolumeBackendAPIException(data=f"{name} is not there")
+        return self._reality.volumes[name]
+
+    def _check_room(self, size_gib: float) -> None:
+        free = self._reality.total_gib - self._provisioned()
+        if size_gib > free:
+            raise VolumeBackendAPIException(data=f"{size_gib} GiB wanted, {free} GiB free")
 
     def _provisioned(self) -> float:
         return float(sum(volume.size_gib for volume in self._reality.volumes.values()))
@@ -133,6 +189,16 @@ class SimulatedTarget:
 
         await self._act("create_export", act, of=export.volume.name)
         return str(_location(iqn))
+
+    async def extend_target(self, export: Export, new_size: int) -> None:
+        iqn = self.export_name(export.volume)
+
+        def act() -> None:
+            if iqn in self._reality.served and self._reality.volumes[export.volume.name].size_gib * _GIB < new_size:
+                raise ExportFailure(volume_id=export.volume.id, reason=f"{export.path} is smaller than {new_size} bytes")
+            self._reality.extend(iqn)
+
+        await self._act("extend_target", act, of=export.volume.name)
 
     async def remove_export(self, export: Export) -> None:
         iqn = self.export_name(export.volume)
@@ -189,6 +255,7 @@ class SimulatedConnector:
         self._host = host
         self._process = process
         self._ip = ip
+        self.sizes: dict[str, int] = {}
 
     async def get_connector_properties(self) -> dict[str, Any]:
         await self._process.living()
@@ -197,12 +264,14 @@ class SimulatedConnector:
     async def connect_volume(self, connection_info: Mapping[str, Any]) -> dict[str, Any]:
         volume_id = str(connection_info["serial"])
         match connection_info.get("driver_volume_type"):
-            case "iscsi":
+            case "iscsi" | "rbd":
                 device = {"type": "network"}
             case "local":
                 device = {"type": "local", "path": str(connection_info["data"]["device_path"])}
             case other:
-                raise Invalid(reason=f"driver_volume_type {other!r} is neither iscsi nor local")
+                raise Invalid(reason=f"driver_volume_type {other!r} is not among iscsi, local, rbd")
+        if volume_id in self.sizes and (flaw := size_flaw(connection_info.get(VOLUME_SIZE), self.sizes[volume_id], shown="it")):
+            raise VolumeConnectionFailed(volume_id=volume_id, reason=flaw)
         await self._act("connect_volume", volume_id, lambda: self._host.connected.add(volume_id))
         return device
 
@@ -249,6 +318,13 @@ class SimulatedHypervisor:
 
         await self._act("destroy", instance_uuid, act, takes_s=0.2)
 
+    async def power_off(self, instance_uuid: str, *, timeout_s: float) -> None:
+        def act() -> None:
+            self._host.machines.pop(instance_uuid, None)
+            self._host.dead.discard(instance_uuid)
+
+        await self._act("power_off", instance_uuid, act, takes_s=1.0)
+
     async def list_instances(self) -> set[str]:
         await self._process.living()
         return set(self._host.machines)
@@ -264,6 +340,8 @@ class SimulatedHypervisor:
                 raise HypervisorRefused(name=instance_uuid, command="blockdev-add", reason="unknown driver_volume_type")
             if len(machine.disks) >= self.disks_max:
                 raise TooManyDiskDevices(maximum=self.disks_max)
+            if (shown := self._reality.size_of(data.get("target_iqn", ""))) is not None:
+                check_size(connection_info.get(VOLUME_SIZE), shown, machine=instance_uuid, volume_id=volume_id)
             chap = Chap(data["auth_username"], data["auth_password"]) if "auth_username" in data else None
             disk = Disk(volume_id, mountpoint, data.get("target_iqn", ""), chap, machine)
             if not self._reality.plug(machine, disk):
@@ -282,6 +360,16 @@ class SimulatedHypervisor:
 
         with _serial(self._reality, f"{self._host.name}/{volume_id}", "detach_volume", self._process):
             await self._act("detach_volume", instance_uuid, act)
+
+    async def extend_volume(self, connection_info: ConnectionInfo, instance_uuid: str, requested_size: int) -> None:
+        def act() -> None:
+            disk = self._disk(instance_uuid, str(connection_info["serial"]))
+            served = self._reality.served.get(disk.iqn)
+            if served is None or served.size_gib * _GIB < requested_size:
+                raise HypervisorRefused(name=instance_uuid, command="block_resize", reason="the target is smaller")
+            disk.size_gib = requested_size / _GIB
+
+        await self._act("extend_volume", instance_uuid, act)
 
     async def disks(self, instance_uuid: str) -> dict[str, str]:
         await self._process.living()
@@ -329,7 +417,7 @@ class SimulatedHypervisor:
 
     def _sectors(self, uuid: str, volume_id: str, *, pattern: int, offset: int, length: int) -> range:
         check_pattern(pattern, offset=offset, length=length)
-        if offset + length > self._bytes(uuid, volume_id).size_gib * _GIB:
+        if offset + length > self._disk(uuid, volume_id).size_gib * _GIB:
             raise HypervisorRefused(name=uuid, command="the pattern", reason=f"the disk ends before {offset + length}")
         return range(offset // SECTOR_BYTES, (offset + length) // SECTOR_BYTES)
 

@@ -9,7 +9,7 @@ from random import Random
 from common.testing.entropy import seeded
 from common.testing.fate import Event, Kind, Strike, When
 from common.testing.loop import DeadLock, RanTooLong, VirtualLoop, run
-from tests.simulation.scenario import SINGLE, STAGES, Client, staged
+from tests.simulation.scenario import SAMPLED, SINGLE, STAGES, Client, staged
 from tests.simulation.world import CLIENT, Past, World
 
 _BACKGROUND = {"services", "leases", "update_service_capabilities", "publish_service_capabilities"}
@@ -141,7 +141,8 @@ def _distinct(stage: str, seed: int | str) -> Iterator[Case]:
 
 
 def _is_regular(case: Case, number: int) -> bool:
-    return number % _EVERY.get(case.strikes[0].fault, 1) == 0
+    every = _EVERY.get(case.strikes[0].fault, 1) * (_EVERY_SAMPLED if case.stage in SAMPLED else 1)
+    return number % every == 0
 
 
 def run_pair(number: int, *, seed: int | str = 0) -> Report:
@@ -188,6 +189,8 @@ _ONE_SIDED = {Kind.DELIVER, Kind.FAILPOINT}
 _TWO_SIDED = set(Kind) - _ONE_SIDED
 _EVERY = {"gone": 5, "pause": 5, "forward": 7, "backward": 7, "target": 3, "machine": 3, "clings": 3}
 """Of these faults, which are tried at every boundary by the command, the tests try one in so many; primes, so that all places are met."""
+_EVERY_SAMPLED = 19
+"""Of the stages in SAMPLED the tests try one in so many of these again."""
 
 
 def faults_of(event: Event) -> list[tuple[When, str]]:

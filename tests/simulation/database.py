@@ -66,7 +66,7 @@ def image() -> bytes:
 
 
 async def _migrate(connection: str) -> None:
-    await upgrade(connection, [nova.SERVICE.migrations, cinder.SERVICE.migrations], clock=SystemClock())
+    await upgrade(connection, [nova.INSIDE.migrations, cinder.INSIDE.migrations], clock=SystemClock())
 
 
 def _edges(machine: Machine[Any, Any]) -> frozenset[tuple[str, str]]:

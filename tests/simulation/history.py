@@ -19,6 +19,7 @@ from common.testing.entropy import seeded
 from common.testing.fate import Event, Fate, Kind, When
 from common.testing.loop import DeadLock, RanTooLong, VirtualLoop, run
 from common.testing.process import Process
+from nova_lite.contract import RebootType
 from tests.simulation.cases import faults_of
 from tests.simulation.requests import Answer, Kind as Wanted, Request, Requests, observed
 from tests.simulation.scenario import TRIES, Client, StopHere
@@ -178,6 +179,7 @@ class Crowd(Client):
         servers = [row["uuid"] for row in self.world.database.rows("SELECT uuid FROM instances WHERE deleted = 0 ORDER BY uuid")]
         kinds = ["create"] * (4 if len(volumes) < 4 else 1) + ["boot"] * (4 if len(servers) < 4 else 1)
         kinds += (["attach"] * 8 + ["race"] * 2) * bool(volumes and servers) + ["delete_volume"] * (len(volumes) > 1)
+        kinds += ["power"] * 2 * bool(servers)
         kinds += ["delete_server"] * (len(servers) > 1) + ["detach"] * 6 * bool(volumes and servers)
         self._names += 1
         match self._chance.choice(kinds):
@@ -204,6 +206,8 @@ class Crowd(Client):
                         group.create_task(self._attach(server, volume))
             case "detach":
                 await self._detach(servers, volumes)
+            case "power":
+                await self._power(self._chance.choice(servers))
             case "delete_volume":
                 await self._delete_volume(self._chance.choice(volumes))
             case "delete_server":
@@ -233,6 +237,19 @@ class Crowd(Client):
             lambda _: None,
         )
 
+    async def _power(self, server: str) -> None:
+        """Mostly what the server's state allows."""
+        (row,) = self.world.database.rows("SELECT vm_state FROM instances WHERE uuid = ?", server)
+        api, kind = self.servers, self._chance.choice(list(RebootType))
+        calls: dict[str, Callable[[], Awaitable[None]]] = {
+            "stop": lambda: api.stop(self.ctx, server=server),
+            "start": lambda: api.start(self.ctx, server=server),
+            "reboot": lambda: api.reboot(self.ctx, server=server, reboot_type=kind),
+        }
+        likely = {"active": ("stop", "reboot"), "stopped": ("start", "start")}.get(row["vm_state"], ("reboot",))
+        verb = self._chance.choice((*likely, *likely, *calls))
+        await self._counted(f"{verb} {server[:8]}", calls[verb])
+
     async def _delete_server(self, server: str) -> None:
         await self._asked(Wanted.DELETE_SERVER, server[:8], lambda ctx: self.servers.delete(ctx, server=server), lambda _: server)
 
@@ -240,6 +257,10 @@ class Crowd(Client):
         await self._asked(
             Wanted.DELETE_VOLUME, volume[:8], lambda ctx: self.volumes.delete(ctx, volume_id=volume), lambda _: volume
         )
+
+    async def _counted(self, what: str, call: Callable[[], Awaitable[Any]]) -> None:
+        """A request that is judged with all others, and not by itself."""
+        self._answers[(await self.ask(what, call)).answer] += 1
 
     async def _asked(
         self, kind: Wanted, about: str, call: Callable[[Context], Awaitable[Any]], subject_of: Callable[[Any], str | None]

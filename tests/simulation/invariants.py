@@ -14,7 +14,8 @@ Finding = tuple[str, str]
 _PREFIX = "iqn.2010-10.org.openstack:volume-"
 _UNATTENDED = re.compile("^reply_|_fanout_|_dead_letter$")
 """Queues that need no consumer: of one process, dropped half an hour after its death (x-expires), and what waits for a person."""
-_MOVING = {"creating", "reserved", "attaching", "detaching", "deleting"}
+_MOVING = {"creating", "reserved", "attaching", "detaching", "extending", "deleting"}
+"""vm_states of a server that has no machine and keeps its volumes: it was stopped, or its reboot failed."""
 _KEPT = {Status.AVAILABLE, Status.IN_USE}
 
 
@@ -25,12 +26,15 @@ def judge(world: World) -> list[Finding]:
     attachments = rows("SELECT id, volume_id, instance_uuid, attached_host, attach_status FROM volume_attachment WHERE NOT deleted")
     mappings = rows("SELECT instance_uuid, volume_id, attachment_id, device_name FROM block_device_mapping WHERE deleted = 0")
     servers = rows("SELECT uuid, vm_state, task_state, host FROM instances WHERE deleted = 0")
+    snapshots = rows("SELECT id, status FROM snapshots WHERE NOT deleted")
     return [
-        *_nothing_moves(volumes, attachments, servers),
+        *_nothing_moves([*volumes, *snapshots], attachments, servers),
+        *_sizes_agree(world, volumes),
+        *_snapshots_agree(world, snapshots),
         *_no_work_is_left(world),
         *_nothing_is_done_twice(world),
         *_all_agree(world, volumes, attachments, mappings, servers),
-        *_nothing_leaks(world, volumes),
+        *_nothing_leaks(world, volumes, mappings),
         *_machines_are_servers(world, servers),
     ]
 
@@ -44,7 +48,9 @@ def is_quiet(world: World) -> bool:
         and not any(
             True
             for _ in _nothing_moves(
-                world.database.rows("SELECT id, status FROM volumes WHERE NOT deleted"),
+                world.database.rows(
+                    "SELECT id, status FROM volumes WHERE NOT deleted UNION ALL SELECT id, status FROM snapshots WHERE NOT deleted"
+                ),
                 [],
                 world.database.rows("SELECT uuid, vm_state, task_state FROM instances WHERE deleted = 0"),
             )
@@ -127,6 +133,13 @@ def _nothing_is_done_twice(world: World) -> Iterator[Finding]:
         yield "S3", f"request {row['request_id']} is {row['number']} flows {row['saga']} of {row['subject']}"
 
 
+def _is_off(world: World, server: Any) -> bool:
+    """Its machine is not there, as it has to be: it was stopped, or failed to start. One whose machine died keeps no disk."""
+    if server is None or server["uuid"] in {machine.uuid for machine in world.reality.machines()}:
+        return False
+    return server["vm_state"] == "stopped" or (server["vm_state"] == "error" and server["uuid"] not in world.reality.lost)
+
+
 def _all_agree(
     world: World, volumes: list[Any], attachments: list[Any], mappings: list[Any], servers: list[Any]
 ) -> Iterator[Finding]:
@@ -160,6 +173,9 @@ def _all_agree(
                 and known.get(has[0].machine.uuid, {}).get("host") == has[0].machine.host.name
                 and key in has[0].machine.host.connected
             )
+            holder = mapped[0]["instance_uuid"] if mapped else ""
+            if _is_off(world, known.get(holder)):
+                is_whole = len(attached) == len(mine) == len(mapped) == 1 and not has
         else:
             is_whole = row["status"] in _MOVING or not (mine or mapped or has or served)
         if not is_whole:
@@ -168,7 +184,33 @@ def _all_agree(
         yield "S8", f"{len(left)} disks of volume {key}, which has no row"
 
 
-def _nothing_leaks(world: World, volumes: list[Any]) -> Iterator[Finding]:
+def _sizes_agree(world: World, volumes: list[Any]) -> Iterator[Finding]:
+    """S13: target and guest have the size of the row."""
+    sizes = {row["id"]: row["size"] for row in volumes}
+    for iqn, served in world.reality.served.items():
+        size = sizes.get(iqn.removeprefix(_PREFIX))
+        if size is not None and served.size_gib != size:
+            yield "S13", f"{iqn} is served with {served.size_gib} GiB; its row says {size}"
+    for disk in world.reality.disks():
+        if disk.size_gib != sizes.get(disk.volume_id, disk.size_gib):
+            yield (
+                "S13",
+                f"the guest of {disk.machine.uuid} sees {disk.size_gib} GiB of {disk.volume_id}; its row says {sizes[disk.volume_id]}",
+            )
+
+
+def _snapshots_agree(world: World, snapshots: list[Any]) -> Iterator[Finding]:
+    """L3: the snapshots that are kept are those of the rows."""
+    rows = {f"snapshot-{row['id']}": row["status"] for row in snapshots}
+    kept = set(world.reality.snapshots)
+    for name in sorted(kept - rows.keys()):
+        yield "L3", f"the backend keeps {name}, which has no row"
+    for name, status in rows.items():
+        if status == "available" and name not in kept:
+            yield "L3", f"{name} is available, and the backend has nothing of it"
+
+
+def _nothing_leaks(world: World, volumes: list[Any], mappings: list[Any]) -> Iterator[Finding]:
     """L3: what is there is what the rows say."""
     reality = world.reality
     rows = {f"volume-{row['id']}": row for row in volumes}
@@ -183,7 +225,9 @@ def _nothing_leaks(world: World, volumes: list[Any]) -> Iterator[Finding]:
     if set(reality.served) != exported:
         yield "L3", f"exported are {sorted(reality.served)}; the rows say {sorted(exported)}"
     plugged = {(disk.machine.host.name, disk.volume_id) for disk in reality.disks()}
-    connected = {(host.name, key) for host in reality.hosts.values() for key in host.connected}
+    known = {row["uuid"]: row for row in world.database.rows("SELECT uuid, vm_state FROM instances WHERE deleted = 0")}
+    off = {row["volume_id"] for row in mappings if _is_off(world, known.get(row["instance_uuid"]))}
+    connected = {(host.name, key) for host in reality.hosts.values() for key in host.connected if key not in off}
     if plugged != connected:
         yield "L3", f"connected are {sorted(connected)}; plugged are {sorted(plugged)}"
 
@@ -202,3 +246,5 @@ def _machines_are_servers(world: World, servers: list[Any]) -> Iterator[Finding]
     for uuid, row in living.items():
         if (row["vm_state"], row["task_state"]) == ("active", None) and uuid not in running:
             yield "L3", f"server {uuid} is active, and has no machine"
+        if (row["vm_state"], row["task_state"]) == ("stopped", None) and uuid in running:
+            yield "L3", f"server {uuid} is stopped, and its machine runs"

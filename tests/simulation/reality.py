@@ -13,6 +13,7 @@ from cinder_lite.ports.target import Chap
 from common.testing.process import Process
 
 SECTOR_BYTES = 512
+GIB = 1024**3
 
 
 @dataclass(slots=True)
@@ -23,18 +24,27 @@ class BackendVolume:
     sectors: dict[int, int] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class BackendSnapshot:
+    """What a volume held at one moment; never written."""
+
+    volume_name: str
+    kept: BackendVolume
+
+
 @dataclass(slots=True)
 class Served:
-    """What the target daemon exports under one name."""
+    """What the target daemon exports under one name; `size_gib` is what it told its initiators last."""
 
     path: str
     chap: Chap | None
+    size_gib: float
     acl: set[str] = field(default_factory=set)
 
 
 @dataclass(slots=True, eq=False)
 class Disk:
-    """A volume in a machine, as the machine logs in to it; `is_open` while it has a session."""
+    """A volume in a machine, as the machine logs in to it; `is_open` while it has a session, `size_gib` as its guest sees it."""
 
     volume_id: str
     mountpoint: str
@@ -42,6 +52,7 @@ class Disk:
     chap: Chap | None
     machine: "Machine"
     is_open: bool = False
+    size_gib: float = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -71,6 +82,7 @@ class Reality:
 
     def __init__(self, hosts: tuple[str, ...], *, total_gib: float = 100.0, violated: Callable[[str, str], None]) -> None:
         self.volumes: dict[str, BackendVolume] = {}
+        self.snapshots: dict[str, BackendSnapshot] = {}
         self.served: dict[str, Served] = {}
         self.hosts = {name: Host(name, f"iqn.1993-08.org.debian:01:{name}") for name in hosts}
         self.total_gib = total_gib
@@ -82,7 +94,7 @@ class Reality:
     def copy(self, *, violated: Callable[[str, str], None]) -> "Reality":
         """The same once more, and nothing of it shared."""
         twin = Reality((), total_gib=self.total_gib, violated=violated)
-        twin.volumes, twin.served, twin.hosts = deepcopy((self.volumes, self.served, self.hosts))
+        twin.volumes, twin.snapshots, twin.served, twin.hosts = deepcopy((self.volumes, self.snapshots, self.served, self.hosts))
         twin.lost = set(self.lost)
         return twin
 
@@ -119,9 +131,14 @@ class Reality:
         there = self.served.get(iqn)
         if there is None or there.path != path:
             self.unexport(iqn)
-            self.served[iqn] = Served(path, chap)
+            self.served[iqn] = Served(path, chap, self.volumes[path.rpartition("/")[2]].size_gib)
         else:
             there.chap = chap
+
+    def extend(self, iqn: str) -> None:
+        """Whoever asks is told the size that the volume has now."""
+        if iqn in self.served:
+            self.served[iqn].size_gib = self.volumes[self.served[iqn].path.rpartition("/")[2]].size_gib
 
     def unexport(self, iqn: str) -> None:
         self.served.pop(iqn, None)
@@ -179,6 +196,7 @@ class Reality:
         if not self.log_in(disk):
             return False
         machine.disks[disk.volume_id] = disk
+        disk.size_gib = self.served[disk.iqn].size_gib
         return True
 
     def kill_machine(self, uuid: str) -> None:
@@ -192,6 +210,12 @@ class Reality:
     def died(self) -> set[str]:
         """Machines that died by themselves, and of which something is left."""
         return {uuid for host in self.hosts.values() for uuid in host.dead}
+
+    def size_of(self, iqn: str) -> int | None:
+        """Bytes of what is exported under that name; None: nothing is."""
+        served = self.served.get(iqn)
+        volume = None if served is None else self.volumes.get(served.path.rpartition("/")[2])
+        return None if volume is None else int(volume.size_gib * GIB)
 
     def bytes_of(self, disk: Disk) -> BackendVolume | None:
         """What the machine reads and writes through it; None: it has no session, or the bytes are gone."""

@@ -152,6 +152,16 @@ class Client:
         )
         return next((row["id"] for row in found if not statuses or row["status"] in statuses), None)
 
+    def size(self, name: str) -> int:
+        """GiB of the volume of that name by its row."""
+        found = self.world.database.rows("SELECT size FROM volumes WHERE NOT deleted AND display_name = ?", name)
+        return int(found[0]["size"]) if found else 0
+
+    def snapshot(self, name: str, *statuses: str) -> str | None:
+        """The id of a snapshot of that name, if there is one in one of these states (none given: any)."""
+        found = self.world.database.rows("SELECT id, status FROM snapshots WHERE NOT deleted AND display_name = ?", name)
+        return next((row["id"] for row in found if not statuses or row["status"] in statuses), None)
+
     def server(self, name: str, *states: str) -> str | None:
         found = self.world.database.rows(
             "SELECT uuid, vm_state FROM instances WHERE deleted = 0 AND display_name = ? ORDER BY id DESC", name
@@ -200,6 +210,35 @@ async def attach(client: Client) -> None:
     await _touch(client, "s1", is_written=True)
 
 
+async def extend(client: Client) -> None:
+    """Under its server."""
+    volume = client.volume("v1") or ""
+    await client.achieve(
+        "extend v1",
+        lambda: client.volumes.extend(client.ctx, volume_id=volume, new_size=2),
+        lambda: client.size("v1") == 2 and client.volume("v1", "in-use", "available") is not None,
+    )
+
+
+async def create_snapshot(client: Client) -> None:
+    """Of a volume in use."""
+    volume = client.volume("v1") or ""
+    await client.achieve(
+        "take p1 of v1",
+        lambda: client.volumes.create_snapshot(client.ctx, volume_id=volume, name="p1"),
+        lambda: client.snapshot("p1", "available") is not None,
+    )
+
+
+async def delete_snapshot(client: Client) -> None:
+    snapshot = client.snapshot("p1") or ""
+    await client.achieve(
+        "delete p1",
+        lambda: client.volumes.delete_snapshot(client.ctx, snapshot_id=snapshot),
+        lambda: client.snapshot("p1") is None,
+    )
+
+
 async def detach(client: Client) -> None:
     volume, server = client.volume("v1") or "", client.server("s1") or ""
     await client.achieve(
@@ -232,12 +271,28 @@ async def delete_volume(client: Client) -> None:
 
 
 STAGES: dict[str, Stage] = {
-    stage.__name__: stage for stage in (create, boot, boot_another, attach, detach, attach_elsewhere, delete_server, delete_volume)
+    stage.__name__: stage
+    for stage in (
+        create,
+        boot,
+        boot_another,
+        attach,
+        extend,
+        create_snapshot,
+        delete_snapshot,
+        detach,
+        attach_elsewhere,
+        delete_server,
+        delete_volume,
+    )
 }
 """The article, in order: each begins with what the one before it left."""
 
 SINGLE = ("create", "boot", "attach", "detach", "delete_server", "delete_volume")
 """The stages in which faults are tried one by one; the others are the same again."""
+
+SAMPLED = ("extend", "create_snapshot", "delete_snapshot")
+"""Stages of whose single faults the tests try one in so many, since their flows are much as those of the others."""
 
 
 async def staged(client: Client, stage: Stage) -> None:

@@ -6,9 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cinder_lite.config import load_cinder
-from cinder_lite.contract import Volume, VolumeAPI, VolumeManagerAPI, VolumeStatus
+from cinder_lite.contract import Snapshot, Volume, VolumeAPI, VolumeManagerAPI
+from cinder_lite.domain.snapshot import FINAL_STATES as SNAPSHOT_SETTLED
+from cinder_lite.domain.volume import FINAL_STATES as SETTLED
 from cinder_lite.drivers.fake import FakeDriver
 from cinder_lite.service import wiring as cinder
+from cinder_lite.service.about import SERVICE as CINDER
 from cinder_lite.targets.fake import FakeTarget
 from common.app.commands import UsersSender, opener
 from common.app.doctor import Doctor
@@ -30,10 +33,10 @@ from nova_lite.config import load_nova
 from nova_lite.contract import BlockDeviceMapping, ComputeAPI, ComputeManagerAPI, Instance
 from nova_lite.domain.instance import FINAL_STATES
 from nova_lite.service import wiring as nova
+from nova_lite.service.about import SERVICE as NOVA
 from nova_lite.store.block_device_mapping import BlockDeviceMappings
 from nova_lite.virt.fake import FakeHypervisor
 
-SETTLED = {VolumeStatus.AVAILABLE, VolumeStatus.IN_USE, VolumeStatus.ERROR, VolumeStatus.ERROR_DELETING}
 BACKEND = "vault"
 HOST = "cmp1"
 INITIATOR = "iqn.2010-10.org.openstack:cmp1"
@@ -108,6 +111,18 @@ class World:
             timeout_s=30,
         )
 
+    async def settled_snapshot(self, snapshot_id: str) -> Snapshot:
+        """The snapshot once nobody is at work on it."""
+        return await follow(
+            lambda: self.volumes.get_snapshot(self.ctx, snapshot_id=snapshot_id),
+            is_final=lambda found: found.status in SNAPSHOT_SETTLED,
+            shown=lambda found: found.status,
+            tell=lambda _: None,
+            clock=self.clock,
+            what=f"snapshot {snapshot_id}",
+            timeout_s=30,
+        )
+
     async def settled_server(self, uuid: str) -> Instance:
         """The server once nobody is at work on it."""
         return await follow(
@@ -171,7 +186,7 @@ async def running_world(folder: Path, *, connection: str | None = None, **fakes:
     stanza.write_text(f"[{BACKEND}]\nvolume_driver = cinder.volume.drivers.fake.FakeDriver\ntarget_helper = fake\n")
     cinder_config = load_cinder((stanza,), overrides=cinder_overrides)
     connection = nova_config.database.connection
-    await upgrade(connection, [nova.SERVICE.migrations, cinder.SERVICE.migrations], clock=clock)
+    await upgrade(connection, [nova.INSIDE.migrations, cinder.INSIDE.migrations], clock=clock)
     async with AsyncExitStack() as stack:
         database = open_database(connection, clock=clock)
         stack.push_async_callback(database.close)
@@ -179,7 +194,7 @@ async def running_world(folder: Path, *, connection: str | None = None, **fakes:
         stack.push_async_callback(transport.close)
         rpc = await stack.enter_async_context(client(transport, clock=clock, options=RpcOptions()))
         world = World(clock=clock, rpc=rpc, database=database, **fakes)  # type: ignore[arg-type]  # by their names
-        world.services += [(nova.SERVICE, nova_config), (cinder.SERVICE, cinder_config)]
+        world.services += [(NOVA, nova_config), (CINDER, cinder_config)]
         for process in (
             cinder.api(cinder_config, outside),
             cinder.scheduler(cinder_config, outside),

@@ -1,167 +1,120 @@
-"""Each volume driver with what the suite needs to look behind it."""
+"""Each volume driver of this project on its bench."""
 
-import asyncio
-import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from typing import Protocol
 
-from cinder_lite.contract import Volume, VolumeStatus
+from cinder_lite.certify.benches.fake import FakeBench
+from cinder_lite.certify.benches.file import FileStaging
+from cinder_lite.certify.benches.local import LocalBench
+from cinder_lite.certify.benches.lvm import LvmStaging
+from cinder_lite.certify.benches.rbd import RbdBench
+from cinder_lite.certify.driver_bench import GIB, DriverBench
+from cinder_lite.certify.specification import NotStaged
+from cinder_lite.contract import Snapshot, Volume
 from cinder_lite.drivers.fake import FakeDriver
 from cinder_lite.drivers.file import FileDriver, FileOptions
-from cinder_lite.ports.driver import VolumeDriver
-from common.base.ids import new_uuid
+from cinder_lite.drivers.lvm import LvmDriver, LvmOptions
+from cinder_lite.drivers.lvm_commands import Lvm
+from cinder_lite.drivers.rbd import RbdDriver, RbdOptions
+from cinder_lite.drivers.rbd_commands import Rbd
+from common.host.clock import SystemClock
 from tests.simulation.adapters import SimulatedDriver
 from tests.simulation.bench import Workbench
-from tests.simulation.reality import BackendVolume
-
-GIB = 1024**3
-
-
-def volume(size: int = 1) -> Volume:
-    return Volume(id=new_uuid(), size=size, status=VolumeStatus.CREATING)
+from tests.simulation.reality import SECTOR_BYTES
+from tests.support.ceph import POOL, USER, CephCluster
+from tests.support.lvm import GROUP, PrivateGroup
 
 
-class Rig(Protocol):
-    """A driver of a place of 10 GiB, and a look at that place."""
-
-    @property
-    def driver(self) -> VolumeDriver: ...
-
-    def names(self) -> set[str]:
-        """Of everything that is in the place."""
-        ...
-
-    def size_of(self, name: str) -> int:
-        """Bytes."""
-        ...
-
-    async def read(self, volume: Volume, offset: int, length: int) -> bytes: ...
-
-    def used(self, volume: Volume) -> AbstractAsyncContextManager[None]:
-        """Somebody else has it open meanwhile."""
-        ...
-
-    def break_creating(self) -> None:
-        """From now on no volume can be made."""
-        ...
-
-    def begin_creating(self, volume: Volume) -> None:
-        """What is there when whoever makes it dies on the way."""
-        ...
-
-    def add_strangers(self) -> None:
-        """Things of others lie in the place."""
-        ...
+@asynccontextmanager
+async def fake(_: Path) -> AsyncIterator[DriverBench]:
+    yield FakeBench(FakeDriver(total_capacity_gb=10))
 
 
-class FakeRig:
-    def __init__(self) -> None:
-        self.driver = FakeDriver(total_capacity_gb=10)
-
-    def names(self) -> set[str]:
-        return set(self.driver.sizes)
-
-    def size_of(self, name: str) -> int:
-        return self.driver.sizes[name] * GIB
-
-    async def read(self, volume: Volume, offset: int, length: int) -> bytes:
-        assert offset + length <= self.size_of(volume.name)
-        return bytes(length)
-
-    @asynccontextmanager
-    async def used(self, volume: Volume) -> AsyncIterator[None]:
-        self.driver.in_use.add(volume.name)
-        yield
-        self.driver.in_use.remove(volume.name)
-
-    def break_creating(self) -> None:
-        self.driver.total_capacity_gb = 0.5
-
-    def begin_creating(self, volume: Volume) -> None:
-        self.driver.sizes[volume.name] = 0
-
-    def add_strangers(self) -> None:
-        pass
+@asynccontextmanager
+async def fake_with_links(_: Path) -> AsyncIterator[DriverBench]:
+    yield FakeBench(FakeDriver(total_capacity_gb=10, links_clones=True))
 
 
-class FileRig:
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder / "volumes"
-        self.driver = FileDriver(FileOptions(volumes_dir=self._folder, capacity_gb=10))
-
-    def names(self) -> set[str]:
-        return {path.name for path in self._folder.iterdir()}
-
-    def size_of(self, name: str) -> int:
-        return (self._folder / name).stat().st_size
-
-    async def read(self, volume: Volume, offset: int, length: int) -> bytes:
-        return await asyncio.to_thread(_read, self.driver.local_path(volume), offset, length)
-
-    @asynccontextmanager
-    async def used(self, volume: Volume) -> AsyncIterator[None]:
-        holder = await asyncio.create_subprocess_exec(
-            "sh", "-c", 'exec 3<"$0"; echo open; read _', self.driver.local_path(volume),
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
-        )  # fmt: skip
-        assert holder.stdout is not None
-        assert await holder.stdout.readline() == b"open\n"
-        try:
-            yield
-        finally:
-            await holder.communicate(b"\n")
-
-    def break_creating(self) -> None:
-        """A volume of another takes the whole place."""
-        other = self._folder / "volume-of-another"
-        other.touch()
-        os.truncate(other, 10 * GIB)
-
-    def begin_creating(self, volume: Volume) -> None:
-        (self._folder / f".{volume.name}.unfinished").touch()
-
-    def add_strangers(self) -> None:
-        (self._folder / "exports").mkdir()
-        for name in ("volume-of-another", f"backup-{volume().name}", f"{volume().name}.old", "lost+found"):
-            (self._folder / name).touch()
+@asynccontextmanager
+async def file(folder: Path) -> AsyncIterator[DriverBench]:
+    place = folder / "volumes"
+    yield await LocalBench.over(FileDriver(FileOptions(volumes_dir=place, capacity_gb=10)), FileStaging(place))
 
 
-class SimulatedRig:
+@asynccontextmanager
+async def simulation(_: Path) -> AsyncIterator[DriverBench]:
+    yield SimulatedBench()
+
+
+class SimulatedBench:
+    """Implements `cinder_lite.certify.driver_bench.DriverBench`."""
+
     def __init__(self) -> None:
         self._bench = Workbench()
-        self.driver = SimulatedDriver(self._bench.reality, self._bench.process, backend="simulated")
+        self.reality = self._bench.reality
+        self.driver = SimulatedDriver(self.reality, self._bench.process, backend="simulated")
 
-    def names(self) -> set[str]:
-        return set(self._bench.reality.volumes)
+    async def names(self) -> set[str]:
+        return set(self.reality.volumes) | set(self.reality.snapshots)
 
-    def size_of(self, name: str) -> int:
-        return int(self._bench.reality.volumes[name].size_gib * GIB)
+    async def size_of(self, name: str) -> int:
+        return int(self.reality.volumes[name].size_gib * GIB)
 
     async def read(self, volume: Volume, offset: int, length: int) -> bytes:
-        assert offset + length <= self.size_of(volume.name)
-        assert self._bench.reality.volumes[volume.name].sectors == {}
-        return bytes(length)
+        assert offset + length <= await self.size_of(volume.name)
+        sectors = self.reality.volumes[volume.name].sectors
+        return b"".join(bytes([sectors.get(number, 0)]) * SECTOR_BYTES for number in _sectors(offset, length))
+
+    async def write(self, volume: Volume, offset: int, data: bytes) -> None:
+        assert offset + len(data) <= await self.size_of(volume.name)
+        self.reality.volumes[volume.name].sectors.update(dict.fromkeys(_sectors(offset, len(data)), data[0]))
 
     @asynccontextmanager
     async def used(self, volume: Volume) -> AsyncIterator[None]:
-        reality = self._bench.reality
-        reality.export("iqn.used", reality.path(volume.name), None)
+        self.reality.export("iqn.used", self.reality.path(volume.name), None)
         yield
-        reality.unexport("iqn.used")
+        self.reality.unexport("iqn.used")
 
-    def break_creating(self) -> None:
-        self._bench.reality.total_gib = 0.5
+    async def add_strangers(self) -> None:
+        raise NotStaged("nothing of others is in this reality")
 
-    def begin_creating(self, volume: Volume) -> None:
-        self._bench.reality.volumes[volume.name] = BackendVolume(0)
+    async def begin_volume(self, volume: Volume) -> None:
+        raise NotStaged("an act of the simulation is done whole or not at all")
 
-    def add_strangers(self) -> None:
-        pass
+    async def begin_snapshot(self, snapshot: Snapshot) -> None:
+        raise NotStaged("an act of the simulation is done whole or not at all")
+
+    async def begin_clone(self, volume: Volume, source: Volume) -> None:
+        raise NotStaged("an act of the simulation is done whole or not at all")
+
+    async def close(self) -> None:
+        assert self._bench.violations == []
 
 
-def _read(path: str, offset: int, length: int) -> bytes:
-    with Path(path).open("rb") as file:
-        file.seek(offset)
-        return file.read(length)
+def _sectors(offset: int, length: int) -> range:
+    return range(offset // SECTOR_BYTES, (offset + length) // SECTOR_BYTES)
+
+
+@asynccontextmanager
+async def lvm(folder: Path, group: PrivateGroup) -> AsyncIterator[DriverBench]:
+    """On loop devices: thick, and snapshots are copies."""
+    options = LvmOptions(
+        volume_group=GROUP, lvm_type="default", devices="loop", links_dir=folder / "links", system_dir=group.system_dir
+    )
+    lvm = Lvm(GROUP, is_activated=False, system_dir=group.system_dir)
+    yield await LocalBench.over(LvmDriver(options), LvmStaging(lvm))
+
+
+@asynccontextmanager
+async def rbd(cluster: CephCluster) -> AsyncIterator[DriverBench]:
+    rbd = Rbd(POOL, USER, cluster.client_conf)
+    yield await RbdBench.over(RbdDriver(RbdOptions(rbd, capacity_gb=10)), rbd, SystemClock())
+
+
+BENCHES: dict[str, Callable[[Path], AbstractAsyncContextManager[DriverBench]]] = {
+    "fake": fake,
+    "fake with links": fake_with_links,
+    "file": file,
+    "simulation": simulation,
+}

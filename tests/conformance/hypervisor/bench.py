@@ -14,6 +14,7 @@ from common.base.ids import new_uuid
 from common.host.clock import SystemClock
 from nova_lite.contract import Instance, VmState
 from nova_lite.errors import HypervisorRefused
+from nova_lite.ports.connector import VOLUME_SIZE
 from nova_lite.ports.hypervisor import Hypervisor
 from nova_lite.virt.fake import FakeHost, FakeHypervisor
 from nova_lite.virt.qemu import QemuHypervisor
@@ -49,7 +50,14 @@ async def spawned(hypervisor: Hypervisor) -> str:
 
 _QEMU = pytest.mark.real("qemu")
 _TGT = pytest.mark.real("tgt")
-WILFUL = ["fake", pytest.param("qemu-local", marks=_QEMU), pytest.param("qemu-iscsi", marks=[_QEMU, _TGT])]
+_LIBVIRT = pytest.mark.real("libvirt")
+WILFUL = [
+    "fake",
+    pytest.param("qemu-local", marks=_QEMU),
+    pytest.param("qemu-iscsi", marks=[_QEMU, _TGT]),
+    pytest.param("libvirt-iscsi", marks=[_LIBVIRT, _QEMU, _TGT]),
+    pytest.param("libvirt-local", marks=[_LIBVIRT, _QEMU, pytest.mark.long]),
+]
 """Adapters whose machines can hang, and whose guests can keep a disk; simulated ones do neither."""
 ALL = ["simulated", "simulation", *WILFUL]
 
@@ -88,6 +96,14 @@ class Bench(ABC):
         path = info.get("backing_path")
         return path.read_bytes()[offset : offset + length] if path else None
 
+    def sized(self, info: ConnectionInfo, size_gib: int) -> ConnectionInfo:
+        """The same volume, which is to have `size_gib` by its row; its storage shows VOLUME_BYTES."""
+        return info | {VOLUME_SIZE: size_gib}
+
+    @abstractmethod
+    def grow(self, info: ConnectionInfo, size: int) -> None:
+        """The volume's storage has `size` bytes from now on, and says so."""
+
     async def parts(self, uuid: str) -> set[str]:
         """Everything of volumes that is in the machine, seen or unseen: devices, block nodes, secrets."""
         return set()
@@ -123,6 +139,13 @@ class FakeBench(Bench):
     def volume(self) -> ConnectionInfo:
         data = {"auth_method": "CHAP", "auth_username": "u", "auth_password": SECRET}
         return {"driver_volume_type": "iscsi", "serial": new_uuid(), "data": data}
+
+    def grow(self, info: ConnectionInfo, size: int) -> None:
+        self._host.sizes[info["serial"]] = size
+
+    def sized(self, info: ConnectionInfo, size_gib: int) -> ConnectionInfo:
+        self._host.sizes[info["serial"]] = VOLUME_BYTES
+        return super().sized(info, size_gib)
 
     def refusable(self) -> ConnectionInfo:
         self._fake.script.fail_next("attach_volume", HypervisorRefused(name="vm", command="attach_volume", reason="scripted"))
@@ -165,6 +188,10 @@ class SimulationBench(Bench):
         info = self.volume()
         return info | {"data": info["data"] | {"auth_password": f"{SECRET}-not"}}
 
+    def grow(self, info: ConnectionInfo, size: int) -> None:
+        self._reality.volumes[info["serial"]].size_gib = size / GIB
+        self._reality.extend(info["data"]["target_iqn"])
+
     def sessions(self, info: ConnectionInfo) -> int:
         return len(self._reality.sessions(info["data"]["target_iqn"]))
 
@@ -178,15 +205,11 @@ class SimulationBench(Bench):
         return None
 
 
-class _OnFiles(Bench):
-    """Machines under <folder>/state, volumes as files beside it."""
+class VolumesForSuite(ABC):
+    """Where a bench's volumes come from."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.state = folder / "state"
-
-    def instance_folder(self, uuid: str) -> Path:
-        return self.state / "instances" / uuid
 
     def backing(self) -> Path:
         path = self.folder / f"{new_uuid()}.img"
@@ -194,13 +217,89 @@ class _OnFiles(Bench):
         os.truncate(path, VOLUME_BYTES)
         return path
 
+    @abstractmethod
+    def volume(self) -> ConnectionInfo: ...
+
+    @abstractmethod
+    def refusable(self) -> ConnectionInfo: ...
+
+    def sessions(self, info: ConnectionInfo) -> int:
+        return 0
+
+    def grow(self, info: ConnectionInfo, size: int) -> None:
+        os.truncate(info["backing_path"], size)
+
+
+class LocalVolumes(VolumesForSuite):
+    """Files."""
+
     def volume(self) -> ConnectionInfo:
         path = self.backing()
-        data = {"device_path": str(path)}
-        return {"driver_volume_type": "local", "serial": new_uuid(), "data": data, "backing_path": path}
+        return {"driver_volume_type": "local", "serial": new_uuid(), "data": {"device_path": str(path)}, "backing_path": path}
 
     def refusable(self) -> ConnectionInfo:
         return {"driver_volume_type": "local", "serial": new_uuid(), "data": {"device_path": str(self.folder / "absent")}}
+
+
+class IscsiVolumes(VolumesForSuite):
+    """LUNs of tgtd, with CHAP, for INITIATOR."""
+
+    def __init__(self, folder: Path, tgt: TgtDaemon) -> None:
+        super().__init__(folder)
+        self.tgt = tgt
+
+    def volume(self) -> ConnectionInfo:
+        volume_id = new_uuid()
+        iqn = f"iqn.2010-10.org.openstack:volume-{volume_id}"
+        data = {"target_portal": self.tgt.portal, "target_iqn": iqn, "target_lun": 1, "target_discovered": False}
+        data |= {"auth_method": "CHAP", "auth_username": f"u{volume_id[:8]}", "auth_password": SECRET}
+        info: ConnectionInfo = {"driver_volume_type": "iscsi", "serial": volume_id, "data": data}
+        info |= {"connector": {"initiator": INITIATOR}, "backing_path": self.backing()}
+        self.export(info)
+        return info
+
+    def export(self, info: ConnectionInfo) -> None:
+        """Make the volume's target, anew when tgtd was restarted."""
+        data = info["data"]
+        user, password = data["auth_username"], data["auth_password"]
+        self.tgt.export(data["target_iqn"], info["backing_path"], user=user, password=password, initiator=INITIATOR)
+
+    def refusable(self) -> ConnectionInfo:
+        info = self.volume()
+        return info | {"data": info["data"] | {"auth_password": f"{SECRET}-not"}}
+
+    def grow(self, info: ConnectionInfo, size: int) -> None:
+        super().grow(info, size)
+        self.tgt.look_again(info["data"]["target_iqn"], info["backing_path"])
+
+    def sessions(self, info: ConnectionInfo) -> int:
+        return self.tgt.sessions(info["data"]["target_iqn"])
+
+
+class _OnFiles(Bench):
+    """Machines under <folder>/state, volumes as files beside it."""
+
+    volumes: VolumesForSuite
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.state = folder / "state"
+        self.volumes = LocalVolumes(folder)
+
+    def instance_folder(self, uuid: str) -> Path:
+        return self.state / "instances" / uuid
+
+    def volume(self) -> ConnectionInfo:
+        return self.volumes.volume()
+
+    def refusable(self) -> ConnectionInfo:
+        return self.volumes.refusable()
+
+    def sessions(self, info: ConnectionInfo) -> int:
+        return self.volumes.sessions(info)
+
+    def grow(self, info: ConnectionInfo, size: int) -> None:
+        self.volumes.grow(info, size)
 
     def files(self, uuid: str) -> list[Path]:
         folder = self.instance_folder(uuid)
@@ -282,29 +381,10 @@ class QemuIscsiBench(QemuBench):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self.tgt = TgtDaemon(folder)
-
-    def volume(self) -> ConnectionInfo:
-        volume_id = new_uuid()
-        iqn = f"iqn.2010-10.org.openstack:volume-{volume_id}"
-        data = {"target_portal": self.tgt.portal, "target_iqn": iqn, "target_lun": 1, "target_discovered": False}
-        data |= {"auth_method": "CHAP", "auth_username": f"u{volume_id[:8]}", "auth_password": SECRET}
-        info: ConnectionInfo = {"driver_volume_type": "iscsi", "serial": volume_id, "data": data}
-        info |= {"connector": {"initiator": INITIATOR}, "backing_path": self.backing()}
-        self.export(info)
-        return info
+        self.volumes = self.iscsi = IscsiVolumes(folder, self.tgt)
 
     def export(self, info: ConnectionInfo) -> None:
-        """Make the volume's target, anew when tgtd was restarted."""
-        data = info["data"]
-        user, password = data["auth_username"], data["auth_password"]
-        self.tgt.export(data["target_iqn"], info["backing_path"], user=user, password=password, initiator=INITIATOR)
-
-    def refusable(self) -> ConnectionInfo:
-        info = self.volume()
-        return info | {"data": info["data"] | {"auth_password": f"{SECRET}-not"}}
-
-    def sessions(self, info: ConnectionInfo) -> int:
-        return self.tgt.sessions(info["data"]["target_iqn"])
+        self.iscsi.export(info)
 
     async def close(self) -> None:
         try:

@@ -273,6 +273,43 @@ async def test_11_a_machine_that_hangs_is_passed_over(bench: Bench) -> None:
     assert set(await impatient.leftovers()) == {dead}
 
 
+async def test_12_a_machine_that_was_powered_off_leaves_nothing_and_starts_anew(bench: Bench) -> None:
+    uuid, info = await spawned(bench.hypervisor), bench.volume()
+    await bench.hypervisor.attach_volume(info, uuid, "/dev/vdb")
+    await bench.hypervisor.write_pattern(uuid, info["serial"], pattern=0x77, offset=0, length=512)
+    await bench.hypervisor.power_off(uuid, timeout_s=0.1)
+    assert await bench.hypervisor.list_instances() == set()
+    assert await bench.hypervisor.leftovers() == {}
+    assert bench.sessions(info) == 0
+    await bench.hypervisor.spawn(instance(uuid))
+    assert await bench.hypervisor.disks(uuid) == {}
+    await bench.hypervisor.attach_volume(info, uuid, "/dev/vdb")
+    assert await bench.hypervisor.verify_pattern(uuid, info["serial"], pattern=0x77, offset=0, length=512)
+
+
+async def test_12_powering_off_what_is_off_or_never_was_does_nothing(bench: Bench) -> None:
+    uuid = await spawned(bench.hypervisor)
+    for _ in range(2):
+        await bench.hypervisor.power_off(uuid, timeout_s=0)
+    await bench.hypervisor.power_off(new_uuid(), timeout_s=0)
+
+
+async def test_13_a_disk_of_another_size_is_refused_and_the_guest_has_not_seen_it(bench: Bench) -> None:
+    uuid, info = await spawned(bench.hypervisor), bench.volume()
+    before = await bench.parts(uuid)
+    with pytest.raises(HypervisorRefused, match=rf"has {VOLUME_BYTES} bytes, and the volume has 1 GiB: it is another one"):
+        await bench.hypervisor.attach_volume(bench.sized(info, 1), uuid, "/dev/vdb")
+    assert await bench.parts(uuid) == before
+    assert await bench.hypervisor.disks(uuid) == {}
+    assert bench.sessions(info) == 0
+
+
+async def test_13_a_disk_of_the_volumes_size_is_taken_rounded_up_as_storage_may(bench: Bench) -> None:
+    uuid, info = await spawned(bench.hypervisor), bench.volume()
+    await bench.hypervisor.attach_volume(bench.sized(info, 0), uuid, "/dev/vdb")
+    assert await bench.hypervisor.disks(uuid) == {info["serial"]: "/dev/vdb"}
+
+
 async def test_a_volume_moves_to_another_machine_with_what_was_written(bench: Bench) -> None:
     one, other, info = await spawned(bench.hypervisor), await spawned(bench.hypervisor), bench.volume()
     await bench.hypervisor.attach_volume(info, one, "/dev/vdb")

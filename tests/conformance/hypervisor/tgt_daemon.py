@@ -48,6 +48,12 @@ class TgtDaemon:
         self._do("--op", "bind", "--mode", "account", "--tid", tid, "--user", user)
         self._do("--op", "bind", "--mode", "target", "--tid", tid, "--initiator-name", initiator)
 
+    def look_again(self, iqn: str, path: Path) -> None:
+        """The LUN has the size of its file. What its initiators do meanwhile may fail; here they do nothing."""
+        change = f"online=0,path={path},online=1"
+        tid = str(self._tids[iqn])
+        self._do("--op", "update", "--mode", "logicalunit", "--tid", tid, "--lun", "1", "--params", change)
+
     def sessions(self, iqn: str) -> int:
         """How many initiators are logged in."""
         return self._do("--op", "show", "--mode", "conn", "--tid", str(self._tids[iqn])).count("Session:")

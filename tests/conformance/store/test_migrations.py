@@ -28,6 +28,7 @@ OURS = {"services", "flows", "journal", "leases", "outbox", "inbox", "state_hist
     "volumes",
     "volume_attachment",
     "messages",
+    "snapshots",
 }
 
 
@@ -60,7 +61,7 @@ async def test_the_migrated_tables_are_those_of_the_code(database: Database) -> 
 
 async def test_up_down_and_up_again(empty_database_url: str) -> None:
     heads = migrate.heads(BRANCHES)
-    assert heads == {"common_0004", "nova_0001", "cinder_0001"}
+    assert heads == {"common_0004", "nova_0001", "cinder_0002"}
     assert await migrate.current(empty_database_url, clock=CLOCK) == set()
     assert await migrate.upgrade(empty_database_url, BRANCHES, clock=CLOCK) == heads
     assert await look(empty_database_url, table_names) == OURS | {"alembic_version"}
@@ -88,7 +89,7 @@ async def test_a_service_is_content_with_its_own_tables_beside_those_of_others(d
 
 
 async def test_an_upgrade_that_does_not_know_all_branches_of_the_database_says_so(database_url: str) -> None:
-    with pytest.raises(migrate.MigrationFailed, match="cinder_0001"):
+    with pytest.raises(migrate.MigrationFailed, match="cinder_0002"):
         await migrate.upgrade(database_url, (nova_tables.BRANCH,), clock=CLOCK)
 
 
@@ -113,5 +114,5 @@ async def test_processes_that_upgrade_at_once_take_turns(empty_database_url: str
             if process.returncode is None:
                 os.kill(process.pid, signal.SIGKILL)
     assert [(process.returncode, err.decode()[-2000:]) for process, (_, err) in zip(processes, said, strict=True)] == [(0, "")] * 3
-    assert {out.decode().strip() for out, _ in said} == {"['cinder_0001', 'common_0004', 'nova_0001']"}
+    assert {out.decode().strip() for out, _ in said} == {"['cinder_0002', 'common_0004', 'nova_0001']"}
     assert await look(empty_database_url, differences) == []

@@ -7,7 +7,7 @@ import pytest
 
 from cinder_lite.contract import Volume, VolumeStatus
 from cinder_lite.domain.volume import Event
-from cinder_lite.service.wiring import SERVICE as CINDER
+from cinder_lite.service.about import SERVICE as CINDER
 from cinder_lite.store.volumes import Volumes
 from common.app.flow_view import find_flow
 from common.app.whereabouts import NotKnown, Sources, where
@@ -22,7 +22,7 @@ from common.machine.decide import Mark
 from common.transport.memory import MemoryBus, MemoryTransport
 from common.transport.port import Transport
 from nova_lite.contract import BlockDeviceMapping, Instance, VmState
-from nova_lite.service.wiring import SERVICE as NOVA
+from nova_lite.service.about import SERVICE as NOVA
 from nova_lite.store.block_device_mapping import BlockDeviceMappings
 from nova_lite.store.instances import Instances
 

@@ -28,6 +28,7 @@ from tests.simulation.bench import Workbench
 from tests.simulation.reality import BackendVolume, Disk, Machine
 
 MIB = 1024**2
+GIB = 1024**3
 Connector = dict[str, Any]
 
 
@@ -65,6 +66,14 @@ class Rig(Protocol):
         """Makes the next `create_export` of it fail."""
         ...
 
+    def grow(self, path: str, size: int) -> None:
+        """The disk there has `size` bytes from now on, as when its driver has extended it."""
+        ...
+
+    async def capacity(self, export: Export, connector: Connector) -> int:
+        """The bytes that the host is told when it asks."""
+        ...
+
 
 def new_export(rig: Rig, volume: Volume | None = None) -> Export:
     volume = volume or new_volume()
@@ -94,6 +103,13 @@ class FakeRig:
 
     def break_exporting(self, export: Export) -> None:
         self.target.script.fail_next("create_export", ExportFailure(volume_id=export.volume.id, reason="told so"))
+
+    def grow(self, path: str, size: int) -> None:
+        """There are no bytes."""
+
+    async def capacity(self, export: Export, connector: Connector) -> int:
+        assert await self.gets_in(export, connector)
+        return self.target.served[self.target.export_name(export.volume)].size
 
 
 class SimulatedRig:
@@ -125,6 +141,13 @@ class SimulatedRig:
     def break_exporting(self, export: Export) -> None:
         del self._bench.reality.volumes[export.volume.name]
 
+    def grow(self, path: str, size: int) -> None:
+        self._bench.reality.volumes[path.rpartition("/")[2]].size_gib = size / GIB
+
+    async def capacity(self, export: Export, connector: Connector) -> int:
+        assert await self.gets_in(export, connector)
+        return int(self._bench.reality.served[self.target.export_name(export.volume)].size_gib * GIB)
+
     def _disk(self, export: Export, connector: Connector) -> Disk:
         host = next(host for host in self._bench.reality.hosts.values() if host.initiator == connector["initiator"])
         return Disk(export.volume.id, "/dev/vdb", self.target.export_name(export.volume), export.chap, Machine(new_uuid(), host))
@@ -152,6 +175,12 @@ class LocalRig:
 
     def break_exporting(self, export: Export) -> None:
         Path(export.path).unlink()
+
+    def grow(self, path: str, size: int) -> None:
+        os.truncate(path, size)
+
+    async def capacity(self, export: Export, connector: Connector) -> int:
+        return await asyncio.to_thread(os.path.getsize, export.path)
 
 
 class TgtRig:
@@ -200,6 +229,14 @@ class TgtRig:
 
     def break_exporting(self, export: Export) -> None:
         Path(export.path).unlink()
+
+    def grow(self, path: str, size: int) -> None:
+        os.truncate(path, size)
+
+    async def capacity(self, export: Export, connector: Connector) -> int:
+        argv = ("iscsi-readcapacity16", "-s", "-i", connector["initiator"], self.url(export))
+        output = await run(*argv, timeout_s=20, env=login_environment(export.chap))
+        return int(output.stdout)
 
     def url(self, export: Export) -> str:
         return f"iscsi://{self.options.portal}/{self.target.export_name(export.volume)}/1"

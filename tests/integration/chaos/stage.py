@@ -54,11 +54,11 @@ async def _restart(server: Server | None) -> None:
 
 async def _kill_tgtd(socket: Path) -> None:
     """By the pid of the process that listens on its management socket."""
-    for pid in await asyncio.to_thread(_pids_of_tgtd, str(socket)):
+    for pid in await asyncio.to_thread(pids_of_tgtd, str(socket)):
         os.kill(pid, signal.SIGKILL)
 
 
-def _pids_of_tgtd(socket: str) -> list[int]:
+def pids_of_tgtd(socket: str) -> list[int]:
     found = []
     for process in Path("/proc").iterdir():
         if not process.name.isdigit():

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cinder_lite.contract import VolumeStatus
-from cinder_lite.service.wiring import SERVICE as CINDER
+from cinder_lite.service.about import SERVICE as CINDER
 from common.app.exits import Exit
 from common.app.flow_command import left_behind, listed, resumed, watched
 from common.app.flow_view import OPEN, view
@@ -22,7 +22,7 @@ from common.transport.port import Binding, BusUnavailable, Exchange, Queue, Tran
 from nova_lite.contract import Instance
 from nova_lite.errors import VolumeConnectionFailed
 from nova_lite.flows.detach_volume import DetachVolume
-from nova_lite.service.wiring import SERVICE as NOVA
+from nova_lite.service.about import SERVICE as NOVA
 from tests.support.world import HOST, World
 
 SAGAS = {saga.name: saga for service in (NOVA, CINDER) for saga in service.sagas}

@@ -96,7 +96,8 @@ def test_an_unknown_driver_is_refused_with_the_known_ones(cinder: Cinder) -> Non
         cinder(ARTICLE.replace("lvm.LVMVolumeDriver", "zfs.ZFSDriver"))
     assert str(caught.value) == (
         "Configuration: cinder.conf:5: [lvm] volume_driver: found 'cinder.volume.drivers.zfs.ZFSDriver', wanted one of "
-        "cinder.volume.drivers.file.FileDriver, cinder.volume.drivers.lvm.LVMVolumeDriver, cinder.volume.drivers.fake.FakeDriver"
+        "cinder.volume.drivers.file.FileDriver, cinder.volume.drivers.lvm.LVMVolumeDriver, cinder.volume.drivers.rbd.RBDDriver, "
+        "cinder.volume.drivers.fake.FakeDriver"
     )
 
 

@@ -35,7 +35,7 @@ def offered(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
 
 def test_commands_are_offered_on_every_level(offered: Offered) -> None:
     assert offered("lite ") == [
-        "asyncapi", "bus", "config", "contract", "db", "demo", "dlq", "doctor", "failpoints", "flow", "notify", "rpc", "up", "where",
+        "asyncapi", "bus", "config", "contract", "db", "demo", "dlq", "doctor", "driver", "failpoints", "flow", "notify", "rpc", "up", "where",
     ]  # fmt: skip
     assert offered("lite r") == ["rpc"]
     assert offered("lite rpc ") == ["call", "cast", "fanout", "listen", "ping"]
@@ -48,12 +48,21 @@ def test_topics_are_those_of_the_contracts_that_have_methods_for_the_command(off
     assert offered("lite rpc call ") == ["cinder-api", "cinder-volume", "compute", "nova-api"]
     assert offered("lite rpc call c") == ["cinder-api", "cinder-volume", "compute"]
     for command in ("cast", "fanout"):
-        assert offered(f"lite rpc {command} ") == ["cinder-scheduler", "cinder-volume", "compute"]
+        assert offered(f"lite rpc {command} ") == ["cinder-scheduler", "cinder-volume", "compute", "nova-api"]
 
 
 def test_methods_are_those_of_the_topic_s_contract(offered: Offered) -> None:
     assert offered("lite rpc call nova-api get") == ["get", "get_all"]
-    assert offered("lite rpc cast compute ") == ["attach_volume", "build_and_run_instance", "detach_volume", "terminate_instance"]
+    assert offered("lite rpc cast compute ") == [
+        "attach_volume",
+        "build_and_run_instance",
+        "detach_volume",
+        "external_instance_event",
+        "reboot_instance",
+        "start_instance",
+        "stop_instance",
+        "terminate_instance",
+    ]
     assert offered("lite rpc fanout cinder-volume p") == ["publish_service_capabilities"]
 
 

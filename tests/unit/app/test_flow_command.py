@@ -211,4 +211,4 @@ def test_a_home_is_one_process_or_all_of_a_kind(owner: str, home: str, is_it: bo
 
 def test_the_services_name_every_saga_once() -> None:
     found = [saga.name for service in services().values() for saga in service.sagas]
-    assert len(found) == len(set(found)) == 20
+    assert len(found) == len(set(found)) == 30

@@ -26,7 +26,7 @@ def nova(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Nova:
 def test_without_a_word_nova_has_novas_defaults(nova: Nova) -> None:
     config = nova("")
     assert (config.common.control_exchange, config.cinder_control_exchange) == ("nova", "openstack")
-    assert (config.max_disk_devices_to_attach, config.device_detach_timeout) == (-1, 20.0)
+    assert (config.max_disk_devices_to_attach, config.libvirt.device_detach_timeout) == (-1, 20.0)
     assert config.initiatorname_file == Path("/state/initiatorname.iscsi")
     assert config.qemu.binary == "qemu-system-x86_64"
 
@@ -73,7 +73,11 @@ def test_the_options_of_the_other_sections_are_read(nova: Nova) -> None:
         "[compute]\nmax_disk_devices_to_attach = 4\n[libvirt]\ndevice_detach_timeout = 5\n[qemu]\nbinary = /opt/qemu\n"
     )
     assert config.initiatorname_file == Path("/etc/iscsi/initiatorname.iscsi")
-    assert (config.cinder_control_exchange, config.max_disk_devices_to_attach, config.device_detach_timeout) == ("cinder", 4, 5.0)
+    assert (config.cinder_control_exchange, config.max_disk_devices_to_attach, config.libvirt.device_detach_timeout) == (
+        "cinder",
+        4,
+        5.0,
+    )
     assert config.qemu.binary == "/opt/qemu"
 
 

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from cinder_lite.contract import BackendReport, ExportReport, VolumeStatus
-from cinder_lite.domain.audit import AttachmentFact, Facts, VolumeFact, audit
+from cinder_lite.domain.audit import AttachmentFact, Facts, SnapshotFact, VolumeFact, audit
 from cinder_lite.domain.volume import VOLUME, attach_status_of, volume_id_of
 from common.base.violation import UNKNOWN
 
@@ -23,7 +23,8 @@ ATTACHED = AttachmentFact(
 
 
 def volume(volume_id: str = FREE, status: str = "available", size: int = 2, **fields) -> VolumeFact:
-    known = {"host": f"{BACKEND}#file", "attach_status": str(attach_status_of(VolumeStatus(status)))}
+    attach_status = attach_status_of(VolumeStatus(status)) or ("attached" if fields.get("attachments") else "detached")
+    known = {"host": f"{BACKEND}#file", "attach_status": str(attach_status)}
     return VolumeFact(**{"id": volume_id, "status": status, "size": size, **known, **fields})
 
 
@@ -49,6 +50,14 @@ def facts(*volumes: VolumeFact, at: BackendReport | None = None, **fields) -> Fa
 
 def exported(**exports: ExportReport) -> BackendReport:
     return report(exports={IQN + USED: export(), **{name.replace("_", ":"): found for name, found in exports.items()}})
+
+
+SNAPSHOT = "snapshot:p1"
+
+
+def with_snapshot(kept: dict[str, str] | None = None, **fields) -> Facts:
+    row = SnapshotFact(**{"id": "p1", "volume_id": USED, "status": "available", "backend": BACKEND, **fields})
+    return facts(at=report(snapshots={"snapshot-p1": f"volume-{USED}"} if kept is None else kept), snapshots=(row,))
 
 
 PLANTED: dict[str, tuple[Facts, str, str, str]] = {
@@ -106,6 +115,17 @@ PLANTED: dict[str, tuple[Facts, str, str, str]] = {
     "an attachment without a volume": (
         facts(orphans=(replace(ATTACHED, volume_id=STRAY),)), "L3", f"volume:{STRAY}", "its volume is gone",
     ),
+    "extending for ever": (facts(used(), volume(status="extending", is_old=True)), "L1", f"volume:{FREE}", "has been extending"),
+    "extending, and its attachment only begins": (
+        facts(used("extending", attachments=(replace(ATTACHED, status="attaching"),)), volume()), "S8", f"volume:{USED}", "wanted: one that is attached",
+    ),
+    "a snapshot's word": (with_snapshot(status="banana"), "S7", SNAPSHOT, "banana"),
+    "a snapshot of a deleted volume": (with_snapshot(volume_id=STRAY), "L3", SNAPSHOT, "its volume"),
+    "a snapshot creating for ever": (with_snapshot(status="creating", is_old=True), "L1", SNAPSHOT, "has been creating"),
+    "a snapshot that is not kept": (with_snapshot(kept={}), "L3", SNAPSHOT, "does not keep it"),
+    "a snapshot without a row": (
+        facts(at=report(snapshots={"snapshot-p1": f"volume-{USED}"})), "L3", SNAPSHOT, f"keeps snapshot-p1 of volume-{USED}",
+    ),
     "a backend that never was": (
         facts(used(), volume(), volume(STRAY, host="h2@gone#p")), UNKNOWN, "backend:h2@gone", "volumes in its rows: 1",
     ),
@@ -145,6 +165,11 @@ SOUND: dict[str, Callable[[], Facts]] = {
         reports={BACKEND: report(), "h1@other": report("h1@other", volumes=[], provisioned_gb=0)},
     ),
     "an operator put it into error": lambda: facts(used("error"), volume()),
+    "extending, grown already": lambda: facts(used("extending"), volume(), at=report(provisioned_gb=6)),
+    "extending, nobody's": lambda: facts(used(), volume(status="extending")),
+    "a snapshot": with_snapshot,
+    "a snapshot that could not be taken": lambda: with_snapshot(status="error", kept={}),
+    "a snapshot that is being deleted": lambda: with_snapshot(status="deleting", kept={}),
 }  # fmt: skip
 
 

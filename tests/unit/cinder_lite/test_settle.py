@@ -8,13 +8,14 @@ import pytest
 from hypothesis import given, strategies as st
 
 from cinder_lite.contract import ExportReport
-from cinder_lite.domain.settle import Action, AttachmentFact, Facts, Mend, VolumeFact, settle
+from cinder_lite.domain.settle import Action, AttachmentFact, Facts, Mend, SnapshotFact, VolumeFact, settle
 from cinder_lite.domain.volume import VOLUME
 from common.base.settling import Busy, due
 
 NOW = datetime(2026, 11, 28, 12)  # noqa: DTZ001 - as rows have it
 OLD, YOUNG = NOW - timedelta(minutes=5), NOW - timedelta(seconds=19)
 V = "00000000-0000-4000-8000-000000000001"
+P = "00000000-0000-4000-8000-00000000000a"
 WHO, FOREIGN = "iqn.2010-10.org.openstack:cmp1", "iqn.2010-10.org.openstack:cmp9"
 HELD = AttachmentFact(id="a1", who=frozenset({WHO, "cmp1"}))
 RESERVED = AttachmentFact(id="a1")
@@ -44,6 +45,12 @@ def facts(row: VolumeFact | None, *exports: ExportReport, kept: frozenset[str] |
 TABLE: dict[str, tuple[Facts, Mend | None, bool]] = {
     "creating": (facts(volume("creating")), Mend.CREATE_VOLUME, False),
     "deleting": (facts(volume("deleting")), Mend.DELETE_VOLUME, False),
+    "extending": (facts(volume("extending")), Mend.EXTEND_VOLUME, False),
+    "extending and held": (facts(used("extending"), SOUND), Mend.EXTEND_VOLUME, False),
+    "extending and not exported": (facts(used("extending")), Mend.RESTORE_EXPORT, False),
+    "extending in vain, and said to be exported": (
+        facts(volume("error_extending", provider_location="x")), Mend.REMOVE_STALE_EXPORT, True,
+    ),
     "available": (facts(volume()), None, False),
     "in-use and exported": (facts(used(), SOUND), None, False),
     "in-use and not exported": (facts(used()), Mend.RESTORE_EXPORT, False),
@@ -102,7 +109,43 @@ def test_what_changed_a_moment_ago_is_left_alone_but_for_an_export_that_is_lost(
 @pytest.mark.parametrize("name", TABLE)
 def test_of_a_part_that_is_silent_nothing_is_decided(name: str) -> None:
     found = settle(replace(TABLE[name][0], exports=None, kept=None))
-    assert {each.mend for each in found} <= {Mend.CREATE_VOLUME, Mend.DELETE_VOLUME}
+    assert {each.mend for each in found} <= {Mend.CREATE_VOLUME, Mend.DELETE_VOLUME, Mend.EXTEND_VOLUME}
+
+
+def snapshot(status: str = "available", **fields) -> SnapshotFact:
+    return SnapshotFact(**{"id": P, "volume_id": V, "status": status, "changed_at": OLD, **fields})
+
+
+KEPT = frozenset({f"volume-{V}", f"snapshot-{P}"})
+SNAPSHOTS: dict[str, tuple[SnapshotFact, frozenset[str] | None, Mend | None]] = {
+    "creating": (snapshot("creating"), frozenset(), Mend.CREATE_SNAPSHOT),
+    "creating, half there": (snapshot("creating"), KEPT, Mend.CREATE_SNAPSHOT),
+    "creating, of a silent backend": (snapshot("creating"), None, Mend.CREATE_SNAPSHOT),
+    "creating since a moment": (snapshot("creating", changed_at=YOUNG), frozenset(), None),
+    "deleting": (snapshot("deleting"), KEPT, Mend.DELETE_SNAPSHOT),
+    "available": (snapshot(), KEPT, None),
+    "error": (snapshot("error"), frozenset(), None),
+    "error_deleting": (snapshot("error_deleting"), KEPT, None),
+    "deleted, and its bytes are there": (snapshot("deleted", is_deleted=True), KEPT, Mend.REMOVE_STALE_SNAPSHOT),
+    "deleted, of a silent backend": (snapshot("deleted", is_deleted=True), None, None),
+    "deleted a moment ago": (snapshot("deleted", is_deleted=True, changed_at=YOUNG), KEPT, None),
+}
+
+
+@pytest.mark.parametrize("name", SNAPSHOTS)
+def test_every_row_of_the_table_about_snapshots(name: str) -> None:
+    row, kept, mend = SNAPSHOTS[name]
+    found = settle(facts(volume(), kept=kept, snapshots=(row,)))
+    destroys = mend is Mend.REMOVE_STALE_SNAPSHOT
+    assert found == ([] if mend is None else [Action(mend, V, destroys, snapshot_id=P)])
+    assert settle(facts(volume(), kept=kept, snapshots=(row,), busy=Busy(frozenset({V})))) == []
+
+
+def test_what_is_left_of_a_snapshot_goes_before_its_volume_and_a_guest_that_waits_goes_before_both() -> None:
+    stale = snapshot("deleted", is_deleted=True)
+    of_deleted = facts(volume("deleted", is_deleted=True), kept=KEPT, snapshots=(stale,))
+    assert [found.mend for found in settle(of_deleted)] == [Mend.REMOVE_STALE_SNAPSHOT]
+    assert [found.mend for found in settle(facts(used(), kept=KEPT, snapshots=(stale,)))] == [Mend.RESTORE_EXPORT]
 
 
 ROWS = st.builds(
@@ -126,11 +169,12 @@ FACTS = st.builds(
 
 
 @given(FACTS)
-def test_the_same_facts_give_the_same_actions_one_for_a_volume_and_never_for_a_busy_or_unknown_one(known: Facts) -> None:
+def test_the_same_facts_give_the_same_actions_one_for_a_volume_and_for_a_busy_one_its_lost_export_only(known: Facts) -> None:
     found = settle(known)
     assert found == settle(known)
     assert len({each.subject for each in found}) == len(found)
-    assert all(each.volume_id in known.volumes and each.volume_id not in known.busy for each in found)
+    assert all(each.volume_id in known.volumes for each in found)
+    assert {each.mend for each in found if each.volume_id in known.busy} <= {Mend.RESTORE_EXPORT}
 
 
 @given(st.lists(st.builds(Action, st.sampled_from(list(Mend)), st.sampled_from("abc"), st.booleans()), unique=True))

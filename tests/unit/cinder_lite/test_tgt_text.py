@@ -16,6 +16,7 @@ from cinder_lite.targets.tgt_text import (
     parse_portals,
     parse_targets,
     refusal_in,
+    shown_mb,
 )
 
 TARGETS = """\
@@ -148,3 +149,10 @@ def test_answers_are_read() -> None:
     assert refusal_in(bytes([2, 0, 0, 0, 8, 0, 0, 0])) == "error 2"
     with pytest.raises(ValueError):
         refusal_in(b"")
+
+
+@pytest.mark.parametrize(
+    ("size", "shown"), [(1 << 20, 1), (2 << 20, 2), (64 << 20, 67), (1 << 30, 1074), (20 << 30, 21475), (0, 0)]
+)
+def test_sizes_are_shown_as_tgtd_shows_them(size: int, shown: int) -> None:
+    assert shown_mb(size) == shown

@@ -85,7 +85,7 @@ CALLEES = {
     "cinder-scheduler": {
         ("openstack", "cinder-volume.host1@file"), ("openstack", "cinder-volume.host1@file.host1"), ("fanout", "cinder-volume_fanout"),
     },
-    "cinder-volume": {("fanout", "cinder-scheduler_fanout")},
+    "cinder-volume": {("nova", "nova-api"), ("fanout", "cinder-scheduler_fanout")},
 }  # fmt: skip
 """Who publishes requests where, by exchange and key; the contracts' clients say so."""
 EVERYWHERE = set[tuple[str, str]]().union(*CALLEES.values()) | {

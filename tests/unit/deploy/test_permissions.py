@@ -34,7 +34,7 @@ CALLS = {
     "nova-compute": {"openstack": ["cinder-api"]},
     "cinder-api": {"openstack": ["cinder-scheduler", "cinder-volume.block1@file", "cinder-volume.block1@file.block1"]},
     "cinder-scheduler": {"openstack": ["cinder-volume.block1@file", "cinder-volume.block1@file.block1"]},
-    "cinder-volume": {},
+    "cinder-volume": {"nova": ["nova-api"]},
 }
 """User -> exchange -> routing keys of the requests that it sends."""
 

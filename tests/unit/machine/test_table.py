@@ -6,6 +6,7 @@ import pytest
 
 from cinder_lite.contract import AttachStatus, VolumeStatus
 from cinder_lite.domain.attachment import ATTACHMENT
+from cinder_lite.domain.snapshot import SNAPSHOT
 from cinder_lite.domain.volume import VOLUME, attach_status_of
 from common.machine.table import Machine, NotInTable
 from nova_lite.domain.instance import INSTANCE
@@ -43,6 +44,17 @@ deleting delete_failed error_deleting
 deleting destroyed deleted
 error delete deleting
 error_deleting delete deleting
+error_extending delete deleting
+available extend extending
+in-use extend extending
+extending extended available
+extending extended_in_use in-use
+extending extend_failed error_extending
+extending roll_extending in-use
+extending reset_available available
+error_extending reset_available available
+extending reset_error error
+error_extending reset_error error
 error reset_available available
 error_deleting reset_available available
 attaching reset_available available
@@ -55,6 +67,17 @@ in-use reset_error error
 detaching reset_error error
 error reset_in_use in-use
 """
+SNAPSHOT_ROWS = """
+creating created available
+creating create_failed error
+available delete deleting
+error delete deleting
+error_deleting delete deleting
+deleting delete_busy available
+deleting delete_failed error_deleting
+deleting destroyed deleted
+"""
+
 ATTACHMENT_ROWS = """
 reserved connect attaching
 reserved detached detached
@@ -74,7 +97,22 @@ building/spawning spawn building/spawning
 building/spawning spawned active
 building/spawning build_failed error
 active machine_lost error
+active stop active/powering-off
+active/powering-off stopped stopped
+active/powering-off stop_failed active
+stopped start stopped/powering-on
+stopped/powering-on started active
+stopped/powering-on start_failed stopped
+active reboot active/rebooting
+active reboot_hard active/rebooting_hard
+stopped reboot_hard active/rebooting_hard
+error reboot_hard active/rebooting_hard
+active/rebooting rebooted active
+active/rebooting_hard rebooted active
+active/rebooting reboot_failed error
+active/rebooting_hard reboot_failed error
 active delete active/deleting
+stopped delete active/deleting
 error delete active/deleting
 active/deleting delete_failed error
 active/deleting destroyed deleted
@@ -87,7 +125,7 @@ def shown(state: object) -> str:
 
 @pytest.mark.parametrize(
     ("machine", "golden"),
-    [(VOLUME, VOLUME_ROWS), (ATTACHMENT, ATTACHMENT_ROWS), (INSTANCE, INSTANCE_ROWS)],
+    [(VOLUME, VOLUME_ROWS), (SNAPSHOT, SNAPSHOT_ROWS), (ATTACHMENT, ATTACHMENT_ROWS), (INSTANCE, INSTANCE_ROWS)],
     ids=lambda it: getattr(it, "name", ""),
 )
 def test_every_pair_of_state_and_event_does_what_the_table_says(machine, golden: str) -> None:
@@ -108,9 +146,10 @@ def test_every_pair_of_state_and_event_does_what_the_table_says(machine, golden:
 def test_a_volume_s_attach_status_follows_from_its_status() -> None:
     attached = {status for status in VolumeStatus if attach_status_of(status) is AttachStatus.ATTACHED}
     assert attached == {VolumeStatus.IN_USE, VolumeStatus.DETACHING}
+    assert attach_status_of(VolumeStatus.EXTENDING) is None
 
 
-@pytest.mark.parametrize("machine", [VOLUME, ATTACHMENT, INSTANCE], ids=lambda it: it.name)
+@pytest.mark.parametrize("machine", [VOLUME, SNAPSHOT, ATTACHMENT, INSTANCE], ids=lambda it: it.name)
 def test_an_event_leads_to_one_target_from_all_its_sources_and_another_is_in_no_table(machine: Machine[Any, Any]) -> None:
     for event in machine.events:
         assert {machine.after(state, event) for state in machine.sources(event)} == {machine.target(event)}

@@ -47,6 +47,9 @@ PLANTED: dict[str, tuple[Facts, str, str, str]] = {
     "a state that is none": (facts(replace(SERVER, vm_state="banana"), OTHER), "S7", "server:s1", "banana"),
     "a pair of states that is none": (facts(replace(SERVER, task_state="spawning"), OTHER), "S7", "server:s1", "active, spawning"),
     "active without a machine": (facts(cmp2=report("cmp2", machines={})), "S8", "server:s2", "no such machine alive"),
+    "stopped with a machine": (
+        facts(replace(SERVER, vm_state="stopped"), OTHER), "S8", "server:s1", "it is stopped, and its machine is alive",
+    ),
     "attached without a disk": (facts(cmp1=report(machines={"s1": {}})), "S8", "volume:v1", "has no such disk"),
     "a disk by another name": (facts(cmp1=report(machines={"s1": {"v1": "/dev/vdq"}})), "S8", "volume:v1", "its machine as /dev/vdq"),
     "attached without a connection": (facts(cmp1=report(connections=[])), "S8", "volume:v1", "cmp1 is not connected to it"),

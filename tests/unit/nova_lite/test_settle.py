@@ -23,6 +23,7 @@ def report(machines: dict[str, dict[str, str]], **fields) -> HostReport:
     return HostReport(**{"host": "cmp1", "kind": "fake", "machines": machines, **fields})
 
 
+STOPPED = replace(ACTIVE, vm_state="stopped")
 ALIVE = report({S: {V: "/dev/vdb"}}, connections=[V])
 
 
@@ -41,6 +42,16 @@ TABLE: dict[str, tuple[Facts, Mend | None, str]] = {
     "all is well": (facts(), None, ""),
     "building": (facts(replace(ACTIVE, vm_state="building", task_state="spawning"), report=report({}), **BARE), Mend.BOOT, S),
     "deleting": (facts(replace(ACTIVE, task_state="deleting"), report=report({}), **BARE), Mend.DELETE, S),
+    "powering off": (facts(replace(ACTIVE, task_state="powering-off")), Mend.STOP, S),
+    "powering on": (facts(replace(STOPPED, task_state="powering-on"), report=report({}, connections=[V])), Mend.START, S),
+    "rebooting": (facts(replace(ACTIVE, task_state="rebooting"), report=report({}, connections=[V])), Mend.REBOOT, S),
+    "rebooting hard": (facts(replace(ACTIVE, task_state="rebooting_hard")), Mend.REBOOT_HARD, S),
+    "stopped, without a machine": (facts(STOPPED, report=report({}, connections=[V])), None, ""),
+    "stopped, and its machine runs": (facts(STOPPED, report=report({S: {}}, connections=[V])), Mend.SETTLE_STOPPED, S),
+    "stopped, and a part of its machine is left": (
+        facts(STOPPED, report=report({}, leftovers={S: ["x"]}, connections=[V])), Mend.SETTLE_STOPPED, S,
+    ),
+    "detaching from a stopped server": (moving("detaching", instance=STOPPED, report=report({})), Mend.DETACH_VOLUME, V),
     "an error is at rest": (facts(replace(ACTIVE, vm_state="error"), report=report({}), **BARE), None, ""),
     "its machine died": (facts(report=report({}, connections=[V])), Mend.SETTLE_MACHINE, S),
     "its machine is silent": (facts(report=report({}, silent={S: "hung"})), None, ""),
@@ -79,7 +90,7 @@ def test_every_row_of_the_table(name: str) -> None:
 
 @pytest.mark.parametrize("name", TABLE)
 def test_what_takes_something_away_is_known_as_such(name: str) -> None:
-    destroying = {Mend.LET_GO, Mend.SETTLE_MACHINE, Mend.REAP_MACHINE, Mend.REMOVE_DISK}
+    destroying = {Mend.LET_GO, Mend.SETTLE_MACHINE, Mend.REAP_MACHINE, Mend.SETTLE_STOPPED, Mend.REMOVE_DISK}
     assert all(found.destroys == (found.mend in destroying) for found in settle(TABLE[name][0]))
 
 
@@ -102,7 +113,7 @@ def test_what_changed_a_moment_ago_is_left_alone(name: str) -> None:
 
 @pytest.mark.parametrize("name", TABLE)
 def test_of_a_part_that_is_silent_nothing_is_decided(name: str) -> None:
-    by_rows = {Mend.BOOT, Mend.DELETE}
+    by_rows = {Mend.BOOT, Mend.DELETE, Mend.STOP, Mend.START, Mend.REBOOT, Mend.REBOOT_HARD}
     assert {found.mend for found in settle(replace(TABLE[name][0], report=None, volumes=None))} <= by_rows
 
 
@@ -117,8 +128,8 @@ FACTS = st.builds(
         st.builds(
             InstanceFact,
             uuid=st.just(S),
-            vm_state=st.sampled_from(["building", "active", "error"]),
-            task_state=st.sampled_from([None, "spawning", "deleting"]),
+            vm_state=st.sampled_from(["building", "active", "stopped", "error"]),
+            task_state=st.sampled_from([None, "spawning", "deleting", "powering-off", "powering-on", "rebooting"]),
             changed_at=st.sampled_from([None, OLD, YOUNG]),
         ),
     ),

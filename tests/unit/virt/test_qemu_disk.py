@@ -84,6 +84,66 @@ def test_a_local_volume_is_a_file_or_a_block_device() -> None:
     assert disk.backend == wanted | {"driver": "host_device"}
 
 
+KEY = "QVFEc2VzYW1lc2VzYW1lc2VzYW1lc2VzYW1lc2VzYW0="
+RBD: dict[str, Any] = {
+    "driver_volume_type": "rbd",
+    "serial": VOLUME,
+    "data": {
+        "name": "volumes/volume-1",
+        "hosts": ["10.0.0.11", "10.0.0.12"],
+        "ports": ["6789", "3300"],
+        "auth_enabled": True,
+        "auth_username": "cinder",
+        "keyring": f"[client.cinder]\n\tkey = {KEY}\n",
+    },
+}
+
+
+def test_an_image_as_qemus_parts() -> None:
+    disk = plan_disk(RBD, machine="vm", mountpoint="/dev/vdb", ceph_conf="/m/ceph.conf")
+    assert disk.backend == {
+        "driver": "rbd",
+        "node-name": NODE,
+        "read-only": False,
+        "pool": "volumes",
+        "image": "volume-1",
+        "server": [{"host": "10.0.0.11", "port": "6789"}, {"host": "10.0.0.12", "port": "3300"}],
+        "conf": "/m/ceph.conf",
+        "cache": {"direct": False},
+        "user": "cinder",
+        "auth-client-required": ["cephx"],
+        "key-secret": secret_id(VOLUME),
+    }
+    assert disk.secret == {"qom-type": "secret", "id": secret_id(VOLUME), "data": KEY, "format": "base64"}
+    assert KEY not in f"{disk!r} {disk.backend}"
+
+
+def test_a_cluster_without_cephx_needs_no_key() -> None:
+    disk = plan_disk(with_data(RBD, auth_enabled=False), machine="vm", mountpoint="/dev/vdb")
+    assert disk.password is None
+    assert disk.backend["auth-client-required"] == ["none"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"name": "volume-1"}, "not <pool>/<image>"),
+        ({"keyring": "[client.other]\nkey = AAAA"}, r"no key of client\.cinder"),
+        ({"keyring": None, "secret_uuid": "457eb676-33da-42ec-9a8c-9293d545c337"}, "libvirt's secrets are not its own"),
+        ({"ports": ["6789"]}, "not of the form"),
+    ],
+)
+def test_what_is_wrong_with_an_image_is_named_and_no_key_shown(changes: dict[str, Any], word: str) -> None:
+    with pytest.raises(HypervisorRefused, match=word) as failure:
+        plan_disk(with_data(RBD, **changes), machine="vm", mountpoint="/dev/vdb")
+    assert "AAAA" not in str(failure.value)
+
+
+def test_a_volume_that_the_host_itself_logged_in_to_is_a_block_device() -> None:
+    disk = plan_disk(with_data(ISCSI, device_path="/dev/sdb"), machine="vm", mountpoint="/dev/vdb")
+    assert (disk.backend["driver"], disk.backend["filename"], disk.password) == ("host_device", "/dev/sdb", None)
+
+
 def test_access_mode_and_discard_are_passed_on() -> None:
     disk = plan_disk(with_data(LOCAL, access_mode="ro", discard=True), machine="vm", mountpoint="/dev/vdb")
     assert disk.backend["read-only"] is True
@@ -99,7 +159,8 @@ def test_access_mode_and_discard_are_passed_on() -> None:
         (with_data(ISCSI, target_lun="one"), "not of the form"),
         (ISCSI | {"data": None}, "not of the form"),
         ({"driver_volume_type": "local", "serial": VOLUME}, "lacks data"),
-        (ISCSI | {"driver_volume_type": "rbd"}, "'rbd' is not among iscsi, local"),
+        (ISCSI | {"driver_volume_type": "fibre_channel"}, "'fibre_channel' is not among iscsi, local, rbd"),
+        (ISCSI | {"driver_volume_type": "rbd"}, "lacks name"),
         (ISCSI | {"serial": "a,b"}, "serial"),
         (without(ISCSI, "x") | {"serial": None}, "serial"),
     ],

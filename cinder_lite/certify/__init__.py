@@ -1,0 +1,1 @@
+"""The specifications of cinder's ports, and what runs them against any backend: `lite driver certify`."""

@@ -1,0 +1,1 @@
+"""Benches: a look behind each driver and target, for its specifications."""
