@@ -1,5 +1,6 @@
 # make demo   the main job on this machine, with nothing else installed
 # make test   every test; installs what Python needs, uses the real parts that are there and names those that are not
+# make test-amqp  the promises of the port, oslo.messaging both ways and every fault of the broker, over our own AMQP engine
 # make check  format, lint, types, floors (make lint), quick tests
 # make lab    a private RabbitMQ, PostgreSQL and tgtd, five services, two compute hosts (as root, on Debian)
 # make compat-openstack  real nova 34 and cinder 29 as our clients (installs them once: 1 to 5 minutes, 700 MB)
@@ -22,7 +23,7 @@ PARTS := tgt libiscsi-bin qemu-system-x86 qemu-block-extra qemu-utils rabbitmq-s
 	libvirt-daemon libvirt-daemon-driver-qemu python3-libvirt busybox-static cpio
 STORAGE_PARTS := lvm2 ceph-mon ceph-osd ceph-common
 
-.PHONY: certify parts-storage demo test lint check format lab guest datapath repro soak chaos bench bench-attach bench-buses bench-flood bench-survival fuzz parts clean compat-openstack
+.PHONY: certify parts-storage demo test test-amqp lint check format lab guest datapath repro soak chaos bench bench-attach bench-buses bench-flood bench-survival fuzz parts clean compat-openstack
 
 demo: .venv/installed
 	@$(BIN)/lite demo --embedded
@@ -35,6 +36,9 @@ lint: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+test-amqp: .venv/installed-dev
+	$(BIN)/pytest -n 2 --dist loadfile --long --amqp tests/conformance/transport tests/compat tests/integration/test_survival.py tests/unit/rpc
 
 check: lint
 	$(BIN)/pytest -q tests/unit tests/property tests/architecture tests/typing
@@ -125,6 +129,7 @@ clean:
 	@.venv-bench/bin/pip install --quiet --disable-pip-version-check --editable .
 	@.venv-bench/bin/pip install --quiet --disable-pip-version-check --editable '.[bench]' \
 	|| echo "not all of them could be installed; those that are missing are left out"
+	@npm install --silent --no-fund --no-audit --prefix .venv-bench amqplib@0.10 >/dev/null 2>&1 || echo "node or amqplib is missing; node_amqplib is left out"
 	@touch $@
 
 .venv-openstack/installed: tests/compat/requirements-openstack.txt

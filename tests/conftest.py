@@ -108,6 +108,7 @@ _PARTS_KEY = pytest.StashKey[RealParts]()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="run what is marked long too: the same again on more adapters")
+    parser.addoption("--amqp", action="store_true", help="what says rabbit:// in this process goes over our own engine, amqp://")
     parser.addoption("--strict-real", action="store_true", help="a missing real part is a failure, not a skip (or CI=true)")
 
 
@@ -160,6 +161,19 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.write_line(f"used     {part} {version}")
     for part, reason in sorted(parts.lacking.items()):
         terminalreporter.write_line(f"skipped  {part}: {reason} ({parts.tests_skipped.get(part, 0)} tests)")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _over_amqp(request: pytest.FixtureRequest) -> Iterator[None]:
+    if not request.config.getoption("--amqp"):
+        yield
+        return
+    from common.transport.amqp import AmqpTransport  # noqa: PLC0415 - no other test needs both
+    from common.transport.rabbit import RabbitTransport  # noqa: PLC0415
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RabbitTransport, "connect", AmqpTransport.connect)
+        yield
 
 
 @pytest.fixture(scope="session")

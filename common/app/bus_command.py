@@ -19,11 +19,9 @@ from common.db.hosts import Hosts, ServiceRow, is_up
 from common.transport.folder import BusFolder
 from common.transport.kombu_url import folder_of
 from common.transport.port import Transport
-from common.transport.rabbit_url import parse_rabbit_url
+from common.transport.rabbit_url import SCHEMES, parse_rabbit_url
 
 app = typer.Typer(help="The message bus.", no_args_is_help=True)
-
-_IS_RABBIT = "rabbit://"
 
 
 @app.callback()
@@ -82,7 +80,7 @@ async def _seen(transport: Transport, url: str, names: list[str], management_url
     if (folder := folder_of(url)) is not None:
         names = await asyncio.to_thread(BusFolder(folder).queues)
         return Seen(transport.url, "the folder", await _asked(transport, names, kind="folder", is_durable=True))
-    if url.startswith(_IS_RABBIT):
+    if url.startswith(SCHEMES):
         where = parse_rabbit_url(url)
         for api in [management_url] if management_url else default_urls(where):
             try:

@@ -9,11 +9,9 @@ import sys
 from collections.abc import Callable
 from typing import Any, TextIO
 
-import structlog
-from structlog.typing import EventDict, Processor, WrappedLogger
-
 from common.app.masking import mask
 from common.base.context import Context
+from common.host.lean import structlog
 
 
 def configure_logs(
@@ -31,7 +29,7 @@ def configure_logs(
     log_format   "console" for people, "json" for machines: an object a line
     """
     out = stream()
-    shared: list[Processor] = [
+    shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -54,7 +52,9 @@ def bind_request(ctx: Context) -> None:
     structlog.contextvars.bind_contextvars(request_id=ctx.request_id)
 
 
-def mask_secrets(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+def mask_secrets(
+    logger: structlog.typing.WrappedLogger, method: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
     """A structlog processor: every value of the event without its secrets, and exceptions as text."""
     del logger, method
     kept = {key: value for key, value in event.items() if key in _STRUCTLOGS}
@@ -72,18 +72,22 @@ class _Stamp:
     def __init__(self, *, service: str, host: str) -> None:
         self._fixed = {"service": service, "host": host}
 
-    def __call__(self, logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    def __call__(
+        self, logger: structlog.typing.WrappedLogger, method: str, event: structlog.typing.EventDict
+    ) -> structlog.typing.EventDict:
         del logger, method
         return {**event, **{key: event.get(key, value) for key, value in self._fixed.items()}, "pid": os.getpid()}
 
 
-def _renderer(log_format: str, *, colors: bool) -> Processor:
+def _renderer(log_format: str, *, colors: bool) -> structlog.typing.Processor:
     if log_format == "json":
         return structlog.processors.JSONRenderer(default=str, ensure_ascii=True)
     return structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=structlog.dev.plain_traceback, pad_event_to=0)
 
 
-def _take_over_stdlib(shared: list[Processor], renderer: Processor, out: TextIO, level: int) -> None:
+def _take_over_stdlib(
+    shared: list[structlog.typing.Processor], renderer: structlog.typing.Processor, out: TextIO, level: int
+) -> None:
     """aio_pika, sqlalchemy, alembic, kombu and asyncio log through the standard library: one handler, at the root, renders them alike."""
     handler = logging.StreamHandler(out)
     handler.setFormatter(

@@ -117,6 +117,6 @@ async def _tracing(name: str, bus: str) -> AsyncIterator[Observed]:
         reason = f"tracing_enabled needs the extra otel ({exc.name} is missing): pip install 'nova-cinder-lite[otel]'"
         raise Misconfigured(reason=reason) from exc
     scheme = bus.partition("://")[0]
-    system = {"rabbit": "rabbitmq"}.get(scheme, scheme)
+    system = {"rabbit": "rabbitmq", "amqp": "rabbitmq"}.get(scheme, scheme)
     async with spans(name) as tracer:
         yield Observed(clients=[TracedClient(tracer, system=system)], servers=[TracedServer(tracer, system=system)])

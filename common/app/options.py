@@ -99,7 +99,7 @@ def _bus(control_exchange: str) -> tuple[cfg.Opt, ...]:
             "transport_url",
             default="kombu+filesystem://$state_path/bus",
             secret=True,
-            help="Where the message bus is: rabbit://USER:PASSWORD@HOST:5672/VHOST, or kombu+ before any URL that kombu knows.",
+            help="Where the message bus is: rabbit://USER:PASSWORD@HOST:5672/VHOST, the same with amqp:// for the faster engine, or kombu+ before any URL that kombu knows.",
         ),
         cfg.StrOpt(
             "control_exchange",

@@ -22,7 +22,7 @@ from common.base.errors import Misconfigured
 from common.host.queue_names import StableNames, names_folder
 from common.rpc.options import RpcOptions
 from common.transport.rabbit_settings import LoginMethod, RabbitSettings, Steps, Tls, tls_version
-from common.transport.rabbit_url import split_options, without_password
+from common.transport.rabbit_url import SCHEMES, split_options, without_password
 from common.wire.compression import Compression
 
 RABBIT = "oslo_messaging_rabbit"
@@ -63,7 +63,7 @@ class BusOptions:
 def oslo_sections() -> tuple[Section, ...]:
     """[oslo_messaging_*], for `load` and for a sample."""
     return (
-        Section(RABBIT, rabbit_options(), help="RabbitMQ, where transport_url begins with rabbit://.", idle=_IDLE),
+        Section(RABBIT, rabbit_options(), help="RabbitMQ, where transport_url begins with rabbit:// or amqp://.", idle=_IDLE),
         _idle_section(NOTIFICATIONS, _notification_options(), "this version sends no notifications"),
         _idle_section(METRICS, _metrics_options(), "nothing is sent to oslo.metrics"),
         _idle_section(TRACING, _tracing_options(), "this version exports no traces"),
@@ -83,7 +83,7 @@ def read_bus(settings: Settings, *, state_path: Path) -> BusOptions:
         prefetch=process.executor_thread_pool_size,
         ping_enabled=process.rpc_ping_enabled,
     )
-    if not process.transport_url.startswith("rabbit://"):
+    if not process.transport_url.startswith(SCHEMES):
         # A bus in a folder has no quorum queues, and what is one stream on RabbitMQ would be one queue there.
         return BusOptions(process.transport_url, RabbitSettings(), plain, tuple(_idle_without_rabbit(settings)))
     url, query = split_options(process.transport_url)
@@ -251,7 +251,7 @@ def _idle_prefetch(rabbit: _Rabbit) -> Iterator[str]:
 def _idle_without_rabbit(settings: Settings) -> Iterator[str]:
     chosen = [opt.dest for opt in rabbit_options() if opt.dest not in _IDLE and settings.values[RABBIT][opt.dest] != opt.default]
     if chosen:
-        yield f"[{RABBIT}] {', '.join(chosen)} has no effect here: transport_url does not begin with rabbit://"
+        yield f"[{RABBIT}] {', '.join(chosen)} has no effect here: transport_url does not begin with rabbit:// or amqp://"
 
 
 def _idle_section(name: str, options: tuple[cfg.Opt, ...], why: str) -> Section:

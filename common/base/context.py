@@ -7,8 +7,10 @@ from typing import Any, Self
 from common.base.ids import RequestId, new_request_id
 from common.base.limits import WORD_MAX
 from common.base.trace import Trace
+from common.base.values import cheap
 
 
+@cheap
 @dataclass(frozen=True, slots=True)
 class Context:
     """The request context. Keys on the wire are those of oslo.context's `to_dict`.
@@ -36,41 +38,40 @@ class Context:
 
     def to_dict(self) -> dict[str, Any]:
         """The keys that follow `_context_` on the wire."""
-        return {
-            **self.others,
-            "request_id": self.request_id,
-            "user_id": self.user_id,
-            "user": self.user_id,  # nova and cinder read `user_id`, oslo.context's own from_dict reads `user`
-            "project_id": self.project_id,
-            "project": self.project_id,
-            "is_admin": self.is_admin,
-            "roles": list(self.roles),
-            **({"fence": self.fence} if self.fence else {}),
-            **self.trace_keys(),
-        }
+        return self.sent(self.trace, with_fence=True)
 
-    def trace_keys(self) -> dict[str, str]:
-        """`traceparent` and `tracestate`, as far as there are any."""
-        if self.trace is None:
-            return {}
-        state = {"tracestate": self.trace.state} if self.trace.state else {}
-        return {"traceparent": self.trace.traceparent, **state}
+    def sent(self, trace: Trace | None, *, with_fence: bool) -> dict[str, Any]:
+        """The same with another hop of the trace, and if need be without the fence."""
+        found = dict(self.others)
+        found["request_id"] = self.request_id
+        found["user_id"] = found["user"] = self.user_id  # nova and cinder read `user_id`, oslo.context's own from_dict reads `user`
+        found["project_id"] = found["project"] = self.project_id
+        found["is_admin"] = self.is_admin
+        found["roles"] = list(self.roles)
+        if self.fence and with_fence:
+            found["fence"] = self.fence
+        if trace is not None:
+            found["traceparent"] = trace.traceparent
+            if trace.state:
+                found["tracestate"] = trace.state
+        return found
 
     @classmethod
     def from_dict(cls, keys: Mapping[str, Any], *, deadline: float | None = None, message_id: str | None = None) -> Self:
         """The context that a message carries; every key is optional, as in oslo.context."""
-        roles = keys.get("roles")
+        get = keys.get
+        roles = get("roles")
         return cls(
-            request_id=RequestId(_id(keys.get("request_id")) or new_request_id()),
-            user_id=_id(keys.get("user_id")) or _id(keys.get("user")),
-            project_id=_id(keys.get("project_id")) or _id(keys.get("project")),
-            is_admin=keys.get("is_admin") is True,  # "false" is no administrator
-            roles=tuple(str(role) for role in roles) if isinstance(roles, list | tuple) else (),
-            deadline=deadline,
-            message_id=message_id,
-            fence=_id(keys.get("fence")),
-            trace=Trace.parse(keys.get("traceparent"), keys.get("tracestate")),
-            others={key: value for key, value in keys.items() if key not in _NOT_OTHERS},
+            RequestId(_id(get("request_id")) or new_request_id()),
+            _id(get("user_id")) or _id(get("user")),
+            _id(get("project_id")) or _id(get("project")),
+            get("is_admin") is True,  # "false" is no administrator
+            tuple([str(role) for role in roles]) if roles and isinstance(roles, list | tuple) else (),
+            deadline,
+            {key: keys[key] for key in others} if (others := keys.keys() - _NOT_OTHERS) else {},
+            message_id,
+            Trace.parse(get("traceparent"), get("tracestate")),
+            _id(get("fence")),
         )
 
     def until(self, deadline: float) -> Self:
@@ -93,4 +94,6 @@ _NOT_OTHERS = _KNOWN | _NEVER_KEPT
 
 def _id(value: Any) -> str | None:
     """None for what is no id: these words stand in every line of the log."""
+    if type(value) is str and 0 < len(value) <= WORD_MAX:
+        return value
     return str(value)[:WORD_MAX] if value and isinstance(value, str | int) and not isinstance(value, bool) else None

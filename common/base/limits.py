@@ -27,6 +27,9 @@ RPC_PREFETCH = 64
 RPC_RESPONSE_TIMEOUT_S = 60.0
 """Default of a call, oslo.messaging's rpc_response_timeout."""
 
+UNCONFIRMED_MAX = 16_384
+"""Messages on one channel that the broker has not confirmed; one more waits. More than CALLS_IN_FLIGHT_MAX."""
+
 PUBLISH_TIMEOUT_S = 10.0
 """Longest wait for a broker's confirm."""
 
@@ -38,6 +41,9 @@ SETTLE_TIMEOUT_S = 5.0
 
 STATEMENT_TIMEOUT_S = 30.0
 """Longest wait for one database statement."""
+
+GOODBYE_TIMEOUT_S = 2.0
+"""Longest wait for a broker's answer to the end of a connection; acks left before it."""
 
 TRANSIENT_QUEUES_TTL_S = 1800
 """How long the broker keeps a reply or fanout queue that nobody consumes: oslo.messaging's rabbit_transient_queues_ttl."""

@@ -5,13 +5,17 @@ Source: https://www.w3.org/TR/trace-context/ (version 00). `tracestate` is passe
 
 import os
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Self
+
+from common.base.values import cheap
 
 _TRACEPARENT = re.compile(r"00-(?P<trace>[0-9a-f]{32})-(?P<span>[0-9a-f]{16})-(?P<flags>[0-9a-f]{2})")
 _STATE_MAX = 512
+_NO_TRACE, _NO_SPAN = "0" * 32, "0" * 16
 
 
+@cheap
 @dataclass(frozen=True, slots=True)
 class Trace:
     """One hop of a trace. `trace_id` stays over all hops, `span_id` is this one's."""
@@ -36,11 +40,14 @@ class Trace:
     def parse(cls, traceparent: object, tracestate: object = None) -> Self | None:
         """None for what is no traceparent: an unreadable one starts no trace and breaks none."""
         found = _TRACEPARENT.fullmatch(traceparent) if isinstance(traceparent, str) else None
-        if found is None or not int(found["trace"], 16) or not int(found["span"], 16):
+        if found is None:
+            return None
+        trace_id, span_id, flags = found.groups()
+        if trace_id == _NO_TRACE or span_id == _NO_SPAN:
             return None
         state = tracestate if isinstance(tracestate, str) and len(tracestate) <= _STATE_MAX else None
-        return cls(found["trace"], found["span"], found["flags"], state)
+        return cls(trace_id, span_id, flags, state)
 
     def child(self) -> Self:
         """The next hop."""
-        return replace(self, span_id=os.urandom(8).hex())
+        return type(self)(self.trace_id, os.urandom(8).hex(), self.flags, self.state)

@@ -1,5 +1,7 @@
 """RPC versions `major.minor[.revision]` and who may serve whom (oslo.messaging `version_is_compatible`)."""
 
+from functools import lru_cache
+
 
 def parse_version(text: str) -> tuple[int, int, int]:
     """(major, minor, revision); a missing revision is 0. Raises ValueError unless two or three numbers."""
@@ -10,6 +12,7 @@ def parse_version(text: str) -> tuple[int, int, int]:
     return numbers[0], numbers[1], numbers[2] if len(numbers) == 3 else 0
 
 
+@lru_cache(maxsize=1024)
 def serves(implemented: str, requested: str) -> bool:
     """True when a server of `implemented` may take a message of `requested`: majors equal, the rest not newer."""
     have, want = parse_version(implemented), parse_version(requested)

@@ -11,8 +11,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, assert_never
 
-import structlog
-from structlog.contextvars import bound_contextvars
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
 from common.base.clock import Clock
@@ -25,6 +23,7 @@ from common.db.journal import Ending, FlowState, Journal, JournalRow, NewRow
 from common.db.outbox import Outbox
 from common.flow.places import FINISHED, Place, step_place
 from common.flow.steps import Act, Flow, Output
+from common.host.lean import structlog
 from common.machine.decide import Compensated, Completed, Do, Entry, Mark, Parked, Undo, decide
 from common.machine.saga import Step
 from common.wire.failure import decode_failure, encode_failure
@@ -96,7 +95,10 @@ class Driver:
         """Return when the flow is completed. Raises the fault that turned it back, FlowParked, Superseded or HandedBack."""
         flow = run.flow
         flow.ctx = replace(flow.ctx, fence=str(run.fence))
-        with fenced(run.fence), bound_contextvars(request_id=flow.ctx.request_id, saga=flow.saga.name, subject=flow.subject):
+        with (
+            fenced(run.fence),
+            structlog.contextvars.bound_contextvars(request_id=flow.ctx.request_id, saga=flow.saga.name, subject=flow.subject),
+        ):
             while True:
                 match decide(flow.saga, run.entries):
                     case Do(step, attempt):

@@ -1,7 +1,5 @@
 """What a process does to stay the owner of its flows, and to become that of flows that nobody has any more."""
 
-import structlog
-
 from common.base.clock import Clock
 from common.base.errors import Fault
 from common.base.limits import LEASE_RENEW_S
@@ -10,6 +8,7 @@ from common.db.outbox import Outbox
 from common.db.owner import Owner
 from common.flow.relay import Relay
 from common.flow.runner import Runner
+from common.host.lean import structlog
 
 _log = structlog.get_logger(__name__)
 

@@ -5,8 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import structlog
-
 from common.base.clock import Clock
 from common.base.errors import Fault, Invalid
 from common.base.failpoints import OFF, Failpoints
@@ -14,6 +12,7 @@ from common.base.limits import LETTER_ATTEMPTS, PUBLISH_TIMEOUT_S
 from common.base.retry import Retry
 from common.db.fence import fenced
 from common.db.outbox import Letter, Outbox
+from common.host.lean import structlog
 from common.transport.port import Exchange, Message, Transport
 
 PUBLISHING = "outbox.publishing"

@@ -13,7 +13,6 @@ from types import TracebackType
 from typing import Any, Self, assert_never
 
 import msgspec
-import structlog
 
 from common.base.clock import Clock
 from common.base.errors import Broken, Fault, Unavailable
@@ -27,6 +26,7 @@ from common.flow.driver import Driver, HandedBack, Run
 from common.flow.lines import Lines, Place
 from common.flow.places import OPENED
 from common.flow.steps import Flow
+from common.host.lean import structlog
 from common.machine.decide import Mark
 from common.wire.values import WrongValue
 

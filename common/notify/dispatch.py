@@ -16,9 +16,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol, Self
 
-import structlog
-
 from common.base.context import Context
+from common.host.lean import structlog
 from common.wire.notification import Notification, Priority
 
 _log = structlog.get_logger(__name__)

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-import structlog
-
 from common.base.clock import Clock
 from common.base.errors import Unavailable
 from common.base.limits import DRAIN_TIMEOUT_S
+from common.host.lean import structlog
 from common.notify.dispatch import Dispatcher, Message, Verdict
 from common.notify.once import Held, Once, Standing
 from common.notify.options import NotificationOptions

@@ -10,10 +10,9 @@ A delivery is settled when the endpoints are through with it: a process that die
 import asyncio
 from collections.abc import Sequence
 
-from structlog.contextvars import bound_contextvars
-
 from common.base.clock import Clock
 from common.base.limits import DRAIN_TIMEOUT_S
+from common.host.lean import structlog
 from common.notify.intake import Intake
 from common.notify.once import Held
 from common.notify.options import NotificationOptions
@@ -45,7 +44,7 @@ class Listener(Intake):
         try:
             # A prefetch is each queue's own; this bounds what runs of all of them.
             async with self._room:
-                with bound_contextvars(request_id=held.message.received.ctx.request_id):
+                with structlog.contextvars.bound_contextvars(request_id=held.message.received.ctx.request_id):
                     verdict = await self._dispatcher.one(held.message)
             await self.finish(verdict, [held])
         except asyncio.CancelledError:

@@ -3,9 +3,8 @@
 import logging
 from collections import deque
 
-import structlog
-
 from common.base.limits import NOTIFICATIONS_TESTED_MAX
+from common.host.lean import structlog
 from common.notify.driver import DriverSetup
 from common.wire.notification import Notification, Priority, redacted
 

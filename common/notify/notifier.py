@@ -10,13 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
-import structlog
-
 from common.base.clock import Clock
 from common.base.context import Context
 from common.base.errors import Fault
 from common.base.ids import new_uuid
 from common.base.limits import NOTIFICATIONS_PENDING_MAX
+from common.host.lean import structlog
 from common.notify.driver import Driver, DriverSetup, load_driver
 from common.notify.options import NotificationOptions
 from common.transport.port import Transport

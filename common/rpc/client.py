@@ -4,12 +4,11 @@ import asyncio
 import math
 from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from importlib import import_module
 from types import ModuleType
 from typing import Any, TypeVar
 
-import structlog
+from msgspec.structs import replace as changed
 
 from common.base.clock import Clock
 from common.base.context import Context
@@ -18,15 +17,17 @@ from common.base.ids import new_hex
 from common.base.limits import ABSENCE_S, ADDRESSES_REMEMBERED, CALLS_IN_FLIGHT_MAX, RESEND_FIRST_S, RESEND_MAX_S
 from common.base.retry import Retry
 from common.base.trace import Trace
+from common.host.lean import structlog
 from common.rpc.contract import Method, Route
 from common.rpc.counts import Counts, Event
 from common.rpc.dispatch import InvalidArguments
 from common.rpc.middleware import ClientMiddleware, Outgoing, chained
 from common.rpc.options import RpcOptions
 from common.rpc.topology import cancellations, destination, new_reply_queue
-from common.rpc.waiting import NoSignOfLife, Waiting
+from common.rpc.waiting import Late, NoSignOfLife, NotPublished, Waiting
+from common.transport.deadlines import Deadlines
 from common.transport.errors import check_size
-from common.transport.port import Closed, Consumer, Delivery, Message, Transport, Unroutable
+from common.transport.port import Closed, Consumer, Delivery, Exchange, Message, Pipelining, Transport, Unroutable
 from common.wire.address import routing_key
 from common.wire.caller import InFlight
 from common.wire.compression import plain
@@ -39,6 +40,7 @@ T = TypeVar("T")
 
 _REPLIES_PREFETCH = 100
 _LOOK_AGAIN_S = 0.1
+_TRACE_HEADERS = ("traceparent", "tracestate")
 _RESEND = Retry(first_delay_s=RESEND_FIRST_S, factor=2.0, delay_s_max=RESEND_MAX_S)
 _log = structlog.get_logger(__name__)
 
@@ -71,8 +73,11 @@ class RpcClient:
         self._reply_queue = new_reply_queue(options)
         self._replies: Consumer | None = None
         self._reached: dict[tuple[str, str], None] = {}
+        self._places: dict[tuple[str, str | None, str | None, bool], tuple[Exchange, str, tuple[str, str]]] = {}
         self._opening = asyncio.Lock()
         self._leaving: set[asyncio.Task[None]] = set()
+        self._pipelining = transport if isinstance(transport, Pipelining) else None
+        self._deadlines: Deadlines | None = None
         self._closed = False
 
     @property
@@ -106,6 +111,8 @@ class RpcClient:
         self._closed = True
         for waiting in self._in_flight.waiters():
             waiting.fail(Closed(url=self._transport.url))
+        if self._deadlines is not None:
+            self._deadlines.close()
         if self._leaving:
             await asyncio.wait(self._leaving, timeout=self._options.publish_timeout_s)
         replies, self._replies = self._replies, None
@@ -122,7 +129,10 @@ class RpcClient:
     async def _call(self, sent: Outgoing) -> Any:
         route, method = sent.route, sent.method
         timeout_s = self._timeout_s(route, method, sent.ctx)
-        reply = await self._within(timeout_s, f"{method.name} on {route}", self._ask(sent, timeout_s))
+        if self._may_ask_soon(sent, timeout_s):
+            reply = await self._ask_soon(sent, timeout_s)
+        else:
+            reply = await self._within(timeout_s, f"{method.name} on {route}", self._ask(sent, timeout_s))
         if reply.failure is not None:
             raise decode_failure(reply.failure, self._foreign)
         try:
@@ -136,6 +146,58 @@ class RpcClient:
         publishing = self._publish(sent.route, self._message(sent, request), timeout_s=timeout_s)
         await self._within(timeout_s, f"{sent.method.name} to {sent.route}", publishing)
 
+    def _may_ask_soon(self, sent: Outgoing, timeout_s: float) -> bool:
+        """True when one future is all that the call needs to wait for."""
+        method = sent.method
+        return (
+            self._pipelining is not None
+            and self._replies is not None
+            and not method.once
+            and method.monitor_s is None
+            and sent.route.monitor_s is None
+            and timeout_s > 0
+        )
+
+    async def _ask_soon(self, sent: Outgoing, timeout_s: float) -> Reply:
+        """As `_ask`, without a wait of its own for the confirm, and with a deadline among others instead of a timer."""
+        assert self._pipelining is not None
+        if self._deadlines is None:
+            self._deadlines = Deadlines(asyncio.get_running_loop())
+        self._check_open()
+        deadlines, route, msg_id = self._deadlines, sent.route, new_hex()
+        message = self._message(sent, self._request(sent, msg_id=msg_id, deadline_s=timeout_s), expires_s=timeout_s)
+        waiting = Waiting(self._clock, deadlines.loop)
+        deadline = deadlines.add(waiting, timeout_s)
+        self._in_flight.add(msg_id, waiting)
+        try:
+            if not self._pipelining.publish_soon(message, waiting.published):
+                return await self._published_and_answered(sent, message, waiting, deadline, None)
+            try:
+                reply = await waiting.soon()
+            except NotPublished as exc:
+                waiting.again()
+                return await self._published_and_answered(sent, message, waiting, deadline, exc.cause)
+            self._note_reached(self._place(route)[2])
+        except Late as exc:
+            raise Timeout(what=f"{sent.method.name} on {route}", timeout_s=timeout_s) from exc
+        except asyncio.CancelledError:
+            self._tell_that_we_left(route, msg_id, deadline)
+            raise
+        else:
+            return reply
+        finally:
+            deadlines.done(waiting)
+            self._in_flight.remove(msg_id)
+
+    async def _published_and_answered(
+        self, sent: Outgoing, message: Message, waiting: Waiting, deadline: float, failed_with: Exception | None
+    ) -> Reply:
+        """The rest of a call that has to wait for the bus, or whose first try the bus did not take: `failed_with`."""
+        left_s = deadline - self._clock.monotonic()
+        what = f"{sent.method.name} on {sent.route}"
+        await self._within(left_s, what, self._publish(sent.route, message, timeout_s=left_s, failed_with=failed_with))
+        return await waiting.soon()
+
     async def _ask(self, sent: Outgoing, timeout_s: float) -> Reply:
         deadline = self._clock.monotonic() + timeout_s
         if self._replies is None:
@@ -145,18 +207,20 @@ class RpcClient:
         monitor_s = route.monitor_s or method.monitor_s
         msg_id = new_hex()
         request = self._request(sent, msg_id=msg_id, deadline_s=timeout_s, monitor_s=monitor_s)
-        waiting = Waiting(self._clock)
-        with self._in_flight.waiting(msg_id, waiting):
-            try:
-                await self._publish(route, self._message(sent, request, expires_s=timeout_s), timeout_s=timeout_s)
-                if method.once:
-                    return await self._ask_until_heard(sent, request, waiting, deadline, monitor_s)
-                return await waiting.reply(monitor_s)
-            except NoSignOfLife as exc:
-                raise Timeout(what=f"{method.name} on {route} (no sign of life)", timeout_s=monitor_s or 0) from exc
-            except asyncio.CancelledError:
-                self._tell_that_we_left(route, msg_id, deadline)
-                raise
+        waiting = Waiting(self._clock, asyncio.get_running_loop())
+        self._in_flight.add(msg_id, waiting)
+        try:
+            await self._publish(route, self._message(sent, request, expires_s=timeout_s), timeout_s=timeout_s)
+            if method.once:
+                return await self._ask_until_heard(sent, request, waiting, deadline, monitor_s)
+            return await waiting.reply(monitor_s)
+        except NoSignOfLife as exc:
+            raise Timeout(what=f"{method.name} on {route} (no sign of life)", timeout_s=monitor_s or 0) from exc
+        except asyncio.CancelledError:
+            self._tell_that_we_left(route, msg_id, deadline)
+            raise
+        finally:
+            self._in_flight.remove(msg_id)
 
     async def _ask_until_heard(
         self, sent: Outgoing, request: Request, waiting: Waiting, deadline: float, monitor_s: float | None
@@ -168,7 +232,7 @@ class RpcClient:
             if (reply := await waiting.reply_within(_RESEND.delay_s(repeats), monitor_s)) is not None:
                 return reply
             left_s = deadline - self._clock.monotonic()
-            again = replace(request, deadline_s=left_s)
+            again = changed(request, deadline_s=left_s)
             self.counts.add(Event.RESENT)
             _log.info("call sent again", method=sent.method.name, address=str(sent.route))
             with suppress(Unavailable, Unroutable):  # the next time, or the deadline
@@ -188,28 +252,29 @@ class RpcClient:
             reply_q=self._reply_queue.name if msg_id else None,
             monitor_timeout_s=monitor_s,
             deadline_s=deadline_s,
-            context=replace(
-                ctx, trace=ctx.trace.child() if ctx.trace else Trace.new(), fence=ctx.fence if msg_id else None
-            ).to_dict(),
+            context=ctx.sent(ctx.trace.child() if ctx.trace else Trace.new(), with_fence=msg_id is not None),
         )
 
     def _message(self, sent: Outgoing, request: Request, *, expires_s: float | None = None) -> Message:
-        exchange, key = destination(self._options, sent.route)
-        headers = {word: request.context[word] for word in ("traceparent", "tracestate") if word in request.context}
+        exchange, key, _ = self._place(sent.route)
+        headers = {word: request.context[word] for word in _TRACE_HEADERS if word in request.context}
         expiration_ms = None if expires_s is None else max(0, int(expires_s * 1000))
         return Message(exchange, key, encode_request(request), mandatory=True, expiration_ms=expiration_ms, headers=headers)
 
-    async def _publish(self, route: Route, message: Message, *, timeout_s: float) -> None:
-        """The caller sets the time limit of the whole; `timeout_s` is that of one try."""
-        exchange = message.exchange.name if message.exchange else ""
-        place = (exchange, str(route))
+    async def _publish(self, route: Route, message: Message, *, timeout_s: float, failed_with: Exception | None = None) -> None:
+        """The caller sets the time limit of the whole; `timeout_s` is that of one try. `failed_with`: what a first one came to."""
+        _, _, place = self._place(route)
+        exchange = place[0]
         timeout_s = timeout_s if route.publish_s is None else min(timeout_s, route.publish_s)
         was_reached, until = place in self._reached, math.inf
         while True:
             self._check_open()
             try:
+                if isinstance(failed_with, Unroutable):
+                    raise failed_with
                 await self._transport.publish(message, timeout_s=timeout_s)
             except Unroutable as exc:
+                failed_with = None
                 until = min(until, self._clock.monotonic() + ABSENCE_S)  # from the first refusal: the try itself may have waited
                 if not was_reached or self._clock.monotonic() >= until:
                     self._reached.pop(place, None)
@@ -218,6 +283,16 @@ class RpcClient:
                 self._note_reached(place)
                 return
             await self._clock.sleep(_LOOK_AGAIN_S)
+
+    def _place(self, route: Route) -> tuple[Exchange, str, tuple[str, str]]:
+        """Exchange and routing key of a route, and its name among those that were reached."""
+        words = route.topic, route.server, route.exchange, route.fanout
+        if (found := self._places.get(words)) is None:
+            exchange, key = destination(self._options, route)
+            found = exchange, key, (exchange.name, str(route))
+            if len(self._places) < ADDRESSES_REMEMBERED:
+                self._places[words] = found
+        return found
 
     def _note_reached(self, place: tuple[str, str]) -> None:
         if place not in self._reached:

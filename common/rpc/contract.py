@@ -259,6 +259,8 @@ def _check_cap(route: Route, method: Method) -> None:
 
 
 def _check_arguments(method: Method, arguments: Mapping[str, Any]) -> None:
+    if arguments.keys() == method.parameters.keys():
+        return
     unknown = arguments.keys() - method.parameters.keys()
     missing = method.parameters.keys() - method.optional - arguments.keys()
     if unknown or missing:

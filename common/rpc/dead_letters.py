@@ -34,9 +34,14 @@ class NoSuchDeadLetter(NotFound):
     """No dead letter {name} in {queue}; `lite dlq list` shows those that are there."""
 
 
+_NEVER = [None, None]
+
+
 def attempts_of(headers: Mapping[str, Any]) -> int:
     """How often the message was begun before; 0 for what is no number."""
     found = [headers.get(_BROKERS_ATTEMPTS), headers.get(ATTEMPTS)]
+    if found == _NEVER:
+        return 0
     return max((number for number in found if isinstance(number, int) and not isinstance(number, bool) and number > 0), default=0)
 
 

@@ -1,12 +1,13 @@
 """From a request to the endpoint method that serves it (oslo.messaging `rpc/dispatcher.py`)."""
 
 import inspect
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, cast as typing_cast
 
 from common.base.context import Context
 from common.base.errors import Invalid
+from common.base.values import cheap
 from common.base.version import serves
 from common.rpc.contract import Contract, Kind, Method, contract_of, methods_of
 from common.wire.failure import NoSuchMethod, UnsupportedVersion
@@ -26,12 +27,13 @@ PING = "oslo_rpc_server_ping"
 """Method that every server answers when rpc_ping_enabled is set (oslo_messaging/rpc/server.py, PingEndpoint)."""
 
 
+@cheap
 @dataclass(frozen=True, slots=True)
 class Bound:
     """A request with the method that serves it and its arguments, checked against the contract."""
 
     method: Method
-    run: Callable[[Context], Awaitable[Any]]
+    run: Callable[[Context], Coroutine[Any, Any, Any]]
 
 
 class Served(Protocol):
@@ -118,6 +120,8 @@ def _check_complete(endpoint: object, contract: type[Contract]) -> None:
     missing = [name for name in methods_of(contract) if getattr(type(endpoint), name) is getattr(contract, name)]
     if missing:
         raise TypeError(f"{type(endpoint).__name__} leaves out {', '.join(missing)} of {contract.__name__}")
+    for name in methods_of(contract):
+        assert inspect.iscoroutinefunction(getattr(endpoint, name)), f"{name} of {type(endpoint).__name__} is not async"
 
 
 def _serves(implemented: str, requested: str) -> bool:
@@ -128,20 +132,24 @@ def _serves(implemented: str, requested: str) -> bool:
 
 
 def _bound(endpoint: object, method: Method, args: Mapping[str, Any]) -> Bound:
+    if args.keys() != method.parameters.keys():
+        _check_names(method, args)
+    arguments = {name: _converted(method, name, value) for name, value in args.items()}
+    function = getattr(endpoint, method.name)
+
+    def run(ctx: Context) -> Coroutine[Any, Any, Any]:
+        return function(ctx, **arguments)  # type: ignore[no-any-return]  # checked when the server was made
+
+    return Bound(method, run)
+
+
+def _check_names(method: Method, args: Mapping[str, Any]) -> None:
     unknown = args.keys() - method.parameters.keys()
     missing = method.parameters.keys() - method.optional - args.keys()
     if unknown or missing:
         known = ", ".join(method.parameters) or "none"
         parts = [f"it has no argument {name}" for name in _shown(unknown)] + [f"{name} is missing" for name in sorted(missing)]
         raise InvalidArguments(method=method.name, reason=f"{'; '.join(parts)} (its arguments: {known})")
-    arguments = {name: _converted(method, name, value) for name, value in args.items()}
-    function = getattr(endpoint, method.name)
-    assert inspect.iscoroutinefunction(function), f"{method.name} of {type(endpoint).__name__} is not async"
-
-    def run(ctx: Context) -> Awaitable[Any]:
-        return function(ctx, **arguments)  # type: ignore[no-any-return]  # checked above
-
-    return Bound(method, run)
 
 
 def _shown(names: Collection[str]) -> list[str]:

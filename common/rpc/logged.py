@@ -4,10 +4,9 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import structlog
-
 from common.base.clock import Clock
 from common.base.context import Context
+from common.host.lean import structlog
 from common.rpc.middleware import Incoming, Outgoing
 from common.rpc.outcome import outcome_of
 

@@ -4,17 +4,19 @@ A middleware is called with what goes out or came in and with `proceed`, which d
 context, refuse by an error, or proceed more than once where that is safe.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from common.base.context import Context
+from common.base.values import cheap
 from common.rpc.contract import Method, Route
 
 T = TypeVar("T")
 
 
+@cheap
 @dataclass(frozen=True, slots=True)
 class Outgoing:
     """A request before it is sent."""
@@ -25,6 +27,7 @@ class Outgoing:
     arguments: Mapping[str, Any]
 
 
+@cheap
 @dataclass(frozen=True, slots=True)
 class Incoming:
     """A request before its endpoint runs. `server` is `<topic>.<server>`; `attempts` how often it was begun before."""
@@ -50,8 +53,9 @@ class ServerMiddleware(Protocol):
 
 
 def chained(
-    middleware: Sequence[Callable[[T, Callable[[T], Awaitable[Any]]], Awaitable[Any]]], last: Callable[[T], Awaitable[Any]]
-) -> Callable[[T], Awaitable[Any]]:
+    middleware: Sequence[Callable[[T, Callable[[T], Awaitable[Any]]], Coroutine[Any, Any, Any]]],
+    last: Callable[[T], Coroutine[Any, Any, Any]],
+) -> Callable[[T], Coroutine[Any, Any, Any]]:
     """`last` with all middleware around it, the first one outermost."""
     for each in reversed(middleware):
         last = partial(_around, each, last)
@@ -59,6 +63,8 @@ def chained(
 
 
 def _around(
-    middleware: Callable[[T, Callable[[T], Awaitable[Any]]], Awaitable[Any]], proceed: Callable[[T], Awaitable[Any]], request: T
-) -> Awaitable[Any]:
+    middleware: Callable[[T, Callable[[T], Awaitable[Any]]], Coroutine[Any, Any, Any]],
+    proceed: Callable[[T], Awaitable[Any]],
+    request: T,
+) -> Coroutine[Any, Any, Any]:
     return middleware(request, proceed)

@@ -2,16 +2,17 @@
 
 import asyncio
 from collections import OrderedDict
-
-import structlog
+from collections.abc import Callable
+from contextlib import suppress
 
 from common.base.clock import Clock
 from common.base.errors import Fault
 from common.base.ids import new_hex
 from common.base.limits import PUBLISH_TIMEOUT_S, REPLIES_WAITING_MAX, SETTLE_TIMEOUT_S
 from common.base.retry import Retry
+from common.host.lean import structlog
 from common.rpc.counts import Counts, Event
-from common.transport.port import Message, MessageTooLarge, Transport, Unroutable
+from common.transport.port import Message, MessageTooLarge, Pipelining, Transport, Unroutable
 from common.wire.failure import encode_failure
 from common.wire.messages import Reply, Request, encode_reply
 
@@ -25,6 +26,33 @@ def failed(msg_id: str, error: BaseException) -> bytes:
     return encode_reply(Reply(msg_id, failure=encode_failure(error), unique_id=new_hex()))
 
 
+class Replying:
+    """How many replies are under way whose confirm nobody waits for; bounded by the prefetch of their requests."""
+
+    def __init__(self) -> None:
+        self._number = 0
+        self._none = asyncio.Event()
+        self._none.set()
+
+    def one_more(self) -> None:
+        """One was sent."""
+        self._number += 1
+        if self._number == 1:
+            self._none.clear()
+
+    def one_ended(self) -> None:
+        """One is confirmed, or has failed."""
+        self._number -= 1
+        if not self._number:
+            self._none.set()
+
+    async def wait(self, timeout_s: float) -> None:
+        """Returns when all are, or after so many seconds."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._none.wait()
+
+
 class Replier:
     """Sends the replies of one server.
 
@@ -36,6 +64,7 @@ class Replier:
         self, transport: Transport, *, server: str, clock: Clock, counts: Counts, retry_s: float, is_mandatory: bool = True
     ) -> None:
         self._transport = transport
+        self._pipelining = transport if isinstance(transport, Pipelining) else None
         self._server = server
         self._clock = clock
         self._counts = counts
@@ -44,11 +73,28 @@ class Replier:
         self._waiting: set[asyncio.Task[None]] = set()
         self._gone: OrderedDict[str, None] = OrderedDict()
 
-    async def send(self, request: Request, body: bytes) -> None:
-        """Returns when the bus has it, or when it is tried again in the background. Never raises."""
+    def send_soon(self, request: Request, body: bytes, on_end: Callable[[Exception | None], None]) -> bool:
+        """Send it, if that needs no waiting; `on_end` hears of the confirm, or of the error that `send` goes on from.
+
+        False: it was not sent.
+        """
+        if self._pipelining is None or not request.is_call:
+            return False
+        try:
+            return self._pipelining.publish_soon(self._message(request, body), on_end)
+        except Fault:  # `send` meets it too
+            return False
+
+    async def send(self, request: Request, body: bytes, *, failed_with: Exception | None = None) -> None:
+        """Returns when the bus has it, or when it is tried again in the background. Never raises.
+
+        failed_with   what a first try came to
+        """
         if not request.is_call:
             return
         try:
+            if isinstance(failed_with, Unroutable):
+                raise failed_with
             await self._publish(request, body)
         except MessageTooLarge as exc:
             _log.warning("reply refused", server=self._server, method=request.method, reason=str(exc))
@@ -71,11 +117,12 @@ class Replier:
             await asyncio.wait(self._waiting, timeout=SETTLE_TIMEOUT_S)
 
     async def _publish(self, request: Request, body: bytes) -> None:
+        await self._transport.publish(self._message(request, body), timeout_s=PUBLISH_TIMEOUT_S)
+        self._gone.pop(request.reply_q or "", None)
+
+    def _message(self, request: Request, body: bytes) -> Message:
         assert request.reply_q is not None
-        await self._transport.publish(
-            Message(None, request.reply_q, body, mandatory=self._is_mandatory), timeout_s=PUBLISH_TIMEOUT_S
-        )
-        self._gone.pop(request.reply_q, None)
+        return Message(None, request.reply_q, body, mandatory=self._is_mandatory)
 
     def _wait_for_queue(self, request: Request, body: bytes) -> None:
         if request.reply_q in self._gone or len(self._waiting) >= REPLIES_WAITING_MAX:

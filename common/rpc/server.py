@@ -6,6 +6,7 @@ process dies before, the bus gives the request to the next server. oslo.messagin
 """
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from contextvars import copy_context
@@ -15,15 +16,14 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
-import structlog
-from structlog.contextvars import bind_contextvars
-
 from common.base.clock import Clock
 from common.base.context import Context
 from common.base.errors import Broken, Fault, Unavailable
 from common.base.failpoints import OFF, Failpoints
 from common.base.ids import new_hex
 from common.base.limits import CAST_RETRY_DELAY_S, DRAIN_TIMEOUT_S, PUBLISH_TIMEOUT_S
+from common.base.values import cheap
+from common.host.lean import structlog
 from common.rpc.callers import CallerLeft, Callers
 from common.rpc.contract import Ack
 from common.rpc.counts import Counts, Event
@@ -33,7 +33,8 @@ from common.rpc.inbox import Inbox
 from common.rpc.middleware import ServerMiddleware
 from common.rpc.once import RENEW_S, Once
 from common.rpc.options import RpcOptions
-from common.rpc.replies import Replier, failed
+from common.rpc.replies import Replier, Replying, failed
+from common.rpc.stepping import Begun
 from common.rpc.topology import server_queues
 from common.rpc.work import Outcome, Work, beating
 from common.transport.port import Consumer, Delivery, Message, Transport
@@ -62,21 +63,28 @@ class _Verdict(Enum):
     GIVE_BACK = auto()
 
 
+@cheap
 @dataclass(frozen=True, slots=True)
 class _Taken:
-    """A request with the delivery that brought it and the queue that it lay in."""
+    """A request with the delivery that brought it and the queue that it lay in.
+
+    id         what makes it the same piece of work as another one
+    attempts   how often it was begun before
+    """
 
     request: Request
     delivery: Delivery
     queue: str
+    id: str | None
+    attempts: int = 0
 
-    @property
-    def id(self) -> str | None:
-        """What makes it the same piece of work as another one."""
-        headers, unique_id = self.delivery.headers, self.request.unique_id
-        if not headers or unique_id is None or not (requeues := requeues_of(headers)):
-            return unique_id
-        return f"{unique_id}#{requeues}"
+    @classmethod
+    def of(cls, request: Request, delivery: Delivery, queue: str) -> Self:
+        headers, unique_id = delivery.headers, request.unique_id
+        if not headers:
+            return cls(request, delivery, queue, unique_id)
+        requeues = 0 if unique_id is None else requeues_of(headers)
+        return cls(request, delivery, queue, f"{unique_id}#{requeues}" if requeues else unique_id, attempts_of(headers))
 
 
 class RpcServer:
@@ -121,10 +129,13 @@ class RpcServer:
         )
         self._answers = Answers(options.duplicates_remembered, options.answers_bytes)
         self._places = asyncio.Semaphore(options.prefetch)
-        self._at_work: dict[str, asyncio.Future[None]] = {}
+        self._at_work: dict[str, asyncio.Future[None] | None] = {}
         self._callers = Callers()
         self._consumers: list[Consumer] = []
         self._running: set[asyncio.Task[None]] = set()
+        self._begun: deque[tuple[Coroutine[Any, Any, None], Delivery]] = deque()
+        self._is_beginning = False
+        self._replying = Replying()
         # A transport may call us in its publisher's context; what a request logs must not carry the caller's words.
         self._context = copy_context()
 
@@ -157,6 +168,11 @@ class RpcServer:
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
+        while self._begun:
+            work, delivery = self._begun.popleft()
+            work.close()
+            await settle(delivery, ack=False, requeue=True)
+        await self._replying.wait(self._grace_s)
         await self._replier.close()
         if consumers and not self._options.names_come_back:
             with suppress(Unavailable):  # a bus that is away: the queue expires by itself
@@ -168,13 +184,36 @@ class RpcServer:
         try:
             request = decode_request(plain(delivery.body, delivery.headers))
         except NotAMessage as exc:
-            self._spawn(self._refuse(delivery, queue, exc))
+            self._begin(delivery, self._refuse(delivery, queue, exc))
             return
         if (msg_id := cancelled_call(request)) is not None:
             self._callers.leave(msg_id)
-            self._spawn(settle(delivery))
+            delivery.ack_soon()
             return
-        self._spawn(self._handle(_Taken(request, delivery, queue)))
+        self._begin(delivery, self._handle(_Taken.of(request, delivery, queue)))
+
+    def _begin(self, delivery: Delivery, work: Coroutine[Any, Any, None]) -> None:
+        """Run it with others that came in the same moment, see `_begin_all`."""
+        self._begun.append((work, delivery))
+        if not self._is_beginning:
+            self._is_beginning = True
+            self._spawn(self._begin_all())
+
+    async def _begin_all(self) -> None:
+        """Begin what came in, one after another, in this one task as long as each ends at once.
+
+        The first one that has to wait keeps the task, and the rest go on in the next one. Each has a context of its own.
+        """
+        begun = None
+        try:
+            while self._begun and (begun is None or begun.is_done):
+                begun = Begun(self._begun.popleft()[0], self._context.copy())
+        finally:
+            self._is_beginning = bool(self._begun)
+            if self._is_beginning:
+                self._spawn(self._begin_all())
+        if begun is not None and not begun.is_done:
+            await begun.rest()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work, name=f"rpc {self._name}", context=self._context.copy())
@@ -195,34 +234,43 @@ class RpcServer:
         try:
             # A copy that the bus gives while we are at it waits for the end: it is all that is left of the request when the
             # connection of the first one is gone, and the first one is not done in the end.
-            while (first := self._at_work.get(key)) is not None:
-                await asyncio.wait([first])
-            ended = self._at_work[key] = asyncio.get_running_loop().create_future()
+            while key in self._at_work:
+                await self._ended(key)
+            self._at_work[key] = None
             try:
                 verdict = await self._serve_once(taken)
             finally:
-                del self._at_work[key]
-                ended.set_result(None)
+                if (ended := self._at_work.pop(key)) is not None:
+                    ended.set_result(None)
         except asyncio.CancelledError:
             await asyncio.shield(settle(delivery, ack=False, requeue=True))
             raise
-        if verdict is not None:
-            await settle(delivery, ack=verdict is _Verdict.ACK, requeue=verdict is _Verdict.GIVE_BACK)
+        if verdict is _Verdict.ACK:
+            delivery.ack_soon()
+        elif verdict is not None:
+            await settle(delivery, ack=False, requeue=True)
+
+    async def _ended(self, key: str) -> None:
+        """Returns when whoever is at work on it has ended."""
+        ended = self._at_work[key]
+        if ended is None:
+            ended = self._at_work[key] = asyncio.get_running_loop().create_future()
+        await asyncio.wait([ended])
 
     # -- one request --------------------------------------------------------------------------------------------------
 
     async def _serve_once(self, taken: _Taken) -> _Verdict | None:
         """What becomes of the delivery; None: it is settled already."""
-        request, headers = taken.request, taken.delivery.headers
+        request = taken.request
         if (answer := self._answers.recall(taken.id)) is not None:
             return await self._repeat(request, answer.body)
         if self._callers.has_left(request.msg_id):
             self.counts.add(Event.CANCELLED, "before it began")
             return _Verdict.ACK
-        attempts = attempts_of(headers) if headers else 0
+        attempts = taken.attempts
         if taken.delivery.redelivered:
             self.counts.add(Event.REDELIVERED)
-            if not is_counted(headers):
+            if not is_counted(taken.delivery.headers):
                 attempts += 1
                 if attempts < self._options.delivery_limit:
                     return await self._again(taken, attempts)
@@ -262,7 +310,7 @@ class RpcServer:
         request = taken.request
         deadline = None if request.deadline_s is None else self._clock.monotonic() + request.deadline_s
         ctx = Context.from_dict(request.context, deadline=deadline, message_id=taken.id)
-        bind_contextvars(request_id=ctx.request_id)  # of this request's task alone
+        structlog.contextvars.bind_contextvars(request_id=ctx.request_id)  # of this request's task alone
         try:
             bound = self._dispatcher.bind(request)
         except Fault as exc:
@@ -271,32 +319,36 @@ class RpcServer:
         is_early = bound.method.ack is Ack.EARLY
         if is_early:
             await settle(taken.delivery)
-        await self._reach(bound, DELIVERED)
+        if self._failpoints.is_on:
+            await self._reach(bound, DELIVERED)
         verdict = await self._serve_bound(taken, bound, ctx, attempts)
-        await self._reach(bound, REPLIED)
+        if self._failpoints.is_on:
+            await self._reach(bound, REPLIED)
         return None if is_early else verdict
 
     async def _reach(self, bound: Bound, place: str) -> None:
-        if self._failpoints.is_on:
-            await self._failpoints.reach(request_place(self._dispatcher.topic or "", bound.method.name, place))
+        await self._failpoints.reach(request_place(self._dispatcher.topic or "", bound.method.name, place))
 
     async def _serve_bound(self, taken: _Taken, bound: Bound, ctx: Context, attempts: int) -> _Verdict | None:
         request = taken.request
         once = self._once if bound.method.once and taken.id else None
         if once is None:
             outcome = await self._done(request, bound, ctx, attempts, None)
-            await self._reach(bound, HANDLED)
-            if request.is_call and _is_refusal(outcome) and bound.method.ack is not Ack.EARLY:
+            if self._failpoints.is_on:
+                await self._reach(bound, HANDLED)
+            is_settled = bound.method.ack is Ack.EARLY
+            if request.is_call and _is_refusal(outcome) and not is_settled:
                 await self._refuse_call(taken, outcome)
                 return None
-            return await self._end(taken, outcome)
+            return await self._end(taken, outcome, is_settled=is_settled)
         message_id = taken.id or ""
         if (found := await once.begin(message_id, request)) is not None:
             self.counts.add(Event.DUPLICATE)
             return await self._end(taken, found)
         outcome = await self._done(request, bound, ctx, attempts, once)
         await once.finish(message_id, outcome.reply)
-        await self._reach(bound, HANDLED)
+        if self._failpoints.is_on:
+            await self._reach(bound, HANDLED)
         return await self._end(taken, outcome)
 
     async def _done(self, request: Request, bound: Bound, ctx: Context, attempts: int, once: Once | None) -> Outcome:
@@ -316,15 +368,18 @@ class RpcServer:
             self.counts.add(Event.CANCELLED, "while it ran")
             return Outcome()
 
-    async def _end(self, taken: _Taken, outcome: Outcome) -> _Verdict:
-        """Record what came of it, tell the caller, and keep what failed without one."""
+    async def _end(self, taken: _Taken, outcome: Outcome, *, is_settled: bool = False) -> _Verdict | None:
+        """Record what came of it, tell the caller, and keep what failed without one. None: the delivery is settled with the confirm."""
         request = taken.request
         error = None if request.is_call else outcome.error
         if error is not None and not await self._is_kept(taken.delivery, taken.queue, error, attempts=outcome.attempts):
             return _Verdict.GIVE_BACK
         self._answers.record(taken.id, outcome.reply)
-        if outcome.reply is not None:
-            await self._replier.send(request, outcome.reply)
+        if outcome.reply is None:
+            return _Verdict.ACK
+        if not self._failpoints.is_on and self._is_replied_soon(taken, outcome.reply, is_settled=is_settled):
+            return None
+        await self._replier.send(request, outcome.reply)
         return _Verdict.ACK
 
     async def _refuse_call(self, taken: _Taken, outcome: Outcome) -> None:
@@ -337,7 +392,27 @@ class RpcServer:
         except Unavailable as exc:
             _log.info("refusal not told; the bus gives the request again", server=self._name, reason=str(exc))
             return
-        await self._end(taken, outcome)
+        await self._end(taken, outcome, is_settled=True)
+
+    def _is_replied_soon(self, taken: _Taken, reply: bytes, *, is_settled: bool) -> bool:
+        """True when the reply is on its way, and nobody needs to wait for its confirm: that acks the request."""
+
+        def on_end(error: Exception | None) -> None:
+            self._replying.one_ended()
+            if error is not None:
+                self._spawn(self._reply_again(taken, reply, error, is_settled=is_settled))
+            elif not is_settled:
+                taken.delivery.ack_soon()
+
+        if not self._replier.send_soon(taken.request, reply, on_end):
+            return False
+        self._replying.one_more()
+        return True
+
+    async def _reply_again(self, taken: _Taken, reply: bytes, error: Exception, *, is_settled: bool) -> None:
+        await self._replier.send(taken.request, reply, failed_with=error)
+        if not is_settled:
+            await settle(taken.delivery)
 
     async def _give_up(self, taken: _Taken, error: Broken, attempts: int) -> _Verdict:
         if not await self._is_kept(taken.delivery, taken.queue, error, attempts=attempts):

@@ -2,7 +2,8 @@
 
 import asyncio
 import math
-from dataclasses import replace
+
+from msgspec.structs import replace as changed
 
 from common.base.clock import Clock
 from common.wire.messages import Reply
@@ -12,26 +13,48 @@ class NoSignOfLife(Exception):
     """The server of a monitored call was silent for too long."""
 
 
-class Waiting:
-    """A reply to come. `take`, `fail` and `hurry` are called from outside; one task waits in `reply` or `reply_within`."""
+class NotPublished(Exception):
+    """The request did not reach the bus in the first try, or nobody knows whether it did: `cause`."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, cause: Exception) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+
+
+class Late(Exception):
+    """No reply in time."""
+
+
+class Waiting:
+    """Implements `common.transport.deadlines.Expiring`: a reply to come.
+
+    `take`, `fail`, `hurry`, `published` and `expire` are called from outside; one task waits in `reply`, `reply_within` or `soon`.
+    """
+
+    __slots__ = ("_clock", "_early", "_future", "_heard_s", "_hurried", "_partial", "slot")
+
+    slot: int
+
+    def __init__(self, clock: Clock, loop: asyncio.AbstractEventLoop) -> None:
         self._clock = clock
-        self._future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self._future: asyncio.Future[Reply] = loop.create_future()
         self._partial: Reply | None = None
+        self._early: Reply | None = None
         self._heard_s: float | None = None
         self._hurried: asyncio.Future[Reply] | None = None
 
     def take(self, reply: Reply) -> None:
         """A reply, a sign of life, or the first half of a two-part reply (oslo-wire 3.4)."""
-        self._heard_s = self._clock.monotonic()
         if not reply.ending:
+            self._heard_s = self._clock.monotonic()
             if reply.result is not None or reply.failure is not None:
                 self._partial = reply
             return
         if self._partial is not None and reply.result is None and reply.failure is None:
-            reply = replace(self._partial, ending=True)
-        if not self._future.done():
+            reply = changed(self._partial, ending=True)
+        if self._future.done():
+            self._early = reply
+        else:
             self._future.set_result(reply)
 
     def fail(self, error: Exception) -> None:
@@ -39,6 +62,24 @@ class Waiting:
         if not self._future.done():
             self._future.set_exception(error)
             self._future.exception()  # nobody need be waiting any more
+
+    def published(self, error: Exception | None) -> None:
+        """What came of the first try to publish the request, when nobody waits for that; a reply that is here already is enough."""
+        if error is not None:
+            self.fail(NotPublished(error))
+
+    def expire(self) -> None:
+        self.fail(Late())
+
+    async def soon(self) -> Reply:
+        """The reply. Raises NotPublished, after which `again` comes, and Late."""
+        return await self._future
+
+    def again(self) -> None:
+        """The request is published once more. A reply to the first one may come before that one's."""
+        self._future = asyncio.get_running_loop().create_future()
+        if self._early is not None:
+            self._future.set_result(self._early)
 
     def hurry(self) -> None:
         """Do not wait for the time to repeat it."""

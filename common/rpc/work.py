@@ -2,11 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+import math
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
-
-import structlog
 
 from common.base.clock import Clock
 from common.base.context import Context
@@ -14,11 +13,14 @@ from common.base.errors import Broken, Fault, Timeout
 from common.base.ids import new_hex
 from common.base.limits import CAST_RETRY_DELAY_S
 from common.base.retry import Retry
+from common.base.values import cheap
+from common.host.lean import structlog
 from common.rpc.contract import Method
 from common.rpc.counts import Counts, Event
 from common.rpc.dispatch import Bound
 from common.rpc.middleware import Incoming, ServerMiddleware, chained
 from common.rpc.replies import failed
+from common.rpc.stepping import Begun
 from common.wire.messages import Reply, Request, encode_reply
 from common.wire.values import WrongValue, to_primitive
 
@@ -37,6 +39,7 @@ class UnserialisableResult(Broken):
     """{method} of {server} returned what cannot be sent: {reason}"""
 
 
+@cheap
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What came of a request: `reply` for a call; `error` when it failed, `attempts` after that many tries in this process."""
@@ -106,21 +109,26 @@ class Work:
             return self._told(exc, request, bound)
         return None
 
-    def _run(self, request: Request, bound: Bound, ctx: Context, attempts: int) -> Awaitable[Any]:
+    def _run(self, request: Request, bound: Bound, ctx: Context, attempts: int) -> Coroutine[Any, Any, Any]:
         if not self._middleware:
             return bound.run(ctx)
 
-        def last(incoming: Incoming) -> Awaitable[Any]:
+        def last(incoming: Incoming) -> Coroutine[Any, Any, Any]:
             return bound.run(incoming.ctx)
 
         incoming = Incoming(self._server, bound.method, ctx, request.args, request.is_call, attempts)
         return chained(self._middleware, last)(incoming)
 
-    async def _within(self, ctx: Context, work: Awaitable[Any]) -> Any:
-        """The result of `work`, which is cancelled when nobody waits for it any more."""
-        if ctx.deadline is None:
+    async def _within(self, ctx: Context, work: Coroutine[Any, Any, Any]) -> Any:
+        """The result of `work`, which is cancelled when nobody waits for it any more; one that ends at once needs no time limit."""
+        left_s = math.inf if ctx.deadline is None else ctx.deadline - self._clock.monotonic()
+        if left_s > 0:
+            begun = Begun(work)
+            if begun.is_done:
+                return begun.result
+            work = begun.rest()
+        if left_s == math.inf:
             return await work
-        left_s = ctx.deadline - self._clock.monotonic()
         limit = asyncio.timeout(left_s)
         try:
             async with limit:

@@ -3,8 +3,10 @@
 import asyncio
 import re
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, TypeVar
+
+from msgspec.structs import replace as changed
 
 from common.base.errors import Timeout
 from common.testing.fate import Crossing, Kind
@@ -249,7 +251,7 @@ class SimulatedTransport:
         left_ms = None if message.expiration_ms is None else message.expiration_ms - int(delay_s * 1000)
         if left_ms is not None and left_ms <= 0:
             return
-        late = replace(message, mandatory=False, expiration_ms=left_ms)
+        late = changed(message, mandatory=False, expiration_ms=left_ms)
 
         underway = self.process.fate.underway
         underway.append(late.body)

@@ -27,6 +27,8 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any, Protocol, runtime_checkable
 
+import msgspec
+
 from common.base.errors import Invalid, Unavailable
 
 
@@ -102,9 +104,8 @@ class Queue:
     consume_arguments: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
-    """What is published.
+class Message(msgspec.Struct, frozen=True):
+    """What is published; `msgspec.structs.replace` changes it.
 
     exchange        None: the default exchange, which routes to the queue named `key`
     expiration_ms   whole milliseconds >= 0 that it may wait in a queue; None: for ever
@@ -115,7 +116,7 @@ class Message:
     body: bytes
     mandatory: bool = False
     expiration_ms: int | None = None
-    headers: Mapping[str, Any] = field(default_factory=dict)
+    headers: Mapping[str, Any] = msgspec.field(default_factory=dict)
     content_type: str = "application/json"
     content_encoding: str = "utf-8"
 
@@ -226,4 +227,17 @@ class Transport(Protocol):
 
     async def close(self) -> None:
         """End everything; a second call does nothing."""
+        ...
+
+
+@runtime_checkable
+class Pipelining(Protocol):
+    """A transport that can publish without a task that waits."""
+
+    def publish_soon(self, message: Message, on_end: Callable[[Exception | None], None]) -> bool:
+        """Send it, if that needs no waiting now; `on_end` hears what came of it, and must return at once and not raise.
+
+        It is told None with the confirm (1), Unroutable (2), BusUnavailable for a connection that was lost with it: nothing is
+        tried again. False: it was not sent, and `on_end` is not called. Raises MessageTooLarge, Closed.
+        """
         ...

@@ -8,6 +8,7 @@ from typing import Self
 
 import aiormq
 from aio_pika.exceptions import ChannelNotFoundEntity
+from msgspec.structs import replace as changed
 
 from common.base.clock import Clock
 from common.base.limits import CONNECT_TIMEOUT_S
@@ -16,9 +17,9 @@ from common.transport.port import BusUnavailable, Closed, Delivery, Lack, Messag
 from common.transport.rabbit_consume import RabbitConsumer
 from common.transport.rabbit_declare import declare_alone
 from common.transport.rabbit_get import Getter
-from common.transport.rabbit_link import Link, Lost, reason_of, watched
+from common.transport.rabbit_link import Link, Lost, watched
 from common.transport.rabbit_publish import Publisher
-from common.transport.rabbit_settings import RabbitSettings, shuffled
+from common.transport.rabbit_settings import RabbitSettings, reason_of, shuffled
 from common.transport.rabbit_url import RabbitUrl
 from common.wire.compression import HEADER, Compression, compressed
 
@@ -68,7 +69,7 @@ class RabbitTransport:
         check_size(message)
         if self._compression is not None and HEADER not in message.headers:  # a dead letter may be compressed already
             body, header = compressed(message.body, self._compression)
-            message = replace(message, body=body, headers={**message.headers, **header})
+            message = changed(message, body=body, headers={**message.headers, **header})
         await self._publisher.publish(message, timeout_s=timeout_s)
 
     async def consume(

@@ -13,12 +13,10 @@ from common.base.clock import Clock
 from common.base.limits import CONNECT_TIMEOUT_S, SETTLE_TIMEOUT_S
 from common.transport.port import BusUnavailable, Delivery, Queue
 from common.transport.rabbit_declare import agreed, declare_queue
-from common.transport.rabbit_link import Link, Lost, pause_s, watched
+from common.transport.rabbit_link import Link, Lost, watched
 from common.transport.rabbit_outbox import Settlements
+from common.transport.rabbit_settings import STREAM_OFFSET, pause_s
 from common.transport.tasks import end, keep
-
-STREAM_OFFSET = "x-stream-offset"
-"""Of a subscription: where a stream is read from; of a delivery: which message it is. Source: rabbitmq.com/docs/streams, "Consuming"."""
 
 _LOG = logging.getLogger(__name__)
 

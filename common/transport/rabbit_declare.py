@@ -5,68 +5,21 @@ Source: oslo_messaging/_drivers/impl_rabbit.py: a peer may have been told `amqp_
 
 import asyncio
 import logging
-import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from typing import TypeVar
 
 import aiormq
 from aio_pika.exceptions import ChannelNotFoundEntity, ChannelPreconditionFailed
 
 from common.base.clock import Clock
 from common.base.limits import CONNECT_TIMEOUT_S
+from common.transport.declaring import INTERNAL_ERROR_PAUSE_S, flipped_queue
 from common.transport.errors import BusRefused
 from common.transport.port import BusUnavailable, Exchange, Queue
-from common.transport.rabbit_link import Link, Lost, reason_of, watched
-
-INTERNAL_ERROR_PAUSE_S = 2.0
-"""oslo.messaging's wait after a 541, "INTERNAL_ERROR"."""
+from common.transport.rabbit_link import Link, Lost, watched
+from common.transport.rabbit_settings import reason_of
 
 _LOG = logging.getLogger(__name__)
-
-_CONFLICT = re.compile(r"inequivalent arg 'durable' for (exchange|queue) '([^']*)'")
-
-Declared = TypeVar("Declared", Exchange, Queue)
-
-
-@dataclass(frozen=True, slots=True)
-class Conflict:
-    """What the broker holds with the other durability: an "exchange" or a "queue", and its name."""
-
-    kind: str
-    name: str
-
-
-def conflict_of(exc: ChannelPreconditionFailed) -> Conflict | None:
-    """None when the broker's 406 is about something else than `durable`."""
-    found = _CONFLICT.search(str(exc))
-    return Conflict(found[1], found[2]) if found else None
-
-
-def flipped(wanted: Sequence[Declared], exc: ChannelPreconditionFailed) -> tuple[Declared, ...]:
-    """`wanted` with the other durability for the one that the broker's answer names. Raises `exc` when it names none of them."""
-    conflict = conflict_of(exc)
-    answer = tuple(replace(item, durable=not item.durable) if _is(item, conflict) else item for item in wanted)
-    if answer == tuple(wanted):
-        raise exc
-    return answer
-
-
-def flipped_queue(queue: Queue, exc: ChannelPreconditionFailed) -> Queue:
-    """The same for a queue and the exchanges it is bound to.
-
-    Where the broker names an exchange, the queue follows it: an oslo.messaging peer that meets a transient exchange declares both
-    as transient, and one that does not know how to follow a durable exchange does not get as far as this queue. A queue with a type
-    of its own (quorum, stream) stays as it is: the broker has it durable or not at all.
-    """
-    if _is(queue, conflict_of(exc)):
-        return replace(queue, durable=not queue.durable)
-    exchanges = flipped([binding.exchange for binding in queue.bindings], exc)
-    bindings = tuple(replace(binding, exchange=exchange) for binding, exchange in zip(queue.bindings, exchanges, strict=True))
-    follows = "x-queue-type" not in queue.arguments and "x-expires" not in queue.arguments
-    durable = all(exchange.durable for exchange in exchanges) if follows else queue.durable
-    return replace(queue, bindings=bindings, durable=durable)
 
 
 async def agreed(link: Link, queue: Queue, work: Callable[[Queue], Awaitable[None]], *, clock: Clock) -> None:
@@ -116,7 +69,10 @@ async def _agreed(link: Link, queue: Queue, work: Callable[[Queue], Awaitable[No
             if not flips_left:
                 raise
             flips_left -= 1
-            queue = flipped_queue(queue, exc)
+            other = flipped_queue(queue, str(exc))
+            if other is None:
+                raise
+            queue = other
         except ChannelNotFoundEntity as exc:
             if not may_delete:
                 raise
@@ -136,10 +92,6 @@ async def _delete(link: Link, name: str) -> None:
 
 def _is_internal_error(exc: Lost) -> bool:
     return isinstance(exc.__cause__, aiormq.exceptions.ConnectionInternalError) or "INTERNAL_ERROR" in str(exc)
-
-
-def _is(item: Exchange | Queue, conflict: Conflict | None) -> bool:
-    return conflict == Conflict("exchange" if isinstance(item, Exchange) else "queue", item.name)
 
 
 async def declare_exchange(channel: aiormq.abc.AbstractChannel, exchange: Exchange) -> None:

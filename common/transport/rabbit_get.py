@@ -10,8 +10,9 @@ from common.base.limits import CONNECT_TIMEOUT_S
 from common.transport.errors import BusRefused
 from common.transport.port import BusUnavailable
 from common.transport.rabbit_consume import RabbitDelivery
-from common.transport.rabbit_link import Link, Lost, reason_of, watched
+from common.transport.rabbit_link import Link, Lost, watched
 from common.transport.rabbit_outbox import Settlements
+from common.transport.rabbit_settings import reason_of
 
 
 class Getter:

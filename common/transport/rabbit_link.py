@@ -13,17 +13,11 @@ from yarl import URL
 
 from common.base.clock import Clock
 from common.base.limits import CONNECT_TIMEOUT_S, SETTLE_TIMEOUT_S
-from common.base.retry import Retry
 from common.transport.errors import BusRefused
 from common.transport.port import BusUnavailable, Closed
-from common.transport.rabbit_settings import RabbitSettings
+from common.transport.rabbit_settings import RabbitSettings, reason_of
 from common.transport.rabbit_url import Host, RabbitUrl
 from common.transport.tasks import end, keep
-
-_AGAIN = Retry(first_delay_s=0.1, delay_s_max=2.0)
-"""What failed on a connection that is there; how often a connection is tried is said by RabbitSettings."""
-_FAILURES_COUNTED_MAX = 10
-"""By then the delay no longer grows, and its power of two is still a small number."""
 
 _LOG = logging.getLogger(__name__)
 _DEFAULTS = RabbitSettings()
@@ -288,17 +282,6 @@ async def _close(channel: aiormq.abc.AbstractChannel) -> None:
     with suppress(TimeoutError, Lost, aiormq.ChannelClosed), watched():
         async with asyncio.timeout(SETTLE_TIMEOUT_S):
             await channel.close()
-
-
-def pause_s(failures: int) -> float:
-    """Seconds to wait before something is tried again, after that many failures in a row."""
-    return _AGAIN.delay_s(min(failures, _FAILURES_COUNTED_MAX))
-
-
-def reason_of(exc: BaseException) -> str:
-    """The broker's or the system's own words, without the driver's around them."""
-    words = [str(word) for word in exc.args if isinstance(word, str)]
-    return words[-1] if words else str(exc) or type(exc).__name__
 
 
 async def _ended(connection: aiormq.abc.AbstractConnection) -> None:

@@ -8,11 +8,13 @@ from aio_pika.exceptions import ChannelNotFoundEntity, ChannelPreconditionFailed
 
 from common.base.clock import Clock
 from common.base.errors import Timeout
+from common.transport.declaring import flipped
 from common.transport.errors import BusRefused, address
 from common.transport.port import BusUnavailable, Exchange, Message, Unroutable
-from common.transport.rabbit_declare import declare_exchange, flipped
-from common.transport.rabbit_link import Link, Lost, pause_s, reason_of, watched
+from common.transport.rabbit_declare import declare_exchange
+from common.transport.rabbit_link import Link, Lost, watched
 from common.transport.rabbit_outbox import Outbox
+from common.transport.rabbit_settings import pause_s, reason_of
 
 DECLARATIONS_MAX = 4
 """Tries to publish to an exchange that is gone each time, before it is called a refusal."""
@@ -132,6 +134,8 @@ class _Lane:
             async with self._link.short_channel() as channel:
                 await declare_exchange(channel, exchange)
         except ChannelPreconditionFailed as exc:
-            (exchange,) = flipped((exchange,), exc)
+            other = flipped((exchange,), str(exc))
+            if other is None:
+                raise
             async with self._link.short_channel() as channel:
-                await declare_exchange(channel, exchange)
+                await declare_exchange(channel, *other)

@@ -7,9 +7,13 @@ from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 from common.base.errors import Misconfigured
+from common.base.retry import Retry
 from common.wire.compression import Compression
 
 T = TypeVar("T")
+
+STREAM_OFFSET = "x-stream-offset"
+"""Of a subscription: where a stream is read from; of a delivery: which message it is. Source: rabbitmq.com/docs/streams, "Consuming"."""
 
 LoginMethod = Literal["PLAIN", "AMQPLAIN", "EXTERNAL"]
 """SASL mechanisms. The driver has no AMQPLAIN; PLAIN sends the same name and password, and RabbitMQ takes both unless told not to."""
@@ -108,3 +112,20 @@ class RabbitSettings:
 def shuffled(hosts: Sequence[T], chance: random.Random) -> list[T]:
     """The hosts in a new order."""
     return chance.sample(list(hosts), k=len(hosts))
+
+
+_AGAIN = Retry(first_delay_s=0.1, delay_s_max=2.0)
+"""What failed on a connection that is there; how often a connection is tried is said by RabbitSettings."""
+_FAILURES_COUNTED_MAX = 10
+"""By then the delay no longer grows, and its power of two is still a small number."""
+
+
+def pause_s(failures: int) -> float:
+    """Seconds to wait before something is tried again, after that many failures in a row."""
+    return _AGAIN.delay_s(min(failures, _FAILURES_COUNTED_MAX))
+
+
+def reason_of(exc: BaseException) -> str:
+    """The broker's or the system's own words, without the driver's around them."""
+    words = [str(word) for word in exc.args if isinstance(word, str)]
+    return words[-1] if words else str(exc) or type(exc).__name__

@@ -11,6 +11,9 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from common.base.errors import Misconfigured
 from common.transport.rabbit_settings import Tls, tls_version
 
+SCHEMES = ("rabbit://", "amqp://")
+"""URLs of RabbitMQ: over aio-pika, and over our own engine. All else in them is the same."""
+
 _PORT = 5672
 _OPTIONS = ("ssl", "ssl_version", "ssl_ca_file", "ssl_cert_file", "ssl_key_file")
 _TRUTHS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
@@ -37,7 +40,7 @@ class RabbitUrl:
 
 
 def parse_rabbit_url(url: str) -> RabbitUrl:
-    """What a `rabbit://` URL says.
+    """What a `rabbit://` or `amqp://` URL says.
 
     No host: guest at localhost; no port: 5672; no user: guest. An empty path or one slash is the virtual host "/".
     User, password and virtual host are percent-encoded where they hold other than letters and digits.
@@ -51,7 +54,8 @@ def parse_rabbit_url(url: str) -> RabbitUrl:
         hosts = tuple(_host(text) for text in parts.netloc.split(",")) if parts.netloc else (Host("localhost"),)
     except ValueError:
         # The driver's error would repeat the text it stumbled over, perhaps a password.
-        raise Misconfigured(reason=f"transport_url {shown} is not rabbit://user:password@host:port,.../vhost") from None
+        scheme = url.partition("://")[0]
+        raise Misconfigured(reason=f"transport_url {shown} is not {scheme}://user:password@host:port,.../vhost") from None
     return RabbitUrl(hosts, unquote(parts.path[1:]) or "/", shown, _tls(parts.query, shown))
 
 

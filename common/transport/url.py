@@ -12,7 +12,13 @@ from common.transport.rabbit_url import parse_rabbit_url, without_password
 
 __all__ = ["SCHEMES", "open_transport", "without_password"]
 
-SCHEMES = ("memory://name", "rabbit://user:password@host:port/vhost", "kombu+filesystem:///folder", "kombu+<kombu URL>")
+SCHEMES = (
+    "memory://name",
+    "rabbit://user:password@host:port/vhost",
+    "amqp://user:password@host:port/vhost",
+    "kombu+filesystem:///folder",
+    "kombu+<kombu URL>",
+)
 """The forms of transport_url, as an operator may write them."""
 
 _RABBIT_DEFAULTS = RabbitSettings()
@@ -29,7 +35,7 @@ async def open_transport(
     """A connected transport.
 
     connection_name   how the broker's lists call this process
-    rabbit            how `rabbit://` is connected to; options in the URL win
+    rabbit            how `rabbit://` and `amqp://` are connected to; options in the URL win
     buses             what `memory://name` means; whoever opens several transports of one process holds it
     Raises Misconfigured for a URL that is not of a form in SCHEMES, BusUnavailable when nobody answers there.
     """
@@ -44,6 +50,11 @@ async def open_transport(
 
             where = parse_rabbit_url(url)
             return await RabbitTransport.connect(where, clock=clock, connection_name=connection_name, settings=rabbit)
+        case "amqp":
+            from common.transport.amqp import AmqpTransport
+
+            where = parse_rabbit_url(url)
+            return await AmqpTransport.connect(where, clock=clock, connection_name=connection_name, settings=rabbit)
         case kombu if kombu.startswith("kombu+"):
             from common.transport.kombu import KombuTransport
 

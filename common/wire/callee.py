@@ -4,9 +4,10 @@ from collections import deque
 from dataclasses import dataclass
 from enum import Enum, auto
 
+import msgspec
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+
+class Answer(msgspec.Struct, frozen=True):
     """What a request came to. `body`: the reply to send again; None when nobody waited for one, or it was too old to be kept."""
 
     body: bytes | None = None

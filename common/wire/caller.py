@@ -1,7 +1,6 @@
 """The caller's half: which calls wait for a reply, and whose reply this is."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Generic, TypeVar
 
 from common.base.errors import Unavailable
@@ -27,16 +26,15 @@ class InFlight(Generic[W]):
     def __len__(self) -> int:
         return len(self._waiting)
 
-    @contextmanager
-    def waiting(self, msg_id: str, waiter: W) -> Iterator[None]:
-        """`waiter` waits for `msg_id` inside the block. Raises TooManyCalls at the limit."""
+    def add(self, msg_id: str, waiter: W) -> None:
+        """`waiter` waits for `msg_id` from now on, until `remove`. Raises TooManyCalls at the limit."""
         if len(self._waiting) >= self._limit:
             raise TooManyCalls(limit=self._limit)
         self._waiting[msg_id] = waiter
-        try:
-            yield
-        finally:
-            del self._waiting[msg_id]
+
+    def remove(self, msg_id: str) -> None:
+        """Nobody waits for it any more."""
+        del self._waiting[msg_id]
 
     def waiters(self) -> Sequence[W]:
         """Everybody who waits now."""

@@ -43,6 +43,8 @@ def open_envelope(body: bytes) -> tuple[dict[str, Any], bool]:
     """The message in a body, and whether it had an envelope. Raises NotAMessage."""
     if len(body) > MESSAGE_BYTES_MAX:
         raise NotAMessage(f"body of {len(body)} bytes; the limit is {MESSAGE_BYTES_MAX}", kind="size")
+    if (inner := _inner_of(body)) is not None:
+        return _object(inner.encode(), "oslo.message"), True
     outer = _object(body, "body")
     if _VERSION_KEY not in outer or _MESSAGE_KEY not in outer:
         return outer, False
@@ -54,6 +56,25 @@ def open_envelope(body: bytes) -> tuple[dict[str, Any], bool]:
     if not isinstance(inner, str):
         raise NotAMessage(f"oslo.message is {type(inner).__name__}; wanted a JSON string", kind="envelope")
     return _object(inner.encode(), "oslo.message"), True
+
+
+class _Outer(msgspec.Struct):
+    """An envelope as nearly all are; of other keys nobody knows."""
+
+    version: str = msgspec.field(name=_VERSION_KEY)
+    message: str = msgspec.field(name=_MESSAGE_KEY)
+
+
+_OUTER = msgspec.json.Decoder(_Outer)
+
+
+def _inner_of(body: bytes) -> str | None:
+    """The message in an envelope of our version; None: it is something else, or wrong, and must be looked at more closely."""
+    try:
+        outer = _OUTER.decode(body)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return None
+    return outer.message if outer.version == VERSION else None
 
 
 def _decoded(data: bytes) -> Any:

@@ -2,8 +2,9 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from common.base.limits import WORD_MAX
 from common.wire.address import is_reply_queue
@@ -14,11 +15,11 @@ CONTROL_NAMESPACE = "lite.control"
 CANCEL = "cancel"
 """The caller of the call `msg_id` (its only argument) is gone."""
 _CONTEXT = "_context_"
+_CONTEXT_SIZE = len(_CONTEXT)
 _SECONDS_MAX = 1e9  # 30 years; more, or NaN, is no time that anybody waits
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(msgspec.Struct, frozen=True):
     """One call or cast.
 
     unique_id           new for every message; a repeated one is a duplicate
@@ -37,7 +38,7 @@ class Request:
     reply_q: str | None = None
     monitor_timeout_s: float | None = None
     deadline_s: float | None = None
-    context: Mapping[str, Any] = field(default_factory=dict)
+    context: Mapping[str, Any] = msgspec.field(default_factory=dict)
 
     @property
     def is_call(self) -> bool:
@@ -45,8 +46,7 @@ class Request:
         return self.msg_id is not None and self.reply_q is not None
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(msgspec.Struct, frozen=True):
     """One answer, or with `ending` false a sign of life. `failure` is a JSON string (module failure)."""
 
     msg_id: str
@@ -70,7 +70,8 @@ def encode_request(request: Request) -> bytes:
     if request.deadline_s is not None:
         message["_deadline"] = request.deadline_s
     message["_unique_id"] = request.unique_id
-    message.update({_CONTEXT + key: value for key, value in request.context.items()})
+    for key, value in request.context.items():
+        message[_CONTEXT + key] = value
     return pack(message)
 
 
@@ -98,17 +99,21 @@ def decode_request(body: bytes) -> Request:
     args = message.get("args", {})
     if not isinstance(args, dict):
         raise NotAMessage(f"args is {type(args).__name__}; wanted an object")
+    context = {}
+    for key, value in message.items():
+        if key[:_CONTEXT_SIZE] == _CONTEXT:
+            context[key[_CONTEXT_SIZE:]] = value
     return Request(
-        method=_text(message, "method", needed=True) or "",
-        args=args,
-        unique_id=_text(message, "_unique_id"),
-        namespace=_text(message, "namespace"),
-        version=_text(message, "version"),
-        msg_id=_text(message, "_msg_id"),
-        reply_q=_reply_q(message),
-        monitor_timeout_s=_seconds(message, "_timeout"),
-        deadline_s=_seconds(message, "_deadline"),
-        context={key[len(_CONTEXT) :]: value for key, value in message.items() if key.startswith(_CONTEXT)},
+        _text(message, "method", needed=True) or "",
+        args,
+        _text(message, "_unique_id"),
+        _text(message, "namespace"),
+        _text(message, "version"),
+        _text(message, "_msg_id"),
+        _reply_q(message),
+        _seconds(message, "_timeout"),
+        _seconds(message, "_deadline"),
+        context,
     )
 
 
@@ -148,6 +153,8 @@ def _failure(value: Any) -> str | None:
 
 def _text(message: Mapping[str, Any], key: str, *, needed: bool = False) -> str | None:
     value = message.get(key)
+    if type(value) is str and 0 < len(value) <= WORD_MAX:
+        return value
     if value is None and not needed:
         return None
     if not isinstance(value, str) or not value:
@@ -167,6 +174,8 @@ def _reply_q(message: Mapping[str, Any]) -> str | None:
 
 def _seconds(message: Mapping[str, Any], key: str) -> float | None:
     value = message.get(key)
+    if value is None:
+        return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= _SECONDS_MAX:
         return None
     return float(value)

@@ -10,10 +10,13 @@ from typing import Any
 
 import msgspec
 
+from common.base.limits import NESTING_MAX
 from common.wire.objects import Misfit, WrongValue as WrongValue  # noqa: PLC0414  # re-exported on purpose
 from common.wire.plan import plan_of
 
 _TEXT_MAX = 500
+_SURELY_FLAT = NESTING_MAX
+"""Bytes of JSON that cannot be nested deeper than that."""
 
 _JSON = json.JSONEncoder(allow_nan=False, ensure_ascii=False)
 
@@ -28,11 +31,23 @@ def to_primitive(value: Any, declared: Any = Any) -> Any:
         found = msgspec.to_builtins(value, str_keys=True)
         if plan is not None:
             found = plan.pack(found)
-        # Asked here, where an error can still be answered: the encoder turns NaN into null and meets the others too late.
-        _JSON.encode(found).encode()
+        if not _is_sendable(found):
+            # Asked here, where an error can still be answered: msgspec turns NaN into null and meets the others too late.
+            _JSON.encode(found).encode()
     except (TypeError, ValueError, OverflowError, RecursionError) as exc:
         raise WrongValue(f"{type(value).__name__} cannot be sent: {exc}") from exc
     return found
+
+
+def _is_sendable(found: Any) -> bool:
+    """True when msgspec writes it as it is; what it does not is looked at once more, by who can say what is wrong with it."""
+    try:
+        written = msgspec.json.encode(found)
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        return False
+    if len(written) > _SURELY_FLAT and written.count(b"[") + written.count(b"{") > NESTING_MAX:
+        return False
+    return b"null" not in written or bool(msgspec.json.decode(written) == found)  # NaN equals nothing, and no null
 
 
 def from_primitive(value: Any, wanted: Any) -> Any:

@@ -28,6 +28,18 @@ def broker(real_parts: RealParts, tmp_path_factory: pytest.TempPathFactory) -> I
         yield server
 
 
+@pytest.fixture
+def over_amqp(request: pytest.FixtureRequest) -> str:
+    """What stands behind the name of a peer that is asked to go over our own engine: `--amqp`."""
+    return "_amqp" if request.config.getoption("--amqp") else ""
+
+
+@pytest.mark.parametrize("name", ["stalled", pytest.param("broker-killed", marks=pytest.mark.long)])
+async def test_so_it_is_over_our_own_engine(name: str, broker: RabbitServer, tmp_path: Path) -> None:
+    """All faults by `make test-amqp`."""
+    assert_survived(await survive("ours_amqp", FAULTS[name], broker, job=JOB, folder=tmp_path))
+
+
 @pytest.mark.parametrize(
     "name",
     [
@@ -41,33 +53,38 @@ def broker(real_parts: RealParts, tmp_path_factory: pytest.TempPathFactory) -> I
     ],
 )
 async def test_no_call_is_lost_and_none_is_done_twice_when_the_broker_fails(
-    name: str, broker: RabbitServer, tmp_path: Path
+    name: str, broker: RabbitServer, tmp_path: Path, over_amqp: str
 ) -> None:
-    counts = await survive("ours", FAULTS[name], broker, job=JOB, folder=tmp_path)
-    assert_all_answered(counts)
-    assert counts.executed_twice == 0
-    # None: all had their answers before the fault was over, as a cancelled consumer's may when the broker's command line is slow.
-    assert counts.first_success_s is None or counts.first_success_s <= BACK_S
-    assert counts.longest_gap_s <= counts.away_s + BACK_S
+    assert_survived(await survive(f"ours{over_amqp}", FAULTS[name], broker, job=JOB, folder=tmp_path))
 
 
 @pytest.mark.parametrize("name", ["server-killed", "server-restarted"])
-async def test_what_a_killed_server_had_in_hand_is_done_by_the_next(name: str, broker: RabbitServer, tmp_path: Path) -> None:
-    counts = await survive("ours", FAULTS[name], broker, job=JOB, folder=tmp_path)
+async def test_what_a_killed_server_had_in_hand_is_done_by_the_next(
+    name: str, broker: RabbitServer, tmp_path: Path, over_amqp: str
+) -> None:
+    counts = await survive(f"ours{over_amqp}", FAULTS[name], broker, job=JOB, folder=tmp_path)
     assert_all_answered(counts)
     assert counts.executed_twice <= JOB.prefetch
 
 
 @pytest.mark.parametrize("name", ["server-killed", "connections-closed"])
 async def test_servers_that_share_an_inbox_execute_nothing_twice_whichever_is_killed(
-    name: str, broker: RabbitServer, tmp_path: Path
+    name: str, broker: RabbitServer, tmp_path: Path, over_amqp: str
 ) -> None:
-    counts = await survive("ours_inbox", FAULTS[name], broker, job=JOB, folder=tmp_path)
+    counts = await survive(f"ours_inbox{over_amqp}", FAULTS[name], broker, job=JOB, folder=tmp_path)
     assert counts.executed_twice == 0
     assert counts.hung == 0
     assert counts.errors.keys() <= {"OutcomeUnknown"}
     assert counts.correct + sum(counts.errors.values()) == JOB.calls
     assert sum(counts.errors.values()) <= JOB.prefetch
+
+
+def assert_survived(counts: Counts) -> None:
+    assert_all_answered(counts)
+    assert counts.executed_twice == 0
+    # None: all had their answers before the fault was over, as a cancelled consumer's may when the broker's command line is slow.
+    assert counts.first_success_s is None or counts.first_success_s <= BACK_S
+    assert counts.longest_gap_s <= counts.away_s + BACK_S
 
 
 def assert_all_answered(counts: Counts) -> None:

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from types import FunctionType
 from typing import Any
 
-import structlog
-
 from common.base.context import Context
 from common.base.errors import Fault
 from common.base.version import serves
+from common.host.lean import structlog
 from common.rpc.contract import Ack, Kind, Method
 from common.rpc.dispatch import Bound, InvalidArguments
 from common.rpc.oslo.policy import EXPECTED, RPCAccessPolicy

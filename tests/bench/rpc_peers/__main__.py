@@ -24,7 +24,7 @@ from typing import Any
 
 from common.testing.servers import RabbitServer
 from tests.bench.rpc_peers.flood import Flooding, FloodPlan, FloodRound, flooding
-from tests.bench.rpc_peers.processes import PEERS, PeerFailed, missing
+from tests.bench.rpc_peers.processes import NOT_PYTHON, PEERS, PeerFailed, missing
 from tests.bench.rpc_peers.rounds import FULL, QUICK, Figures, measure
 from tests.bench.rpc_peers.tables import floods, tables
 
@@ -50,7 +50,7 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
 async def _main(asked: argparse.Namespace) -> int:
     peers = []
     for peer in asked.peer or PEERS:
-        lack = missing(peer)
+        lack = "a flood" if asked.flood and peer in NOT_PYTHON else missing(peer)
         if lack is None:
             peers.append(peer)
         else:

@@ -4,11 +4,14 @@ import asyncio
 import importlib.util
 import json
 import os
+import shutil
+import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +20,24 @@ from tests.bench.rpc_peers.work import READY, Answer, Order
 ROOT = Path(__file__).parents[3]
 PEERS = {
     "ours": "common",
+    "ours_amqp": "common",
     "oslo": "oslo_messaging",
     "aio_pika_rpc": "aio_pika",
     "faststream_rpc": "faststream",
     "aiormq_raw": "aiormq",
+    "node_amqplib": "amqplib for node (npm)",
+    "c_librabbitmq": "librabbitmq-dev with a C compiler",
 }
-"""Module below `peers`, and the package that it needs."""
+"""Module below `peers`, and what it needs: a package, where it is Python's. A name that ends in `_amqp` is the same module over
+`amqp://`."""
+
+NOT_PYTHON = frozenset({"node_amqplib", "c_librabbitmq"})
+"""Yardsticks, which know nothing of a flood."""
+
+_NODE_MODULES = Path(sys.prefix) / "node_modules"
+_PROGRAM = Path(sys.prefix) / "bin" / "c_librabbitmq"
+
+_AMQP = "_amqp"
 
 ANSWER_S = 150.0
 """Longest wait for an order to be done: calls in flight at its end may wait out their timeout."""
@@ -35,7 +50,38 @@ class PeerFailed(RuntimeError):
 def missing(peer: str) -> str | None:
     """The package that this interpreter lacks."""
     package = PEERS[peer]
-    return None if importlib.util.find_spec(package) else package
+    match peer:
+        case "node_amqplib":
+            is_there = shutil.which("node") is not None and (_NODE_MODULES / "amqplib").exists()
+        case "c_librabbitmq":
+            is_there = _is_compiled()
+        case _:
+            is_there = importlib.util.find_spec(package) is not None
+    return None if is_there else package
+
+
+@cache
+def _is_compiled() -> bool:
+    """Compiles the C peer beside this interpreter."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        return False
+    source = ROOT / "tests/bench/rpc_peers/peers/c_librabbitmq.c"
+    words = [compiler, "-O2", "-o", str(_PROGRAM), str(source), "-lrabbitmq"]
+    return subprocess.run(words, capture_output=True, check=False).returncode == 0
+
+
+def _command(peer: str, role: str, url: str) -> list[str]:
+    over_amqp = f"amqp://{url.removeprefix('rabbit://')}"
+    match peer:
+        case "node_amqplib":
+            return ["node", str(ROOT / "tests/bench/rpc_peers/peers/node_amqplib.js"), role, over_amqp]
+        case "c_librabbitmq":
+            return [str(_PROGRAM), role, over_amqp]
+        case _ if peer.endswith(_AMQP):
+            return [sys.executable, "-m", f"tests.bench.rpc_peers.peers.{peer.removesuffix(_AMQP)}", role, over_amqp]
+        case _:
+            return [sys.executable, "-m", f"tests.bench.rpc_peers.peers.{peer}", role, url]
 
 
 @dataclass(slots=True)
@@ -109,11 +155,12 @@ async def worker(peer: str, role: str, url: str, folder: Path, *, name: str | No
     began_s = time.monotonic()
     with log.open("wb") as stderr:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", f"tests.bench.rpc_peers.peers.{peer}", role, url),
+            *_command(peer, role, url),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=stderr,
             cwd=ROOT,
+            env={**os.environ, "NODE_PATH": str(_NODE_MODULES)},
         )
     assert process.stdin is not None
     try:

@@ -18,7 +18,9 @@ from tests.bench.survival.job import OK, READY, TIMEOUT_SLACK_S, Job, Outcome
 from tests.bench.survival.relay import Relay, relay
 
 ROOT = Path(__file__).parents[3]
-PEERS = ("ours", "ours_inbox", "oslo", "aio_pika_rpc")
+PEERS = ("ours", "ours_amqp", "ours_inbox", "ours_inbox_amqp", "oslo", "aio_pika_rpc")
+_AMQP = "_amqp"
+"""Behind the name of a peer: the same over `amqp://`."""
 START_S = 30.0
 STRIKE_AFTER = 0.25
 """Share of the calls that are answered before the fault."""
@@ -91,7 +93,7 @@ class Run:
     async def _spawn(self, role: str) -> asyncio.subprocess.Process:
         with (self.folder / f"{role}.log").open("ab") as log:
             return await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", f"tests.bench.survival.peers.{self.peer}", role, self.job.to_json()),
+                *(sys.executable, "-m", f"tests.bench.survival.peers.{self.peer.removesuffix(_AMQP)}", role, self.job.to_json()),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
@@ -132,6 +134,8 @@ async def survive(peer: str, fault: Fault, broker: RabbitServer, *, job: Job | N
         way = await stack.enter_async_context(relay(broker.port)) if fault.relayed else None
         if way is not None:
             url = url.replace(f":{broker.port}/", f":{way.port}/")
+        if peer.endswith(_AMQP):
+            url = f"amqp://{url.removeprefix('rabbit://')}"
         record = folder / "executions"
         record.write_text("")  # a folder may have seen another run
         orders = replace(

@@ -21,6 +21,7 @@ KINDS = [
     pytest.param("kombu-postgresql", marks=pytest.mark.real("postgresql")),
     pytest.param("kombu-redis", marks=pytest.mark.real("redis")),
     pytest.param("rabbit", marks=pytest.mark.real("rabbitmq")),
+    pytest.param("amqp", marks=pytest.mark.real("rabbitmq")),
 ]
 
 
@@ -51,8 +52,8 @@ async def bus(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[B
             url = request.getfixturevalue("postgres_bus_url")
         case "kombu-redis":
             url = request.getfixturevalue("redis_server").fresh_url()
-        case _:
-            url = request.getfixturevalue("rabbit_url")
+        case scheme:
+            url = f"{scheme}://{request.getfixturevalue('rabbit_url').removeprefix('rabbit://')}"
 
     async def make() -> Transport:
         return await open_transport(url, clock=clock, connection_name="suite", buses=buses)

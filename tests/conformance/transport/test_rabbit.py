@@ -1,4 +1,4 @@
-"""What only RabbitMQ can show: lost connections, refusals, peers that declared otherwise."""
+"""What only RabbitMQ can show: lost connections, refusals, peers that declared otherwise. Over aio-pika and over our own engine."""
 
 import asyncio
 import logging
@@ -12,6 +12,8 @@ import pytest
 from common.base.errors import Timeout
 from common.host.clock import SystemClock
 from common.testing.servers import RabbitServer, free_port
+from common.transport.amqp import AmqpTransport
+from common.transport.amqp_link import AmqpLink
 from common.transport.errors import BusRefused
 from common.transport.port import Binding, BusUnavailable, Closed, Exchange, Message, Queue, Transport, Unroutable
 from common.transport.rabbit import RabbitTransport
@@ -26,6 +28,16 @@ pytestmark = pytest.mark.real("rabbitmq")
 TOPIC = Exchange("nova", "topic")
 FANOUT = Exchange("compute_fanout", "fanout", auto_delete=True)
 COMPUTE = Queue("compute", (Binding(TOPIC, "compute"), Binding(FANOUT, "compute")))
+
+
+@pytest.fixture(params=["rabbit", "amqp"])
+def scheme(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def rabbit_url(rabbit_url: str, scheme: str) -> str:
+    return f"{scheme}://{rabbit_url.removeprefix('rabbit://')}"
 
 
 @asynccontextmanager
@@ -68,27 +80,28 @@ async def silent_port() -> AsyncIterator[int]:
         server.close()
 
 
-async def test_14_a_port_where_nobody_listens_is_named_without_the_password(caplog: pytest.LogCaptureFixture) -> None:
+async def test_14_a_port_where_nobody_listens_is_named_without_the_password(scheme: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     port = free_port()
     with pytest.raises(BusUnavailable) as caught:
-        await open_transport(f"rabbit://nova:s3cret@127.0.0.1:{port}/prod", clock=SystemClock(), connection_name="suite")
+        await open_transport(f"{scheme}://nova:s3cret@127.0.0.1:{port}/prod", clock=SystemClock(), connection_name="suite")
     shown = str(caught.value)
-    assert f"rabbit://nova:***@127.0.0.1:{port}/prod" in shown
+    assert f"{scheme}://nova:***@127.0.0.1:{port}/prod" in shown
     assert f"127.0.0.1:{port}: Connect call failed" in shown
     assert "s3cret" not in shown + repr(caught.value.fields) + caplog.text
 
 
-async def test_14_a_broker_that_says_nothing_is_given_up_in_time(silent_port: int) -> None:
-    link = Link(parse_rabbit_url(f"rabbit://127.0.0.1:{silent_port}/"), clock=SystemClock(), connection_name="suite")
+async def test_14_a_broker_that_says_nothing_is_given_up_in_time(scheme: str, silent_port: int) -> None:
+    kind: type[Link | AmqpLink] = Link if scheme == "rabbit" else AmqpLink
+    link = kind(parse_rabbit_url(f"rabbit://127.0.0.1:{silent_port}/"), clock=SystemClock(), connection_name="suite")
     with pytest.raises(BusUnavailable, match=f"127.0.0.1:{silent_port} gave no answer in 0.2 s|no answer within 0.2 s"):
         await link.open(timeout_s=0.2)
     await link.close()
 
 
-async def test_14_the_second_host_serves_when_the_first_is_down(rabbit_url: str) -> None:
-    login, _, place = rabbit_url.removeprefix("rabbit://").partition("@")
-    async with connected(f"rabbit://{login}@127.0.0.1:{free_port()},{login}@{place}") as transport:
+async def test_14_the_second_host_serves_when_the_first_is_down(rabbit_url: str, scheme: str) -> None:
+    login, _, place = rabbit_url.removeprefix(f"{scheme}://").partition("@")
+    async with connected(f"{scheme}://{login}@127.0.0.1:{free_port()},{login}@{place}") as transport:
         inbox, _ = await consume(transport, COMPUTE)
         await send(transport, to_queue("compute", b"hello"))
         assert await inbox.bodies(1) == [b"hello"]
@@ -142,8 +155,12 @@ async def test_10_consumers_resume_and_unsettled_deliveries_return_after_the_bro
 
 
 @pytest.mark.timeout(240)
-async def test_10_everything_is_declared_again_after_the_broker_was_killed_and_started_anew(tmp_path: Path) -> None:
-    async with RabbitServer(tmp_path) as node, connected(node.url) as server, connected(node.url) as publisher:
+async def test_10_everything_is_declared_again_after_the_broker_was_killed_and_started_anew(tmp_path: Path, scheme: str) -> None:
+    async with (
+        RabbitServer(tmp_path) as node,
+        connected(node.url.replace("rabbit", scheme)) as server,
+        connected(node.url.replace("rabbit", scheme)) as publisher,
+    ):
         inbox, _ = await consume(server, COMPUTE)
         await send(publisher, Message(TOPIC, "compute", b"before"))
         assert await inbox.bodies(1) == [b"before"]
@@ -330,7 +347,7 @@ async def test_14_a_bus_that_was_away_all_the_time_says_that_it_has_not_got_the_
     async with connected(relay.before(rabbit_url)) as publisher:
         await send(publisher, to_queue("nobody", mandatory=False))
         relay.cut()
-        assert isinstance(publisher, RabbitTransport)
+        assert isinstance(publisher, RabbitTransport | AmqpTransport)
         async with asyncio.timeout(WAIT_S):
             while publisher._outgoing.is_up:
                 await SystemClock().sleep(0.01)

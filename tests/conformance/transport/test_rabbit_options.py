@@ -22,6 +22,11 @@ STREAM = stream(RpcOptions(transient_quorum_queue=True, stream_fanout=True, tran
 FANOUT = STREAM.bindings[0].exchange
 
 
+@pytest.fixture(params=["rabbit", "amqp"])
+def rabbit_url(request: pytest.FixtureRequest, rabbit_url: str) -> str:
+    return f"{request.param}://{rabbit_url.removeprefix('rabbit://')}"
+
+
 @asynccontextmanager
 async def connected(url: str, settings: RabbitSettings = RabbitSettings()) -> AsyncIterator[Transport]:  # noqa: B008 - frozen
     transport = await open_transport(url, clock=SystemClock(), connection_name="suite", rabbit=settings)

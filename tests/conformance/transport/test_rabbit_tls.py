@@ -65,6 +65,8 @@ def make_certificates(folder: Path) -> None:
 class TlsRabbit(RabbitServer):
     """One that speaks TLS at a port of its own, and takes a certificate for a password."""
 
+    scheme = "rabbit"
+
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self.tls_port = free_port()
@@ -93,11 +95,21 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TlsRabbit]:
         yield server
 
 
+@pytest.fixture(params=["rabbit", "amqp"])
+def scheme(request: pytest.FixtureRequest, broker: TlsRabbit) -> str:
+    """What tests connect by; the broker is told, for it knows where it is."""
+    broker.scheme = str(request.param)
+    return broker.scheme
+
+
+pytestmark.append(pytest.mark.usefixtures("scheme"))
+
+
 @asynccontextmanager
 async def connected(
-    broker: TlsRabbit, settings: RabbitSettings, *, url: str = "rabbit://guest:guest@localhost:{port}/"
+    broker: TlsRabbit, settings: RabbitSettings, *, place: str = "guest:guest@localhost:{port}/"
 ) -> AsyncIterator[Transport]:
-    where = url.format(port=broker.tls_port, folder=broker.folder)
+    where = f"{broker.scheme}://{place.format(port=broker.tls_port, folder=broker.folder)}"
     transport = await open_transport(where, clock=SystemClock(), connection_name="suite", rabbit=settings)
     try:
         yield transport
@@ -124,8 +136,8 @@ async def test_the_broker_is_known_by_its_certificate(broker: TlsRabbit) -> None
 
 
 async def test_tls_in_the_url_wins_over_settings_without_it(broker: TlsRabbit) -> None:
-    url = "rabbit://guest:guest@localhost:{port}/?ssl=true&ssl_ca_file={folder}/ca.pem"
-    async with connected(broker, RabbitSettings(), url=url) as transport:
+    place = "guest:guest@localhost:{port}/?ssl=true&ssl_ca_file={folder}/ca.pem"
+    async with connected(broker, RabbitSettings(), place=place) as transport:
         assert await works(transport)
 
 
@@ -137,15 +149,15 @@ async def test_a_broker_of_an_unknown_authority_is_not_trusted(broker: TlsRabbit
 
 async def test_a_broker_of_another_name_is_not_trusted(broker: TlsRabbit) -> None:
     with pytest.raises(BusUnavailable, match="CERTIFICATE_VERIFY_FAILED"):
-        async with connected(broker, settings_of(broker), url="rabbit://guest:guest@127.0.0.1:{port}/"):
+        async with connected(broker, settings_of(broker), place="guest:guest@127.0.0.1:{port}/"):
             pass
 
 
 async def test_external_logs_in_by_our_certificate_whatever_the_password(broker: TlsRabbit) -> None:
     client = {"cert_file": f"{broker.folder}/client.pem", "key_file": f"{broker.folder}/client.key"}
     settings = replace(settings_of(broker, **client), login_method="EXTERNAL")
-    async with connected(broker, settings, url="rabbit://nobody:wr0ng@localhost:{port}/") as transport:
+    async with connected(broker, settings, place="nobody:wr0ng@localhost:{port}/") as transport:
         assert await works(transport)
     with pytest.raises(BusUnavailable):
-        async with connected(broker, replace(settings, login_method="PLAIN"), url="rabbit://nobody:wr0ng@localhost:{port}/"):
+        async with connected(broker, replace(settings, login_method="PLAIN"), place="nobody:wr0ng@localhost:{port}/"):
             pass

@@ -66,13 +66,14 @@ def _in_atheris(folder: Path, seconds: int) -> int:
     import atheris  # noqa: PLC0415 - may not be there
 
     with atheris.instrument_imports(include=["common"]):
-        from tests.property.wire.targets import TARGETS, seeds  # noqa: PLC0415 - is instrumented by this
+        from tests.property.amqp.fuzzed import AMQP_TARGETS, amqp_seeds  # noqa: PLC0415 - is instrumented by this
+        from tests.property.wire.targets import TARGETS, seeds  # noqa: PLC0415
 
     names = sorted(TARGETS)
     corpus = folder / "corpus"
     corpus.mkdir()
-    for number, seed in enumerate(seeds()):
-        for first in range(len(names)):
+    for first, name in enumerate(names):
+        for number, seed in enumerate(amqp_seeds() if name in AMQP_TARGETS else seeds()):
             (corpus / f"{first}-{number}").write_bytes(bytes([first]) + seed)
 
     def one(data: bytes) -> None:
@@ -97,6 +98,8 @@ def _in_atheris(folder: Path, seconds: int) -> int:
 def _with_hypothesis(minutes: float) -> int:
     from hypothesis import HealthCheck, given, settings  # noqa: PLC0415 - only here
 
+    from tests.property.amqp.fuzzed import AMQP_TARGETS  # noqa: PLC0415
+    from tests.property.amqp.test_fuzz import inputs as amqp_inputs  # noqa: PLC0415
     from tests.property.wire.targets import TARGETS  # noqa: PLC0415
     from tests.property.wire.test_fuzz import inputs  # noqa: PLC0415
 
@@ -107,7 +110,7 @@ def _with_hypothesis(minutes: float) -> int:
             told = partial(_told, name, run)
 
             @settings(max_examples=500, deadline=None, database=None, suppress_health_check=list(HealthCheck))
-            @given(data=inputs)
+            @given(data=amqp_inputs if name in AMQP_TARGETS else inputs)
             def one(data: bytes, *, told: Callable[[bytes], None]) -> None:
                 told(data)
 

@@ -19,6 +19,7 @@ from common.wire.failure import NoSuchMethod, UnsupportedVersion, decode_failure
 from common.wire.messages import Reply, Request, cancelled_call, decode_reply, decode_request, encode_reply, encode_request
 from common.wire.values import WrongValue, from_primitive
 from nova_lite import contract as nova
+from tests.property.amqp.fuzzed import AMQP_TARGETS
 
 CONTRACTS: tuple[type[Contract], ...] = (
     cinder.VolumeAPI,
@@ -121,7 +122,7 @@ def headers(data: bytes) -> None:
         assert requeues_of(found) >= 0
 
 
-TARGETS: dict[str, Callable[[bytes], None]] = {
+WIRE_TARGETS: dict[str, Callable[[bytes], None]] = {
     "envelope": envelope,
     "request": request,
     "reply": reply,
@@ -130,6 +131,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "trace": trace,
     "headers": headers,
 }
+TARGETS = WIRE_TARGETS | AMQP_TARGETS
 
 
 def seeds() -> Iterator[bytes]:

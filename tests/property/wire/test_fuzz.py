@@ -13,7 +13,7 @@ from common.wire.envelope import NotAMessage, unpack
 from common.wire.failure import decode_failure
 from common.wire.messages import decode_reply, decode_request
 from common.wire.values import WrongValue, from_primitive
-from tests.property.wire.targets import TARGETS, TYPES, seeds
+from tests.property.wire.targets import TYPES, WIRE_TARGETS, seeds
 
 KEYS = [
     "method", "args", "namespace", "version", "_msg_id", "_reply_q", "_timeout", "_deadline", "_unique_id", "_context_request_id",
@@ -65,11 +65,11 @@ def damaged(draw: st.DrawFn) -> bytes:
 inputs = st.binary(max_size=200) | messages() | damaged()
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", WIRE_TARGETS)
 @settings(max_examples=300, deadline=2000, suppress_health_check=[HealthCheck.too_slow])
 @given(data=inputs)
 def test_any_bytes_give_a_value_or_the_decoder_s_own_error(target: str, data: bytes) -> None:
-    TARGETS[target](data)
+    WIRE_TARGETS[target](data)
 
 
 @settings(max_examples=300, deadline=2000)
@@ -100,13 +100,13 @@ BOMBS = {
 
 
 @pytest.mark.parametrize("name", BOMBS)
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", WIRE_TARGETS)
 def test_no_bytes_take_long_or_much(target: str, name: str) -> None:
     data = BOMBS[name]
     tracemalloc.start()
     started_s = time.process_time()
     try:
-        TARGETS[target](data)
+        WIRE_TARGETS[target](data)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

@@ -306,5 +306,5 @@ def test_another_bus_than_rabbitmq_is_told_that_the_section_is_not_for_it(nova: 
     bus = config.common.bus
     assert bus.rpc == RpcOptions(control_exchange="nova")
     assert config.warnings == (
-        "[oslo_messaging_rabbit] rabbit_quorum_queue, kombu_compression has no effect here: transport_url does not begin with rabbit://",
+        "[oslo_messaging_rabbit] rabbit_quorum_queue, kombu_compression has no effect here: transport_url does not begin with rabbit:// or amqp://",
     )

@@ -133,7 +133,7 @@ async def test_middleware_counts_and_inbox_reach_client_and_servers() -> None:
     assert len(inbox._rows) == 1
 
 
-@pytest.mark.parametrize("url", ["rabbit", "amqp://user:secret@h/", "memory:/x"])
+@pytest.mark.parametrize("url", ["rabbit", "amqps://user:secret@h/", "memory:/x"])
 async def test_a_url_of_no_known_form_is_said_to_be_so(url: str) -> None:
     with pytest.raises(Misconfigured, match="is of no known form; known: memory://name") as wrong:
         async with connect(url):

@@ -1,4 +1,4 @@
-"""What is made of the broker's answers to a declaration (oslo-wire 2.4)."""
+"""What is made of the broker's answers to a declaration (oslo-wire 2.4), over aio-pika and over our own engine."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,6 +10,9 @@ from aio_pika.exceptions import ChannelNotFoundEntity, ChannelPreconditionFailed
 from aiormq.exceptions import ConnectionInternalError
 
 from common.testing.clock import JumpingClock
+from common.transport import amqp_channel, amqp_declare
+from common.transport.amqp_channel import Refused
+from common.transport.amqp_link import AmqpLink
 from common.transport.errors import BusRefused
 from common.transport.port import Binding, BusUnavailable, Exchange, Queue
 from common.transport.rabbit_declare import agreed
@@ -46,11 +49,31 @@ class Channel:
     async def queue_delete(self, name: str) -> None:
         self._deleted.append(name)
 
+    async def ask(self, method: str, *, queue: str) -> None:
+        assert method == "queue.delete"
+        self._deleted.append(queue)
+
+
+CODES: dict[type[Exception], int] = {ChannelPreconditionFailed: 406, ChannelNotFoundEntity: 404, aiormq.ChannelAccessRefused: 403}
+
+
+def as_our_engine_says_it(answer: Exception) -> Exception:
+    code = CODES.get(type(answer))
+    if code is not None:
+        return Refused(code, str(answer))
+    return amqp_channel.Lost(str(answer), 541 if isinstance(answer, ConnectionInternalError) else 320)
+
+
+@pytest.fixture(autouse=True, params=["rabbit", "amqp"])
+def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Broker, "engine", request.param)
+
 
 class Broker:
     """Answers each declaration with the next of `answers`, and takes what comes after them. It stands for a link as well."""
 
     url = "rabbit://h/"
+    engine = "rabbit"
 
     def __init__(self, *answers: Exception) -> None:
         self._answers = list(answers)
@@ -65,11 +88,17 @@ class Broker:
     async def declare(self, queue: Queue) -> None:
         self.asked.append(queue)
         if self._answers:
+            answer = self._answers.pop(0)
+            if self.engine == "amqp":
+                raise as_our_engine_says_it(answer)
             with watched():
-                raise self._answers.pop(0)
+                raise answer
 
     async def agree(self, queue: Queue) -> None:
-        await agreed(cast("Link", self), queue, self.declare, clock=self.clock)
+        if self.engine == "amqp":
+            await amqp_declare.agreed(cast("AmqpLink", self), queue, self.declare, clock=self.clock)
+        else:
+            await agreed(cast("Link", self), queue, self.declare, clock=self.clock)
 
 
 @pytest.mark.parametrize(

@@ -101,7 +101,7 @@ def test_no_password_however_written_is_shown(noise: str) -> None:
     assert not any(piece in shown for piece in (secret, f"Q{noise}", "Q", "Z@")), shown
 
 
-@pytest.mark.parametrize("url", ["", "amqp://h/", "fake://", "rabbit", "RABBIT://h", "kombu://h", "kafka://h"])
+@pytest.mark.parametrize("url", ["", "amqps://h/", "fake://", "rabbit", "RABBIT://h", "kombu://h", "kafka://h"])
 async def test_an_unknown_scheme_is_refused_and_the_known_ones_are_named(url: str) -> None:
     with pytest.raises(Misconfigured) as caught:
         await open_transport(url, clock=SystemClock(), connection_name="test")

@@ -1,14 +1,17 @@
-"""common.rpc over rabbit://, with the logs of a service."""
+"""common.rpc over rabbit:// or amqp://, with the logs and the metrics of a service."""
 
 import asyncio
 import sys
 from collections.abc import Collection
 from typing import Any, Protocol
 
+from prometheus_client import CollectorRegistry
+
 from common.app.logs import configure_logs
 from common.base.context import Context
 from common.host.clock import SystemClock
 from common.rpc.contract import Contract, call, cast
+from common.rpc.metrics import ClientMetrics, ServerMetrics
 from common.rpc.options import RpcOptions
 from common.rpc.session import Serving, client, serving
 from common.transport.url import open_transport
@@ -58,14 +61,16 @@ async def serve(url: str, topics: Collection[str]) -> None:
     handled = work.Handled()
     endpoints = {work.TOPIC: Bench(handled), work.APART: Bench(handled), work.FLOODED: Flooded(handled)}
     servers = [Serving([endpoints[topic]], "host1", topic=topic) for topic in topics]
-    async with serving(transport, *servers, clock=CLOCK, options=OPTIONS, grace_s=1):
+    metrics = [ServerMetrics(CollectorRegistry(), clock=CLOCK)]
+    async with serving(transport, *servers, clock=CLOCK, options=OPTIONS, grace_s=1, middleware=metrics):
         handled.tell()
         await asyncio.Event().wait()
 
 
 async def ask(url: str) -> None:
     transport = await open_transport(url, clock=CLOCK, connection_name="bench-client")
-    async with client(transport, clock=CLOCK, options=OPTIONS) as rpc:
+    metrics = [ClientMetrics(CollectorRegistry(), clock=CLOCK)]
+    async with client(transport, clock=CLOCK, options=OPTIONS, middleware=metrics) as rpc:
         bench, apart, flooded = BenchAPI.over(rpc), ApartAPI.over(rpc), FloodedAPI.over(rpc)
         echo = {work.TOPIC: bench.echo, work.APART: apart.echo}
 

@@ -1,0 +1,214 @@
+"""One TCP connection with its AMQP connection: where the engine of `common.amqp` meets asyncio.
+
+Bytes that come up within one turn of the event loop leave in one write; what comes in is handled where it arrives, without a task
+or a queue in between.
+"""
+
+import asyncio
+from collections import deque
+from typing import Any
+
+from common.amqp.channel import Channel
+from common.amqp.connection import Connection
+from common.amqp.events import (
+    Blocked,
+    ChannelClosed,
+    Confirmed,
+    ConnectionClosed,
+    ConsumerCancelled,
+    Delivered,
+    Event,
+    FlowChanged,
+    Opened,
+    Replied,
+    Returned,
+    Unblocked,
+)
+from common.amqp.states import ConnectionState
+from common.transport.amqp_channel import AmqpChannel, Lost
+
+WRITE_BYTES_HIGH = 1024 * 1024
+"""Bytes on their way to the socket from which on publishers wait."""
+WRITE_AT_ONCE_BYTES = 256 * 1024
+"""So much is not kept until the loop turns."""
+
+
+class Wire(asyncio.Protocol):
+    """Implements `asyncio.Protocol` for one `Connection`. `closed` ends with the connection, whatever ended it."""
+
+    def __init__(self, core: Connection, *, loop: asyncio.AbstractEventLoop) -> None:
+        self.core = core
+        self.opened: asyncio.Future[Opened] = loop.create_future()
+        self.closed: asyncio.Future[ConnectionClosed] = loop.create_future()
+        self.has_room = False
+        """True when a publish need not wait."""
+        self._loop = loop
+        self._transport: asyncio.Transport | None = None
+        self._channels: dict[int, AmqpChannel] = {}
+        self._is_woken = False
+        self._is_paused = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    # -- asyncio's side -----------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        transport.set_write_buffer_limits(high=WRITE_BYTES_HIGH)
+        self._flush()
+
+    def data_received(self, data: bytes) -> None:
+        self._take(self.core.receive_data(data, self._loop.time()))
+        if self.core.pending_bytes:
+            self.wake()
+
+    def eof_received(self) -> None:
+        self._take(self.core.receive_eof())
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
+        self._is_paused = True
+        self._take(self.core.receive_eof())
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def pause_writing(self) -> None:
+        self._is_paused = True
+        self._look_for_room()
+
+    def resume_writing(self) -> None:
+        self._is_paused = False
+        self._flush()
+        self._look_for_room()
+
+    # -- our side -----------------------------------------------------------------------------------------------------
+
+    @property
+    def is_closed(self) -> bool:
+        """True when nothing more comes or goes."""
+        return self.closed.done()
+
+    def open_channel(self) -> AmqpChannel:
+        """A channel; wait for its `opened`. Raises Lost when the connection is gone, amqp's Busy when there are too many."""
+        if self.core.state is not ConnectionState.OPEN:
+            raise Lost("the connection was closed")
+        opened: asyncio.Future[Replied] = self._loop.create_future()
+        core: Channel = self.core.open_channel(opened)
+        channel = self._channels[core.number] = AmqpChannel(core, self, opened=opened)
+        self.wake()
+        return channel
+
+    def wake(self) -> None:
+        """There is something to send: it leaves when the loop turns."""
+        if self.core.pending_bytes > WRITE_AT_ONCE_BYTES:
+            self._flush()
+        elif not self._is_woken:
+            self._is_woken = True
+            self._loop.call_soon(self._flush_when_woken)
+
+    async def room(self) -> None:
+        """Returns when a publish may go out, or the connection has ended. Who came first goes first."""
+        while not self.has_room and not self.is_closed:
+            waiting: asyncio.Future[None] = self._loop.create_future()
+            self._waiting.append(waiting)
+            try:
+                await waiting
+            except asyncio.CancelledError:
+                if waiting.done() and not waiting.cancelled():
+                    self._let_one_in()
+                raise
+
+    def close(self) -> None:
+        """Begin to end it; `closed` follows when the broker has answered."""
+        self.core.close()
+        self.wake()
+        self._look_for_room()
+
+    def abort(self) -> None:
+        """End it now, whether the broker answers or not."""
+        self._take(self.core.receive_eof())
+        if self._transport is not None:
+            self._transport.abort()
+
+    # -- in between ---------------------------------------------------------------------------------------------------
+
+    def _flush_when_woken(self) -> None:
+        self._is_woken = False
+        self._flush()
+
+    def _flush(self) -> None:
+        if self._is_paused or self._transport is None:
+            return
+        if data := self.core.data_to_send(self._loop.time()):
+            self._transport.write(data)
+
+    def _take(self, events: list[Event]) -> None:
+        channels = self._channels
+        for event in events:
+            kind = type(event)
+            if kind is Delivered:
+                channels[event.channel].delivered(event)  # type: ignore[union-attr, arg-type]  # kind says so; isinstance is slower
+            elif kind is Confirmed:
+                channels[event.channel].confirmed(event)  # type: ignore[union-attr, arg-type]
+            else:
+                self._take_rare(event)
+
+    def _take_rare(self, event: Event) -> None:
+        match event:
+            case Replied() | Returned() | ConsumerCancelled() | FlowChanged():
+                self._channels[event.channel].take(event)
+            case ChannelClosed():
+                self._channels.pop(event.channel).ended(event)
+            case Blocked() | Unblocked():
+                self._look_for_room()
+            case Opened():
+                self._opened(event)
+            case ConnectionClosed():
+                self._closed(event)
+            case Delivered() | Confirmed():
+                raise AssertionError(event)
+
+    def _opened(self, event: Opened) -> None:
+        self._set(self.opened, event)
+        self._look_for_room()
+        self._watch()
+
+    def _closed(self, event: ConnectionClosed) -> None:
+        self.has_room = False
+        self._set(self.closed, event)
+        if not self.opened.done():
+            self.opened.cancel()
+        while self._waiting:
+            self._let_one_in()
+        if self._transport is not None:
+            if not self._is_paused and (data := self.core.data_to_send(self._loop.time())):
+                self._transport.write(data)  # our last word
+            self._transport.close()
+
+    def _look_for_room(self) -> None:
+        self.has_room = not (self._is_paused or self.core.is_blocked) and self.core.state is ConnectionState.OPEN
+        while self.has_room and self._waiting:
+            self._let_one_in()
+
+    def _let_one_in(self) -> None:
+        while self._waiting:
+            waiting = self._waiting.popleft()
+            if not waiting.done():
+                waiting.set_result(None)
+                return
+
+    def _watch(self) -> None:
+        """Heartbeats, both ways."""
+        self._timer = None
+        self._take(self.core.tick(self._loop.time()))
+        if self.is_closed:
+            self.abort()
+            return
+        self._flush()
+        if (next_s := self.core.next_tick_s) is not None:
+            self._timer = self._loop.call_at(next_s, self._watch)
+
+    @staticmethod
+    def _set(future: "asyncio.Future[Any]", event: Event) -> None:
+        if not future.done():
+            future.set_result(event)
