@@ -103,7 +103,7 @@ async def test_a_conflict_names_the_states_that_were_wanted(rows: Database) -> N
     with pytest.raises(Conflict) as caught:
         async with rows.begin() as conn:
             await advance(conn, volumes, VOLUME, VolumeEvent.DELETE, kind="Volume", key={"id": "v"}, clock=CLOCK)
-    assert str(caught.value) == "Volume v is in state creating; wanted: available or error or error_deleting."
+    assert str(caught.value) == "Volume v is in state creating; wanted: available or error or error_deleting or error_extending."
 
 
 async def test_a_further_condition_that_does_not_hold_refuses_the_event_and_changes_nothing(rows: Database) -> None:
