@@ -77,7 +77,7 @@ async def check_doctor(running: Cloud) -> None:
     """Two real disks, then a real target of nobody beside them."""
     sound = await running.lite("doctor", "--strict", "--json")
     assert sound.code == 0, sound.out + sound.err
-    assert sound.json()["checked"] == {"backends": 2, "hosts": 2, "servers": 2, "services": 7, "volumes": 2}
+    assert sound.json()["checked"] == {"backends": 2, "hosts": 2, "servers": 2, "services": 7, "snapshots": 0, "volumes": 2}
     tgt, stray = Tgtadm(socket=running.client.parent / "gold.tgtd"), new_uuid()
     await tgt.ask("new", "target", "--tid", "77", "--targetname", f"iqn.2010-10.org.openstack:volume-{stray}")
     (found,) = (await running.lite("doctor", "--json")).json()["violations"]

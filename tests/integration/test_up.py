@@ -154,7 +154,7 @@ async def check_doctor(running: Up) -> None:
     """Sound, then with a file of nobody and a service that is stopped, then sound again."""
     sound = await running.run("lite", "doctor", "--strict")
     assert (sound.code, sound.out) == (0, ""), sound.out
-    assert "Nothing is wrong. Looked at backends: 1, hosts: 1, servers: 0, services: 5, volumes: 0." in sound.err
+    assert "Nothing is wrong. Looked at backends: 1, hosts: 1, servers: 0, services: 5, snapshots: 0, volumes: 0." in sound.err
     stray = running.state / "lite" / "volumes" / "file" / f"volume-{STRAY}"
     stray.write_bytes(b"")
     api = running.child("nova-api")

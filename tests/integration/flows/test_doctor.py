@@ -67,7 +67,7 @@ async def sound(world: World) -> Sound:
 async def test_nothing_is_wrong_and_it_says_how_much_was_looked_at(sound: Sound) -> None:
     audit = await sound.audit()
     assert audit.violations == ()
-    assert audit.checked == {"services": 5, "volumes": 2, "backends": 1, "servers": 1, "hosts": 1}
+    assert audit.checked == {"services": 5, "snapshots": 0, "volumes": 2, "backends": 1, "servers": 1, "hosts": 1}
 
 
 async def test_nothing_is_wrong_with_an_empty_world(world: World) -> None:
