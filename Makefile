@@ -29,7 +29,7 @@ demo: .venv/installed
 	@$(BIN)/lite demo --embedded
 
 test: .venv/installed-dev
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 4 --dist worksteal
 
 lint: .venv/installed-dev
 	$(BIN)/ruff format --check .
