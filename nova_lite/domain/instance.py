@@ -25,8 +25,12 @@ class Event(StrEnum):
     REBOOT_HARD = auto()
     REBOOTED = auto()
     REBOOT_FAILED = auto()
+    REBOOT_TAKEN_BACK = auto()
+    REBOOT_OF_STOPPED_TAKEN_BACK = auto()
     DELETE = auto()
     DELETE_FAILED = auto()
+    DELETE_TAKEN_BACK = auto()
+    DELETE_OF_STOPPED_TAKEN_BACK = auto()
     DESTROYED = auto()
 
 
@@ -66,14 +70,40 @@ INSTANCE: Machine[State, Event] = Machine(
         (_REBOOTING_HARD, Event.REBOOTED): _ACTIVE,
         (_REBOOTING, Event.REBOOT_FAILED): _ERROR,
         (_REBOOTING_HARD, Event.REBOOT_FAILED): _ERROR,
+        (_REBOOTING, Event.REBOOT_TAKEN_BACK): _ACTIVE,
+        (_REBOOTING_HARD, Event.REBOOT_TAKEN_BACK): _ACTIVE,
+        (_REBOOTING_HARD, Event.REBOOT_OF_STOPPED_TAKEN_BACK): _STOPPED,
         (_ACTIVE, Event.DELETE): _DELETING,
         (_STOPPED, Event.DELETE): _DELETING,
         (_ERROR, Event.DELETE): _DELETING,
         (_DELETING, Event.DELETE_FAILED): _ERROR,
+        (_DELETING, Event.DELETE_TAKEN_BACK): _ACTIVE,
+        (_DELETING, Event.DELETE_OF_STOPPED_TAKEN_BACK): _STOPPED,
         (_DELETING, Event.DESTROYED): _DELETED,
     },
     ends=frozenset({_DELETED}),
 )
+
+_FAILED = {
+    Event.STOP: Event.STOP_FAILED,
+    Event.START: Event.START_FAILED,
+    Event.REBOOT: Event.REBOOT_FAILED,
+    Event.REBOOT_HARD: Event.REBOOT_FAILED,
+    Event.DELETE: Event.DELETE_FAILED,
+}
+_TAKEN_BACK = {
+    (Event.REBOOT, Vm.ACTIVE): Event.REBOOT_TAKEN_BACK,
+    (Event.REBOOT_HARD, Vm.ACTIVE): Event.REBOOT_TAKEN_BACK,
+    (Event.REBOOT_HARD, Vm.STOPPED): Event.REBOOT_OF_STOPPED_TAKEN_BACK,
+    (Event.DELETE, Vm.ACTIVE): Event.DELETE_TAKEN_BACK,
+    (Event.DELETE, Vm.STOPPED): Event.DELETE_OF_STOPPED_TAKEN_BACK,
+}
+
+
+def takes_back(begun: Event, was: Vm) -> Event:
+    """What makes a server again what it was before `begun`, where its host was never told, so that its machine was not touched."""
+    return _TAKEN_BACK.get((begun, was), _FAILED[begun])
+
 
 ATTACH_ALLOWED: frozenset[State] = frozenset({_ACTIVE})
 """States in which volumes may be attached."""

@@ -10,7 +10,7 @@ from common.base.ids import new_uuid
 from common.flow.steps import Flow, Output
 from common.machine.saga import Saga, Step
 from nova_lite.contract import Instance
-from nova_lite.domain.instance import Event
+from nova_lite.domain.instance import Event, takes_back
 from nova_lite.flows.parts import ApiParts, ComputeParts, advance_once
 from nova_lite.flows.releasing import release_volumes
 
@@ -64,10 +64,10 @@ class RequestDelete(Flow[DeleteArguments, ApiParts]):
                 raise
 
     async def fail_delete(self, ctx: Context) -> None:
-        """Of a deletion that was begun: where the answer was lost, it may not have been."""
-        uuid = self.arguments.instance.uuid
-        if await self.parts.instances.has_made(uuid, Event.DELETE):
-            await advance_once(self.parts.instances, uuid, Event.DELETE_FAILED)
+        """Of a deletion that was begun: where the answer was lost, it may not have been. Its host has heard nothing of it."""
+        instance = self.arguments.instance
+        if await self.parts.instances.has_made(instance.uuid, Event.DELETE):
+            await advance_once(self.parts.instances, instance.uuid, takes_back(Event.DELETE, instance.vm_state))
 
     async def terminate_instance(self, ctx: Context) -> None:
         instance = self.arguments.instance

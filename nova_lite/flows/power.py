@@ -19,7 +19,7 @@ from common.base.ids import new_uuid
 from common.flow.steps import Flow
 from common.machine.saga import Saga, Step
 from nova_lite.contract import Instance, PowerState, RebootType
-from nova_lite.domain.instance import Event
+from nova_lite.domain.instance import Event, takes_back
 from nova_lite.flows.parts import ApiParts, ComputeParts, advance_once
 from nova_lite.flows.settle_disk import RestoreDisk
 
@@ -66,13 +66,6 @@ class Verb(StrEnum):
 BEGINS = {Verb.STOP: Event.STOP, Verb.START: Event.START, Verb.REBOOT: Event.REBOOT, Verb.REBOOT_HARD: Event.REBOOT_HARD}
 """What happens to a server when it is asked for."""
 
-_FAILS = {
-    Verb.STOP: Event.STOP_FAILED,
-    Verb.START: Event.START_FAILED,
-    Verb.REBOOT: Event.REBOOT_FAILED,
-    Verb.REBOOT_HARD: Event.REBOOT_FAILED,
-}
-
 
 class RequestPowerArguments(msgspec.Struct, frozen=True, kw_only=True):
     """What is asked of which server."""
@@ -101,10 +94,10 @@ class RequestPower(Flow[RequestPowerArguments, ApiParts]):
         await self.parts.instances.advance(self.arguments.instance.uuid, BEGINS[self.arguments.verb])
 
     async def take_back(self, ctx: Context) -> None:
-        """Of what was begun: where the answer was lost, it may not have been."""
-        uuid, verb = self.arguments.instance.uuid, self.arguments.verb
-        if await self.parts.instances.has_made(uuid, BEGINS[verb]):
-            await advance_once(self.parts.instances, uuid, _FAILS[verb])
+        """Of what was begun: where the answer was lost, it may not have been. Its host has heard nothing of it."""
+        instance, event = self.arguments.instance, BEGINS[self.arguments.verb]
+        if await self.parts.instances.has_made(instance.uuid, event):
+            await advance_once(self.parts.instances, instance.uuid, takes_back(event, instance.vm_state))
 
     async def order(self, ctx: Context) -> None:
         instance, verb = self.arguments.instance, self.arguments.verb

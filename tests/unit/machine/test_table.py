@@ -111,10 +111,15 @@ active/rebooting rebooted active
 active/rebooting_hard rebooted active
 active/rebooting reboot_failed error
 active/rebooting_hard reboot_failed error
+active/rebooting reboot_taken_back active
+active/rebooting_hard reboot_taken_back active
+active/rebooting_hard reboot_of_stopped_taken_back stopped
 active delete active/deleting
 stopped delete active/deleting
 error delete active/deleting
 active/deleting delete_failed error
+active/deleting delete_taken_back active
+active/deleting delete_of_stopped_taken_back stopped
 active/deleting destroyed deleted
 """
 
