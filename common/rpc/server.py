@@ -134,7 +134,7 @@ class RpcServer:
         self._consumers: list[Consumer] = []
         self._running: set[asyncio.Task[None]] = set()
         self._begun: deque[tuple[Coroutine[Any, Any, None], Delivery]] = deque()
-        self._is_beginning = False
+        self._starters = 0
         self._replying = Replying()
         # A transport may call us in its publisher's context; what a request logs must not carry the caller's words.
         self._context = copy_context()
@@ -195,23 +195,27 @@ class RpcServer:
     def _begin(self, delivery: Delivery, work: Coroutine[Any, Any, None]) -> None:
         """Run it with others that came in the same moment, see `_begin_all`."""
         self._begun.append((work, delivery))
-        if not self._is_beginning:
-            self._is_beginning = True
-            self._spawn(self._begin_all())
+        if not self._starters:
+            self._start()
+
+    def _start(self) -> None:
+        self._starters += 1
+        self._spawn(self._begin_all())
 
     async def _begin_all(self) -> None:
         """Begin what came in, one after another, in this one task as long as each ends at once.
 
-        The first one that has to wait keeps the task, and the rest go on in the next one. Each has a context of its own.
+        The first one that has to wait keeps the task, and each of the rest gets one in the same moment, so that what they
+        send goes out together. Each has a context of its own.
         """
+        self._starters -= 1
         begun = None
         try:
             while self._begun and (begun is None or begun.is_done):
                 begun = Begun(self._begun.popleft()[0], self._context.copy())
         finally:
-            self._is_beginning = bool(self._begun)
-            if self._is_beginning:
-                self._spawn(self._begin_all())
+            for _ in range(len(self._begun) - self._starters):
+                self._start()
         if begun is not None and not begun.is_done:
             await begun.rest()
 
