@@ -1,9 +1,9 @@
-"""One connection to an AMQP broker that is made again whenever it is lost; over the engine of `common.amqp`."""
+"""The connection of `amqp://`: the engine of `common.amqp`, kept."""
 
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -13,15 +13,14 @@ from common.amqp.events import Replied
 from common.amqp.limits import Limits
 from common.amqp.login import Login
 from common.amqp.states import ConnectionState
-from common.base.clock import Clock
 from common.base.limits import CONNECT_TIMEOUT_S, GOODBYE_TIMEOUT_S, MESSAGE_BYTES_MAX, UNCONFIRMED_MAX
 from common.transport.amqp_channel import AmqpChannel, Lost, Refused
 from common.transport.amqp_wire import Wire
 from common.transport.errors import BusRefused
-from common.transport.port import BusUnavailable, Closed
+from common.transport.kept_link import KeptLink
+from common.transport.port import BusUnavailable
 from common.transport.rabbit_settings import RabbitSettings, reason_of
-from common.transport.rabbit_url import Host, RabbitUrl
-from common.transport.tasks import end, keep
+from common.transport.rabbit_url import Host
 
 NOT_ALLOWED = 530
 _LIMITS = Limits(body_bytes=MESSAGE_BYTES_MAX + 1, unconfirmed=UNCONFIRMED_MAX)
@@ -32,68 +31,13 @@ _DEFAULTS = RabbitSettings()
 _CHANCE = random.SystemRandom()
 
 
-class AmqpLink:
-    """Keeps one connection. `open` comes first; after `close` everything raises Closed.
-
-    Several hosts are tried in the order of `where`, beginning after the one that was lost, or by chance (`settings.failover`).
-    """
-
-    def __init__(
-        self, where: RabbitUrl, *, clock: Clock, connection_name: str, settings: RabbitSettings = _DEFAULTS,
-        chance: random.Random = _CHANCE,
-    ) -> None:  # fmt: skip
-        self._where = where
-        self._clock = clock
-        self._name = connection_name
-        self._settings = settings
-        self._chance = chance
-        tls = where.tls or settings.tls
-        self._tls = tls.context() if tls else None
-        self._first = 0
-        self._wire: Wire | None = None
-        self._changed = asyncio.Event()
-        self._keeper: asyncio.Task[None] | None = None
-        self._is_closed = False
-        self.reason = "not connected yet"
-        """Why there is no connection at the moment."""
-
-    @property
-    def url(self) -> str:
-        """Without a password."""
-        return self._where.shown
-
-    @property
-    def is_up(self) -> bool:
-        """False while it is being made again."""
-        return self._wire is not None and not self._wire.is_closed
+class AmqpLink(KeptLink[Wire]):
+    """A connection of our own engine's."""
 
     @property
     def has_room(self) -> bool:
         """True when a publish need not wait for the socket or the broker."""
-        return self._wire is not None and self._wire.has_room
-
-    async def open(self, *, timeout_s: float = CONNECT_TIMEOUT_S) -> None:
-        """Make the first connection. Raises BusUnavailable within `timeout_s`, for a refusal BusRefused."""
-        try:
-            async with asyncio.timeout(timeout_s):
-                await self._connect_somewhere(timeout_s / len(self._where.hosts))
-        except TimeoutError as exc:
-            raise BusUnavailable(url=self.url, reason=f"no answer within {timeout_s:g} s") from exc
-        self._keeper = keep(self._keep(), name=f"{self._name}: keeps the connection")
-
-    def delay_before_again_s(self) -> float:
-        """Seconds to wait before something that the broker ended is begun again."""
-        return self._settings.delay_before_again_s(self._chance)
-
-    async def ready(self) -> Wire:
-        """The connection, as soon as there is one; the caller sets the time limit. Raises Closed."""
-        while True:
-            if self._is_closed:
-                raise Closed(url=self.url)
-            if self._wire is not None and not self._wire.is_closed:
-                return self._wire
-            self._changed.clear()
-            await self._changed.wait()
+        return self._connection is not None and self._connection.has_room
 
     async def room(self) -> None:
         """Returns when a publish may go out. Raises Closed."""
@@ -127,53 +71,7 @@ class AmqpLink:
         finally:
             channel.close_soon()
 
-    async def close(self) -> None:
-        """End it, in good order as long as the broker answers."""
-        self._is_closed = True
-        self._changed.set()
-        await end(self._keeper)
-        await self._drop()
-
-    async def _keep(self) -> None:
-        while True:
-            assert self._wire is not None
-            closed = await asyncio.shield(self._wire.closed)
-            self.reason = "the connection was lost"
-            _LOG.warning("lost the connection to %s (%s); it is made again", self.url, closed.reply_text)
-            await self._drop()
-            self._first += 1
-            await self._clock.sleep(self.delay_before_again_s())
-            await self._connect_again()
-            _LOG.info("connected again to %s", self.url)
-
-    async def _connect_again(self) -> None:
-        failures = 0
-        while True:
-            try:
-                await self._connect_somewhere(CONNECT_TIMEOUT_S / 2)
-            except BusUnavailable as exc:
-                failures += 1
-                _LOG.debug("attempt %d: %s", failures, exc)
-                self.reason = str(exc.fields["reason"])
-                pause = self._settings.retry.pause_s(failures)
-                await self._clock.sleep(pause)
-            else:
-                return
-
-    async def _connect_somewhere(self, timeout_s: float) -> None:
-        """Try each host once, `timeout_s` each. Raises the last one's BusUnavailable."""
-        hosts: Sequence[Host] = self._settings.order(self._where.hosts, self._first, self._chance)
-        for number, host in enumerate(hosts, start=1):
-            try:
-                await self._connect(host, timeout_s)
-            except BusUnavailable:
-                if number == len(hosts):
-                    raise
-            else:
-                self._first = self._where.hosts.index(host)
-                return
-
-    async def _connect(self, host: Host, timeout_s: float) -> None:
+    async def _connect(self, host: Host, timeout_s: float) -> Wire:
         loop = asyncio.get_running_loop()
         wire = Wire(self._core(host, loop.time()), loop=loop)
         is_open = False
@@ -193,8 +91,21 @@ class AmqpLink:
                 wire.abort()
         if wire.is_closed:
             raise self._refusal(host, wire)
-        self._wire = wire
-        self._changed.set()
+        return wire
+
+    def _is_over(self, connection: Wire) -> bool:
+        return connection.is_closed
+
+    async def _ended(self, connection: Wire) -> str:
+        return (await asyncio.shield(connection.closed)).reply_text
+
+    async def _end(self, connection: Wire) -> None:
+        if connection.core.state is not ConnectionState.CLOSED:
+            connection.close()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(GOODBYE_TIMEOUT_S):
+                    await asyncio.shield(connection.closed)
+        connection.abort()
 
     def _core(self, host: Host, now_s: float) -> Connection:
         return Connection(
@@ -213,17 +124,6 @@ class AmqpLink:
         if closed.reply_code == NOT_ALLOWED:
             return BusRefused(url=self.url, what=f"virtual host {self._where.virtual_host}", reason=closed.reply_text)
         return BusUnavailable(url=self.url, reason=f"{host.name}:{host.port}: {closed.reply_text}")
-
-    async def _drop(self) -> None:
-        wire, self._wire = self._wire, None
-        if wire is None:
-            return
-        if wire.core.state is not ConnectionState.CLOSED:
-            wire.close()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(GOODBYE_TIMEOUT_S):
-                    await asyncio.shield(wire.closed)
-        wire.abort()
 
 
 async def asked(link: AmqpLink, name: str, *, what: str, **arguments: object) -> Replied | None:

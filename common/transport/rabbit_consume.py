@@ -11,58 +11,34 @@ from aio_pika.exceptions import ChannelNotFoundEntity
 
 from common.base.clock import Clock
 from common.base.limits import CONNECT_TIMEOUT_S, SETTLE_TIMEOUT_S
+from common.transport.kept_consumer import KeptConsumer, OnceSettled
 from common.transport.port import BusUnavailable, Delivery, Queue
 from common.transport.rabbit_declare import agreed, declare_queue
 from common.transport.rabbit_link import Link, Lost, watched
 from common.transport.rabbit_outbox import Settlements
-from common.transport.rabbit_settings import STREAM_OFFSET, pause_s
-from common.transport.tasks import end, keep
+from common.transport.rabbit_settings import STREAM_OFFSET
 
 _LOG = logging.getLogger(__name__)
 
 
-class RabbitConsumer:
-    """Implements `common.transport.port.Consumer`; `start` comes first.
-
-    It has a channel of its own, so `prefetch` and settling are its own too. It begins anew when the channel ends, and when the
-    broker cancels it because the queue was deleted or moved.
-    """
+class RabbitConsumer(KeptConsumer[Link]):
+    """Over a channel of aiormq's."""
 
     def __init__(
         self, link: Link, queue: Queue, *, prefetch: int, on_delivery: Callable[[Delivery], None],
         on_remade: Callable[[], None] | None, clock: Clock,
     ) -> None:  # fmt: skip
-        self.queue = queue
-        self._on_remade = on_remade
-        self._link = link
-        self._prefetch = prefetch
-        self._on_delivery = on_delivery
-        self._clock = clock
+        super().__init__(link, queue, prefetch=prefetch, on_delivery=on_delivery, on_remade=on_remade, clock=clock)
         self._channel: aiormq.abc.AbstractChannel | None = None
         self._settlements: Settlements | None = None
         self._tag: str | None = None
         self._unsettled: set[RabbitDelivery] = set()
-        self._ended = asyncio.Event()
-        self._keeper: asyncio.Task[None] | None = None
-        self._is_cancelled = False
-        self._offset: int | None = None
-        """The first message of a stream that was not seen yet."""
 
     @property
     def is_over(self) -> bool:
-        """True when it was cancelled and everything it had handed out is settled or lost."""
         return self._is_cancelled and not self._unsettled
 
-    async def start(self) -> None:
-        """Returns when the queue is there and consumed. Raises BusUnavailable, BusRefused, Closed."""
-        await self._begin()
-        self._keeper = keep(self._keep(), name=f"consumes {self.queue.name}")
-
-    async def cancel(self) -> None:
-        if self._is_cancelled:
-            return
-        self._is_cancelled = True
-        await self.stop()
+    async def _unsubscribe(self) -> None:
         channel = self._channel
         if channel is None or channel.is_closed:
             return
@@ -71,10 +47,6 @@ class RabbitConsumer:
                 await channel.basic_cancel(self._tag or "")
         self._close_when_over()
         await self._link.channels_ended()
-
-    async def stop(self) -> None:
-        """Begin no more; the connection is about to be closed."""
-        await end(self._keeper)
 
     def settled(self, delivery: "RabbitDelivery") -> None:
         """One delivery less to wait for."""
@@ -86,36 +58,12 @@ class RabbitConsumer:
         if self.is_over and self._channel is not None:
             self._link.end_channel_soon(self._channel)
 
-    async def _keep(self) -> None:
-        while True:
-            await self._ended.wait()
-            if self._channel is not None:
-                await self._link.end_channel(self._channel)
-            self._unsettled.clear()
-            if self._link.is_up:
-                await self._clock.sleep(self._link.delay_before_again_s())
-            await self._begin_again()
-
-    async def _begin_again(self) -> None:
-        failures = 0
-        while True:
-            await self._link.ready()
-            try:
-                is_remade = (self._on_remade is not None or self._offset is not None) and await self._is_gone()
-                if is_remade:
-                    self._offset = None
-                await self._begin()
-            except BusUnavailable as exc:
-                failures += 1
-                _LOG.warning("cannot consume %s again: %s", self.queue.name, exc)
-                await self._clock.sleep(pause_s(failures))
-            else:
-                if is_remade and self._on_remade is not None:
-                    self._on_remade()
-                return
+    async def _end_channel(self) -> None:
+        if self._channel is not None:
+            await self._link.end_channel(self._channel)
+        self._unsettled.clear()
 
     async def _is_gone(self) -> bool:
-        """True when the broker no longer knows the queue. Raises BusUnavailable."""
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S), self._link.short_channel() as channel:
                 with watched():
@@ -129,7 +77,6 @@ class RabbitConsumer:
         return False
 
     async def _begin(self) -> None:
-        """Declare, bind and consume."""
         await agreed(self._link, self.queue, self._consume, clock=self._clock)
 
     async def _consume(self, queue: Queue) -> None:
@@ -139,7 +86,7 @@ class RabbitConsumer:
             with watched():
                 await channel.basic_qos(prefetch_count=self._prefetch)
                 await declare_queue(channel, queue)
-                channel.on_consumer_cancel_callbacks.add(self._on_cancelled(ended))
+                channel.on_consumer_cancel_callbacks.add(lambda _: self._was_cancelled(ended))
                 run_at_once(channel, self._take)
                 self._channel, self._settlements = channel, Settlements(channel)
                 answer = await channel.basic_consume(queue.name, self._take, arguments=self._consume_arguments())
@@ -148,19 +95,6 @@ class RabbitConsumer:
             raise
         self._tag = answer.consumer_tag
         channel.closing.add_done_callback(lambda _: ended.set())
-
-    def _on_cancelled(self, ended: asyncio.Event) -> Callable[[aiormq.spec.Basic.Cancel], None]:
-        def on_cancelled(_: aiormq.spec.Basic.Cancel) -> None:
-            self._offset = None  # the stream was deleted; a new one counts from 0, and would be silent up to this number
-            ended.set()
-
-        return on_cancelled
-
-    def _consume_arguments(self) -> dict[str, Any]:
-        arguments = dict(self.queue.consume_arguments)
-        if STREAM_OFFSET in arguments and self._offset is not None:
-            arguments[STREAM_OFFSET] = self._offset
-        return arguments
 
     async def _take(self, message: aiormq.abc.DeliveredMessage) -> None:
         """Runs in the driver's reader, one message after another: it waits for nothing."""
@@ -207,17 +141,16 @@ class Holder(Protocol):
     def settled(self, delivery: "RabbitDelivery") -> None: ...
 
 
-class RabbitDelivery:
+class RabbitDelivery(OnceSettled):
     """Implements `common.transport.port.Delivery` and `Routed`."""
 
-    __slots__ = ("_holder", "_is_settled", "_message", "_settlements", "_url")
+    __slots__ = ("_holder", "_message", "_settlements")
 
     def __init__(self, holder: Holder, message: aiormq.abc.DeliveredMessage, settlements: Settlements, *, url: str) -> None:
+        super().__init__(url)
         self._holder = holder
         self._message = message
         self._settlements = settlements
-        self._url = url
-        self._is_settled = False
         settlements.delivered(self._delivery_tag)
 
     @property
@@ -244,28 +177,13 @@ class RabbitDelivery:
     def routing_key(self) -> str:
         return self._message.routing_key or ""
 
-    async def ack(self) -> None:
-        if not self._settle(ack=True):
-            raise self._gone()
-
-    def ack_soon(self) -> None:
-        self._settle(ack=True)
-
-    async def reject(self, *, requeue: bool) -> None:
-        if not self._settle(ack=False, requeue=requeue):
-            raise self._gone()
-
     @property
     def _delivery_tag(self) -> int:
         tag = self._message.delivery_tag
         assert tag is not None
         return tag
 
-    def _settle(self, *, ack: bool, requeue: bool = False) -> bool:
-        """False when the connection is gone."""
-        if self._is_settled:
-            raise ValueError("this delivery was settled before")
-        self._is_settled = True
+    def _sent(self, *, ack: bool, requeue: bool) -> bool:
         is_there = not self._settlements.is_lost
         if is_there and ack:
             self._settlements.ack(self._delivery_tag)
@@ -273,6 +191,3 @@ class RabbitDelivery:
             self._settlements.reject(self._delivery_tag, requeue=requeue)
         self._holder.settled(self)
         return is_there
-
-    def _gone(self) -> BusUnavailable:
-        return BusUnavailable(url=self._url, reason="the connection that brought the message is gone")

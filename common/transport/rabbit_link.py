@@ -1,10 +1,10 @@
-"""One connection to RabbitMQ that is made again whenever it is lost."""
+"""The connection of `rabbit://`: aio-pika's, kept."""
 
 import asyncio
-import logging
 import random
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import NamedTuple
 
 import aio_pika
 import aiormq
@@ -12,14 +12,13 @@ from aio_pika.exceptions import CONNECTION_EXCEPTIONS, AuthenticationError, Inva
 from yarl import URL
 
 from common.base.clock import Clock
-from common.base.limits import CONNECT_TIMEOUT_S, SETTLE_TIMEOUT_S
+from common.base.limits import SETTLE_TIMEOUT_S
 from common.transport.errors import BusRefused
-from common.transport.port import BusUnavailable, Closed
+from common.transport.kept_link import KeptLink
+from common.transport.port import BusUnavailable
 from common.transport.rabbit_settings import RabbitSettings, reason_of
 from common.transport.rabbit_url import Host, RabbitUrl
-from common.transport.tasks import end, keep
 
-_LOG = logging.getLogger(__name__)
 _DEFAULTS = RabbitSettings()
 _CHANCE = random.SystemRandom()
 
@@ -71,65 +70,22 @@ def _is_answer(exc: aiormq.ChannelClosed) -> bool:
     return type(exc) is not aiormq.ChannelClosed
 
 
-class Link:
-    """Keeps one connection. `open` comes first; after `close` everything raises Closed.
+class Connected(NamedTuple):
+    """aio-pika's connection, and aiormq's in it, whose channels are used."""
 
-    Several hosts are tried in the order of `where`, beginning after the one that was lost, or by chance (`settings.failover`).
-    """
+    outer: aio_pika.Connection
+    inner: aiormq.abc.AbstractConnection
+
+
+class Link(KeptLink[Connected]):
+    """A connection of aio-pika's."""
 
     def __init__(
         self, where: RabbitUrl, *, clock: Clock, connection_name: str, settings: RabbitSettings = _DEFAULTS,
         chance: random.Random = _CHANCE,
     ) -> None:  # fmt: skip
-        self._where = where
-        self._clock = clock
-        self._name = connection_name
-        self._settings = settings
-        self._chance = chance
-        tls = where.tls or settings.tls
-        self._tls = tls.context() if tls else None
-        self._first = 0
-        self._connection: aiormq.abc.AbstractConnection | None = None
-        self._outer: aio_pika.Connection | None = None
-        self._changed = asyncio.Event()
-        self._keeper: asyncio.Task[None] | None = None
+        super().__init__(where, clock=clock, connection_name=connection_name, settings=settings, chance=chance)
         self._endings: set[asyncio.Task[None]] = set()
-        self._is_closed = False
-        self.reason = "not connected yet"
-        """Why there is no connection at the moment."""
-
-    @property
-    def url(self) -> str:
-        """Without a password."""
-        return self._where.shown
-
-    @property
-    def is_up(self) -> bool:
-        """False while it is being made again."""
-        return self._connection is not None and not self._connection.is_closed
-
-    async def open(self, *, timeout_s: float = CONNECT_TIMEOUT_S) -> None:
-        """Make the first connection. Raises BusUnavailable within `timeout_s`, for a refusal BusRefused."""
-        try:
-            async with asyncio.timeout(timeout_s):
-                await self._connect_somewhere(timeout_s / len(self._where.hosts))
-        except TimeoutError as exc:
-            raise BusUnavailable(url=self.url, reason=f"no answer within {timeout_s:g} s") from exc
-        self._keeper = keep(self._keep(), name=f"{self._name}: keeps the connection")
-
-    def delay_before_again_s(self) -> float:
-        """Seconds to wait before something that the broker ended is begun again."""
-        return self._settings.delay_before_again_s(self._chance)
-
-    async def ready(self) -> aiormq.abc.AbstractConnection:
-        """The connection, as soon as there is one; the caller sets the time limit. Raises Closed."""
-        while True:
-            if self._is_closed:
-                raise Closed(url=self.url)
-            if self._connection is not None and not self._connection.is_closed:
-                return self._connection
-            self._changed.clear()
-            await self._changed.wait()
 
     async def channel(self, *, confirms: bool) -> aiormq.abc.AbstractChannel:
         """A new channel, as soon as there is a connection. Raises Lost, Closed.
@@ -137,7 +93,7 @@ class Link:
         It is aio-pika's inner channel, aiormq's: the outer one passes `expiration` through float seconds, and leaves something
         of every channel in the connection's memory, of which `short_channel` needs many.
         """
-        connection = await self.ready()
+        connection = (await self.ready()).inner
         channel: aiormq.abc.AbstractChannel | None = None
         try:
             with watched():
@@ -177,54 +133,10 @@ class Link:
             await asyncio.wait(set(self._endings))
 
     async def close(self) -> None:
-        """End it, in good order as long as the broker answers."""
-        self._is_closed = True
-        self._changed.set()
-        await end(self._keeper)
-        await self._drop()
-        if self._endings:
-            await asyncio.wait(self._endings)
+        await super().close()
+        await self.channels_ended()
 
-    async def _keep(self) -> None:
-        while True:
-            connection = self._connection
-            assert connection is not None
-            await _ended(connection)
-            self.reason = "the connection was lost"
-            _LOG.warning("lost the connection to %s; it is made again", self.url)
-            await self._drop()
-            self._first += 1
-            await self._clock.sleep(self.delay_before_again_s())
-            await self._connect_again()
-            _LOG.info("connected again to %s", self.url)
-
-    async def _connect_again(self) -> None:
-        failures = 0
-        while True:
-            try:
-                await self._connect_somewhere(CONNECT_TIMEOUT_S / 2)
-            except BusUnavailable as exc:
-                failures += 1
-                _LOG.debug("attempt %d: %s", failures, exc)
-                self.reason = str(exc.fields["reason"])
-                await self._clock.sleep(self._settings.retry.pause_s(failures))
-            else:
-                return
-
-    async def _connect_somewhere(self, timeout_s: float) -> None:
-        """Try each host once, `timeout_s` each. Raises the last one's BusUnavailable."""
-        hosts = self._settings.order(self._where.hosts, self._first, self._chance)
-        for number, host in enumerate(hosts, start=1):
-            try:
-                await self._connect(host, timeout_s)
-            except BusUnavailable:
-                if number == len(hosts):
-                    raise
-            else:
-                self._first = self._where.hosts.index(host)
-                return
-
-    async def _connect(self, host: Host, timeout_s: float) -> None:
+    async def _connect(self, host: Host, timeout_s: float) -> Connected:
         connection = aio_pika.Connection(
             self._address(host), ssl_context=self._tls, client_properties={"connection_name": self._name}
         )
@@ -242,8 +154,14 @@ class Link:
             await connection.close()
             raise
         assert connection.transport is not None
-        self._outer, self._connection = connection, connection.transport.connection
-        self._changed.set()
+        return Connected(connection, connection.transport.connection)
+
+    def _is_over(self, connection: Connected) -> bool:
+        return connection.inner.is_closed
+
+    async def _ended(self, connection: Connected) -> str:
+        await asyncio.wait([connection.inner.closing])
+        return ""
 
     def _refusal(self, host: Host, exc: Lost) -> BusUnavailable:
         cause = exc.__cause__
@@ -269,21 +187,13 @@ class Link:
             },
         )
 
-    async def _drop(self) -> None:
-        outer, self._outer, self._connection = self._outer, None, None
-        if outer is None:
-            return
+    async def _end(self, connection: Connected) -> None:
         with suppress(TimeoutError, Lost), watched():
             async with asyncio.timeout(SETTLE_TIMEOUT_S):
-                await outer.close()
+                await connection.outer.close()
 
 
 async def _close(channel: aiormq.abc.AbstractChannel) -> None:
     with suppress(TimeoutError, Lost, aiormq.ChannelClosed), watched():
         async with asyncio.timeout(SETTLE_TIMEOUT_S):
             await channel.close()
-
-
-async def _ended(connection: aiormq.abc.AbstractConnection) -> None:
-    """Returns when the connection has ended, for whatever reason."""
-    await asyncio.wait([connection.closing])
