@@ -221,4 +221,4 @@ def _deprecations_told_by_us() -> Iterator[None]:
 def _from_builtin(kind: type, value: Any) -> Any:
     if issubclass(kind, Path):
         return Path(value)
-    raise NotImplementedError(f"an option cannot be read as {kind.__name__}")
+    raise TypeError(f"an option cannot be read as {kind.__name__}")

@@ -1,6 +1,7 @@
 """What every listener does with a delivery: read it, know a duplicate, run it within bounds, settle it last, drain at the end."""
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Coroutine, Sequence
 from contextvars import copy_context
 from dataclasses import dataclass
@@ -44,7 +45,7 @@ class Counts:
     remade: int = 0
 
 
-class Intake:
+class Intake(ABC):
     """Base of the listeners. `async with` starts and drains it."""
 
     def __init__(
@@ -94,10 +95,11 @@ class Intake:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
 
+    @abstractmethod
     def take(self, held: Held) -> None:
         """A new notification."""
-        raise NotImplementedError
 
+    @abstractmethod
     def hurry(self) -> None:
         """No further delivery will come."""
 

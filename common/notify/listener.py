@@ -37,6 +37,9 @@ class Listener(Intake):
         )
         self._room = asyncio.Semaphore(self._options.prefetch)
 
+    def hurry(self) -> None:
+        """Nothing waits here to be more."""
+
     def take(self, held: Held) -> None:
         self.spawn(self._handle(held))
 

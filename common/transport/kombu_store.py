@@ -9,6 +9,7 @@ So this channel replaces how messages and bindings are kept, and leaves the rest
 
 import json
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Collection
 from queue import Empty
 from typing import Any, ClassVar, Protocol
@@ -144,7 +145,7 @@ class StoreQoS(_KombuQoS):  # type: ignore[misc]  # as said above
         self._quick_ack(delivery_tag)
 
 
-class StoreChannel(_KombuChannel):  # type: ignore[misc]  # as said above
+class StoreChannel(_KombuChannel, ABC):  # type: ignore[misc]  # as said above
     """A kombu channel whose queues are a `Store`'s. Comes before kombu's own channel among the bases."""
 
     QoS = StoreQoS
@@ -158,9 +159,9 @@ class StoreChannel(_KombuChannel):  # type: ignore[misc]  # as said above
         self._claims: dict[str, Any] = {}
         self._is_doubtful = False
 
+    @abstractmethod
     def open_store(self) -> Store:
         """Where the messages are."""
-        raise NotImplementedError
 
     def exchange_declare(self, **_: Any) -> None:
         """An exchange is its bindings; what kind it is, the publisher knows."""
