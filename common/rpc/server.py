@@ -28,7 +28,7 @@ from common.rpc.callers import CallerLeft, Callers
 from common.rpc.contract import Ack
 from common.rpc.counts import Counts, Event
 from common.rpc.dead_letters import ATTEMPTS, Morgue, attempts_of, is_counted, requeues_of
-from common.rpc.dispatch import Bound, Dispatcher
+from common.rpc.dispatch import PING, Bound, Dispatcher
 from common.rpc.inbox import Inbox
 from common.rpc.middleware import ServerMiddleware
 from common.rpc.once import RENEW_S, Once
@@ -318,7 +318,9 @@ class RpcServer:
         try:
             bound = self._dispatcher.bind(request)
         except Fault as exc:
-            _log.warning("request refused", server=self._name, method=request.method, reason=str(exc))
+            # A ping asks whether somebody is there, and "no such method" tells it so.
+            tell = _log.debug if request.method == PING else _log.warning
+            tell("request refused", server=self._name, method=request.method, reason=str(exc))
             return await self._end(taken, Outcome(failed(request.msg_id or "", exc), exc))
         is_early = bound.method.ack is Ack.EARLY
         if is_early:
