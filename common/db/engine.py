@@ -20,6 +20,7 @@ from common.base.limits import CONNECT_TIMEOUT_S, STATEMENT_TIMEOUT_S
 from common.db import fence
 from common.db.branch import Branch
 from common.db.errors import DatabaseBusy, DatabaseNotUpgraded, DatabaseRefused, DatabaseUnavailable, fault_of
+from common.db.idle import ask_the_idle
 from common.db.now import SQLITE_FUNCTION, as_sqlite_text
 from common.db.revisions import heads, revisions_of
 from common.db.url import MYSQL, POSTGRESQL, SQLITE, Address, parse
@@ -69,7 +70,7 @@ class Database:
         async with turn, self._connected() as conn:
             try:
                 async with asyncio.timeout(timeout_s):
-                    await conn.execution_options(**{_READ_ONLY: read_only})
+                    await conn.execution_options(**{_READ_ONLY: read_only}, **self._how(read_only=read_only))
                     told: list[Callable[[], None]] = []
                     conn.info[_WHEN_COMMITTED] = told
                     async with conn.begin():
@@ -125,6 +126,10 @@ class Database:
         """The fault that a driver's error is."""
         return fault_of(exc, url=self.url)
 
+    def _how(self, *, read_only: bool) -> dict[str, Any]:
+        """At READ COMMITTED each SELECT has a snapshot of its own, so PostgreSQL need not be told where a reading transaction begins and ends."""
+        return {"isolation_level": "AUTOCOMMIT"} if read_only and self.dialect == POSTGRESQL else {}
+
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[AsyncConnection]:
         """A connection of the pool. One that a cancellation met within a statement is dropped by SQLAlchemy, not reused."""
@@ -160,7 +165,7 @@ def open_database(connection: str, *, clock: Clock, branches: Sequence[Branch] =
         "pool_size": POOL_SIZE,
         "max_overflow": POOL_OVERFLOW,
         "pool_timeout": CONNECT_TIMEOUT_S,
-        "pool_pre_ping": address.dialect != SQLITE,
+        "pool_use_lifo": True,
         "pool_recycle": POOL_RECYCLE_S if address.dialect == MYSQL else -1,
     }
     isolation: dict[str, Any] = {"isolation_level": "READ COMMITTED"} if address.dialect in {POSTGRESQL, MYSQL} else {}
@@ -174,6 +179,8 @@ def open_database(connection: str, *, clock: Clock, branches: Sequence[Branch] =
     if address.dialect == SQLITE:
         event.listen(engine.sync_engine, "connect", _sqlite_set_up(clock))
         event.listen(engine.sync_engine, "begin", _begin_sqlite)
+    else:
+        ask_the_idle(engine.sync_engine, clock)
     return Database(address, engine, clock=clock, branches=tuple(branches))
 
 

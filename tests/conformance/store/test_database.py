@@ -2,6 +2,7 @@
 
 import asyncio
 import stat
+from contextlib import nullcontext
 from datetime import datetime
 from pathlib import Path
 
@@ -12,8 +13,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from common.base.errors import Fault
 from common.db.engine import Database, open_database
 from common.db.errors import DatabaseBusy, DatabaseNotUpgraded, DatabaseRefused, DatabaseUnavailable, Duplicate
+from common.db.idle import IDLE_S
 from common.db.tables import flows, journal
 from common.host.clock import SystemClock
+from common.testing.clock import JumpingClock
 from common.testing.servers import MariaDbServer, PostgresServer, free_port
 
 NOW = datetime(2026, 11, 23, 1, 2, 3, 456789)  # noqa: DTZ001 - rows hold naive UTC
@@ -307,3 +310,42 @@ async def test_a_server_that_dies_and_returns_is_used_again(tmp_path: Path) -> N
         await asyncio.to_thread(server.start)
         await db.run(lambda conn: conn.execute(text("SELECT 1")))
         await db.close()
+
+
+CUTS = {
+    "postgresql": "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()",
+    "mysql": "SELECT concat('KILL ', id) FROM information_schema.processlist WHERE db = database() AND id <> connection_id()",
+}
+
+
+async def cut_connections(url: str) -> None:
+    """Those of everybody else, by the server itself."""
+    other = open_database(url, clock=SystemClock())
+    async with other.begin() as conn:
+        for found in (await conn.execute(text(CUTS[other.dialect]))).scalars().all():
+            if other.dialect == "mysql":
+                await conn.execute(text(found))
+    await other.close()
+
+
+@pytest.mark.parametrize("idle_s", [IDLE_S, IDLE_S / 2])
+async def test_a_connection_that_broke_while_it_lay_idle_is_replaced_unseen_and_any_other_after_one_refusal(
+    empty_database_url: str, idle_s: float
+) -> None:
+    clock = JumpingClock()
+    db = open_database(empty_database_url, clock=clock)
+
+    async def ask() -> None:
+        async with db.begin() as conn:
+            await conn.execute(text("SELECT 1"))
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(3):
+            group.create_task(ask())
+    if db.dialect != "sqlite":
+        await cut_connections(empty_database_url)
+    await clock.advance(idle_s)
+    with nullcontext() if db.dialect == "sqlite" or idle_s == IDLE_S else pytest.raises(DatabaseUnavailable):
+        await ask()
+    await ask()
+    await db.close()
