@@ -15,7 +15,7 @@ from common.machine.saga import Saga, Step
 CREATE_VOLUME = Saga(
     "create_volume",
     steps=(
-        Step("adopt_volume", undo="fail_create"),
+        Step("adopt_volume", undo="fail_create", is_pure=True),
         Step("create_volume", undo="delete_volume", timeout_s=600),
         Step("finish_create", attempts=5),
     ),

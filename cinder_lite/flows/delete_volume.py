@@ -18,7 +18,7 @@ DELETE_VOLUME = Saga(
     "delete_volume",
     pivot="delete_volume",
     steps=(
-        Step("adopt_deletion", undo="fail_delete"),
+        Step("adopt_deletion", undo="fail_delete", is_pure=True),
         Step("remove_export", attempts=3),
         Step("delete_volume", timeout_s=600, attempts=3),
         Step("destroy_volume", attempts=5),

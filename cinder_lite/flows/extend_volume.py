@@ -24,7 +24,7 @@ EXTEND_VOLUME = Saga(
     "extend_volume",
     pivot="extend_volume",
     steps=(
-        Step("adopt_extension", undo="roll_extending"),
+        Step("adopt_extension", undo="roll_extending", is_pure=True),
         Step("extend_volume", timeout_s=600, attempts=3),
         Step("extend_target", timeout_s=60, attempts=3),
         Step("finish_extend", attempts=5),

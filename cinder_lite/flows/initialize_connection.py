@@ -21,7 +21,7 @@ from common.machine.saga import Saga, Step
 INITIALIZE_CONNECTION = Saga(
     "initialize_connection",
     steps=(
-        Step("validate_connector"),
+        Step("validate_connector", is_pure=True),
         Step("connecting"),
         Step("save_auth"),
         Step("create_export", undo="remove_export", attempts=2),
@@ -46,7 +46,7 @@ class InitializeConnection(Flow[ConnectionArguments, BackendParts]):
     """
 
     saga = INITIALIZE_CONNECTION
-    _info: dict[str, Any] | None = None
+    info: dict[str, Any] | None = None
 
     @classmethod
     def of(
@@ -69,11 +69,15 @@ class InitializeConnection(Flow[ConnectionArguments, BackendParts]):
         return self.arguments.connector or {}
 
     async def connection_info(self) -> dict[str, Any]:
-        """Of this object's own step, or asked of the target anew: secrets do not go through the journal."""
-        if self._info is None:
+        """Of this object's own step, or asked of the target anew: secrets do not go through the journal.
+
+        Raises VolumeAttachmentNotFound when it is to be asked and the attachment is over.
+        """
+        if self.info is None:
+            await self.parts.require(self.arguments.attachment_id)
             export = await self.parts.export_of(self.volume)
-            self._info = await self.parts.target.initialize_connection(export, self.connector)
-        return self._info
+            self.info = await self.parts.target.initialize_connection(export, self.connector)
+        return self.info
 
     async def validate_connector(self, ctx: Context) -> None:
         self.parts.target.validate_connector(self.connector)
@@ -104,7 +108,6 @@ class InitializeConnection(Flow[ConnectionArguments, BackendParts]):
         await self.parts.volumes.clear_export(self.volume.id)
 
     async def initialize_connection(self, ctx: Context) -> None:
-        await self.parts.require(self.arguments.attachment_id)
         await self.connection_info()
 
     async def terminate_connection(self, ctx: Context) -> None:

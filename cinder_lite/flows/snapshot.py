@@ -18,7 +18,7 @@ from common.machine.saga import Saga, Step
 CREATE_SNAPSHOT = Saga(
     "create_snapshot",
     steps=(
-        Step("adopt_snapshot", undo="fail_create"),
+        Step("adopt_snapshot", undo="fail_create", is_pure=True),
         Step("create_snapshot", undo="delete_snapshot", timeout_s=600),
         Step("finish_create", attempts=5),
     ),
@@ -28,7 +28,7 @@ DELETE_SNAPSHOT = Saga(
     "delete_snapshot",
     pivot="delete_snapshot",
     steps=(
-        Step("adopt_deletion", undo="fail_delete"),
+        Step("adopt_deletion", undo="fail_delete", is_pure=True),
         Step("delete_snapshot", timeout_s=600, attempts=3),
         Step("destroy_snapshot", attempts=5),
     ),

@@ -28,6 +28,7 @@ from cinder_lite.store.snapshots import Snapshots
 from cinder_lite.store.volume_attachment import VolumeAttachments
 from cinder_lite.store.volumes import Volumes
 from common.app.post import Post
+from common.base.clock import Clock
 from common.base.context import Context
 from common.base.errors import Conflict
 from common.db.hosts import Hosts
@@ -48,6 +49,7 @@ class ApiParts:
     post: Post
     journal: Journal
     inventory: BackendInventory
+    clock: Clock
     service_down_time_s: float
 
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from cinder_lite.service.api import ApiParts
 
 _WHERE = "`lite where {volume}` tells who is at work on it, `lite flow show <id>` how far it is."
+_LOOKS = 10
+_LOOK_AGAIN_S = 0.1
 
 
 class Resetting:
@@ -37,7 +39,7 @@ class Resetting:
         await manager.detach_volume(ctx, volume_id=volume.id, attachment_id=held.id, volume=volume)
         where = f"server {held.instance_uuid} on {held.attached_host or 'no host yet'}"
         await self._said(ctx, volume, "VOLUME_FORCE_DETACHED", f"Force-detached from {where} while it was {volume.status}")
-        return await self._parts.volumes.get(volume.id)
+        return await self._parts.volumes.find(volume.id)
 
     async def reset_status(self, ctx: Context, volume: Volume, status: str) -> Volume:
         """Raises InvalidInput for a status that nobody can ask for; InvalidVolume when the rows or the backend do not bear it out."""
@@ -61,15 +63,19 @@ class Resetting:
                 raise AssertionError(unknown)
         if volume.status is not wanted:
             await self._said(ctx, volume, "VOLUME_RESET", f"Reset from {volume.status} to {wanted}")
-        return await self._parts.volumes.get(volume.id)
+        return await self._parts.volumes.find(volume.id)
 
     async def _check_nobody_at_work(self, volume: Volume, wanted: Status) -> None:
-        running = await self._parts.journal.list(flows.c.subject == f"volume:{volume.id}", flows.c.state == RUNNING)
-        if running:
-            raise InvalidVolume(
-                reason=f"Volume {volume.label} is {volume.status} and was to be reset to {wanted}, but flow {running[0].id} "
-                f"is at work on it. {_WHERE.format(volume=volume.id)}"
-            )
+        """A flow shows its outcome in the volume's status a moment before it ends; one that goes on is at work."""
+        for _ in range(_LOOKS):
+            running = await self._parts.journal.list(flows.c.subject == f"volume:{volume.id}", flows.c.state == RUNNING)
+            if not running:
+                return
+            await self._parts.clock.sleep(_LOOK_AGAIN_S)
+        raise InvalidVolume(
+            reason=f"Volume {volume.label} is {volume.status} and was to be reset to {wanted}, but flow {running[0].id} "
+            f"is at work on it. {_WHERE.format(volume=volume.id)}"
+        )
 
     async def _check_kept(self, ctx: Context, volume: Volume) -> None:
         """The backend has its bytes, and exports them to nobody."""

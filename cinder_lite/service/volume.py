@@ -80,7 +80,11 @@ class VolumeManager(VolumeManagerAPI):
         attachment = attachment_id or await self._only_attachment(volume.id)
         flow = InitializeConnection.of(ctx, self._parts, volume=volume, connector=connector, attachment_id=attachment)
         await self._runner.run(flow)
-        return await flow.connection_info()
+        if flow.info is not None:
+            return flow.info
+        # Another run of it has let the initiator in. To ask the target again is an act on the volume like any other.
+        async with self._runner.turn(flow.subject):
+            return await flow.connection_info()
 
     async def terminate_connection(
         self, ctx: Context, *, volume_id: str, connector: Mapping[str, Any] | None, force: bool = False,

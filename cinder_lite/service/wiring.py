@@ -76,6 +76,7 @@ async def api(config: CinderConfig, outside: Outside) -> AsyncIterator[None]:
             post=carrier.post,
             journal=Journal(base.database, base.clock),
             inventory=BackendInventory.over(base.rpc, exchange=config.common.control_exchange),
+            clock=base.clock,
             service_down_time_s=config.common.service_down_time,
         )
         serving = _serving(config, host, VolumeApi(parts))

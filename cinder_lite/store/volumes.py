@@ -1,4 +1,4 @@
-"""The rows of volumes, each with its live attachments and its latest messages."""
+"""The rows of volumes, each with its live attachments; what is read to be shown has its latest messages too."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -28,15 +28,25 @@ _JOINED = {"volume_attachment", "messages"}
 _COLUMNS = {name: _RENAMED.get(name, name) for name in Volume.__struct_fields__ if name not in _JOINED}
 """Field of the struct: column of the table."""
 _NAMES_SHOWN_MAX = 10
+_OF_ATTACHMENT = "attachment_"
 
 _VOLUMES = select(*(volumes.c[column] for column in _COLUMNS.values())).order_by(volumes.c.created_at.desc(), volumes.c.id.desc())
-_REMEMBERED = _VOLUMES.where(volumes.c.id == bindparam("of_volume"))
 _LIVE = _VOLUMES.where(live(volumes))
-_ONE = _REMEMBERED.where(live(volumes))
 _FOUND = _LIVE.where(or_(volumes.c.id == bindparam("word"), volumes.c.display_name == bindparam("word"))).limit(_NAMES_SHOWN_MAX)
 _NAMED = _VOLUMES.where(
     or_(volumes.c.id == bindparam("word"), and_(volumes.c.display_name == bindparam("word"), live(volumes)))
 ).limit(_NAMES_SHOWN_MAX)
+_ATTACHED = volumes.outerjoin(volume_attachment, and_(volume_attachment.c.volume_id == volumes.c.id, live(volume_attachment)))
+_WITH_ATTACHMENTS = (
+    select(
+        *(volumes.c[column] for column in _COLUMNS.values()),
+        *(volume_attachment.c[name].label(f"{_OF_ATTACHMENT}{name}") for name in VolumeAttachment.__struct_fields__),
+    )
+    .select_from(_ATTACHED)
+    .where(volumes.c.id == bindparam("of_volume"))
+    .order_by(volume_attachment.c.created_at, volume_attachment.c.id)
+)
+_LIVE_WITH_ATTACHMENTS = _WITH_ATTACHMENTS.where(live(volumes))
 _ATTACHMENTS = (
     select(volume_attachment)
     .where(volume_attachment.c.volume_id.in_(bindparam("of_volumes", expanding=True)), live(volume_attachment))
@@ -82,9 +92,9 @@ class Volumes:
                 return await _read(conn, volume.id)
 
     async def get(self, volume_id: str) -> Volume:
-        """Raises VolumeNotFound."""
+        """Without its messages. Raises VolumeNotFound."""
         async with self._db.begin(read_only=True) as conn:
-            return await _read(conn, volume_id, _ONE)
+            return await _read(conn, volume_id, _LIVE_WITH_ATTACHMENTS)
 
     async def remembered(self, volume_id: str) -> Volume:
         """The volume, also when it is deleted; its status says so. Raises VolumeNotFound when there never was one."""
@@ -199,7 +209,7 @@ class Volumes:
         return await self._db.run(work)
 
     async def add_message(self, volume_id: str, event_id: str, user_message: str, request_id: str | None = None) -> None:
-        """Remembers why something failed, for `get`, `find` and `list` to show."""
+        """Remembers why something failed, for `find`, `named` and `list` to show."""
         said = {"event_id": event_id, "user_message": user_message, "request_id": request_id}
         await add_message(self._db, "VOLUME", volume_id, clock=self._clock, **said)
 
@@ -241,17 +251,19 @@ async def advance_volume(conn: AsyncConnection, volume_id: str, event: Event, *,
         raise VolumeNotFound(volume_id=volume_id) from exc
 
 
-def attachment_of(row: Row[Any]) -> VolumeAttachment:
-    """A row that holds at least the struct's columns."""
-    stored = {name: row._mapping[name] for name in VolumeAttachment.__struct_fields__}
+def attachment_of(row: Row[Any], prefix: str = "") -> VolumeAttachment:
+    """A row that holds at least the struct's columns, their names behind `prefix`."""
+    stored = {name: row._mapping[f"{prefix}{name}"] for name in VolumeAttachment.__struct_fields__}
     return VolumeAttachment(**{**stored, "attach_status": AttachStatus(stored["attach_status"])})
 
 
-async def _read(conn: AsyncConnection, volume_id: str, query: Select[Any] = _REMEMBERED) -> Volume:
-    found = await _volumes(conn, query, {"of_volume": volume_id})
-    if not found:
+async def _read(conn: AsyncConnection, volume_id: str, query: Select[Any] = _WITH_ATTACHMENTS) -> Volume:
+    """In one statement, since most of what is read is read to act on it: without messages."""
+    rows = (await conn.execute(query, {"of_volume": volume_id})).all()
+    if not rows:
         raise VolumeNotFound(volume_id=volume_id)
-    return found[0]
+    held = (attachment_of(row, _OF_ATTACHMENT) for row in rows if row._mapping[f"{_OF_ATTACHMENT}id"] is not None)
+    return _volume(rows[0], tuple(held), ())
 
 
 async def _volumes(conn: AsyncConnection, query: Select[Any], parameters: Mapping[str, Any] | None = None) -> list[Volume]:

@@ -124,15 +124,15 @@ class Driver:
         await self._before(run, attempt)
         await self._reach(run, step, Place.BEFORE)
         self._note(run, step, NewRow(step=step.name, mark=Mark.BEGUN, attempt=attempt), Place.BEGUN)
-        await self._write(run)
-        run.flow.letters.clear()
+        if not step.is_pure:
+            await self._write(run)
+        promised = len(run.flow.letters)
         try:
             output = await self._act(run, run.flow.method(step.name), step)
-        except Superseded as exc:
-            self._stop_if_ours(run, exc)
-            self._fail(run, step, attempt, exc)
-            return
         except Fault as exc:
+            if isinstance(exc, Superseded):
+                self._stop_if_ours(run, exc)
+            del run.flow.letters[promised:]
             self._fail(run, step, attempt, exc)
             return
         await self._reach(run, step, Place.ACTED)
@@ -141,7 +141,6 @@ class Driver:
 
     def _fail(self, run: Run, step: Step, attempt: int, fault: Fault) -> None:
         run.flow.fault = fault
-        run.flow.letters.clear()
         _log.info("step failed", step=step.name, attempt=attempt, reason=str(fault))
         mark = Mark.REFUSED if isinstance(fault, Invalid) else Mark.FAILED
         self._note(run, step, _failure(step, mark, attempt, fault, is_final=not fault.retryable), None)
@@ -254,6 +253,8 @@ class Driver:
         )
         places = [name for _, name in run.unwritten if name]
         run.unwritten.clear()
+        if letters:
+            run.flow.letters.clear()
         if self._failpoints.is_on:
             for name in places:
                 await self._failpoints.reach(name)

@@ -6,7 +6,8 @@ this process's home that nobody carries on, at the start and every few seconds, 
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from types import TracebackType
@@ -128,6 +129,16 @@ class Runner:
     def subjects(self) -> frozenset[str]:
         """What the flows of this process work on now."""
         return frozenset(live.run.flow.subject for live in self._live.values() if live.run is not None)
+
+    @asynccontextmanager
+    async def turn(self, subject: str) -> AsyncIterator[None]:
+        """Inside, no flow of this process works on `subject`: in line behind those that were begun before."""
+        place = self._lines.join(subject)
+        try:
+            await place.reached.wait()
+            yield
+        finally:
+            place.leave()
 
     def hand_back(self) -> None:
         """Flows that wait for their turn or their next try stop now, the others behind their step; the rows say where they are."""

@@ -17,17 +17,19 @@ PATIENCE = 300
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One side effect.
+    """One side effect, or something that is found out for those behind it.
 
     undo        name of the method that takes it back; None: there is nothing to take back
     timeout_s   longest run of one attempt, of the act and of its undo alike
     attempts    tries before the step counts as failed; only retryable faults are tried again
+    is_pure     it reads and has no effect: its intent need not be durable before it, and goes with the next row that must be
     """
 
     name: str
     undo: str | None = None
     timeout_s: float = 30.0
     attempts: int = 1
+    is_pure: bool = False
 
 
 @dataclass(frozen=True, slots=True)

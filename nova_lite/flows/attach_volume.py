@@ -23,9 +23,9 @@ ATTACH_VOLUME = Saga(
     "attach_volume",
     pivot="attach",
     steps=(
-        Step("adopt_reservation", undo="detach", timeout_s=60),
-        Step("adopt_block_device_mapping", undo="destroy_block_device_mapping", timeout_s=10),
-        Step("get_volume_connector", timeout_s=5),
+        Step("adopt_reservation", undo="detach", timeout_s=60, is_pure=True),
+        Step("adopt_block_device_mapping", undo="destroy_block_device_mapping", timeout_s=10, is_pure=True),
+        Step("get_volume_connector", timeout_s=5, is_pure=True),
         Step("initialize_connection", undo="terminate_connection", timeout_s=60, attempts=2),
         Step("connect_volume", undo="disconnect_volume", timeout_s=60),
         Step("attach_volume", undo="detach_volume", timeout_s=60),

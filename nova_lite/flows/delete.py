@@ -22,8 +22,8 @@ DELETE = Saga(
     "delete",
     pivot="destroy",
     steps=(
-        Step("adopt_deletion", undo="fail_delete"),
-        Step("note_volumes"),
+        Step("adopt_deletion", undo="fail_delete", is_pure=True),
+        Step("note_volumes", is_pure=True),
         Step("destroy", timeout_s=60, attempts=3),
         Step("detach_volumes", timeout_s=300, attempts=6),
         Step("delete_volumes", timeout_s=30, attempts=5),

@@ -25,7 +25,7 @@ DETACH_VOLUME = Saga(
     "detach_volume",
     pivot="detach_volume",
     steps=(
-        Step("adopt_detachment", undo="roll_detaching", timeout_s=30),
+        Step("adopt_detachment", undo="roll_detaching", timeout_s=30, is_pure=True),
         Step("detach_volume", undo="attach_volume", timeout_s=60, attempts=3),
         Step("disconnect_volume", timeout_s=60, attempts=5),
         Step("terminate_connection", timeout_s=60, attempts=5),

@@ -31,12 +31,12 @@ POWER_OFF_TIMEOUT_S = 30.0
 STOP = Saga(
     "stop",
     pivot="power_off",
-    steps=(Step("adopt", undo="fail"), Step("power_off", timeout_s=600, attempts=3), Step("settle", attempts=5)),
+    steps=(Step("adopt", undo="fail", is_pure=True), Step("power_off", timeout_s=600, attempts=3), Step("settle", attempts=5)),
 )
 START = Saga(
     "start",
     steps=(
-        Step("adopt", undo="fail"),
+        Step("adopt", undo="fail", is_pure=True),
         Step("spawn", undo="destroy", timeout_s=60, attempts=2),
         Step("attach_volumes", timeout_s=300, attempts=3),
         Step("settle", attempts=5),
@@ -45,7 +45,7 @@ START = Saga(
 REBOOT = Saga(
     "reboot",
     steps=(
-        Step("adopt", undo="fail"),
+        Step("adopt", undo="fail", is_pure=True),
         Step("power_off", timeout_s=600, attempts=3),
         Step("spawn", undo="destroy", timeout_s=60, attempts=2),
         Step("attach_volumes", timeout_s=300, attempts=3),

@@ -178,11 +178,12 @@ async def test_the_latest_messages_are_shown_newest_first(store: Volumes) -> Non
     await store.add_message(other.id, "EVENT_X", "other")
     last = MESSAGES_SHOWN_MAX + 1
     listed = {each.id: each for each in await store.list()}
-    for found in (await store.get(made.id), await store.find("one"), listed[made.id]):
+    for found in (await store.find(made.id), await store.find("one"), listed[made.id]):
         assert [message.event_id for message in found.messages] == [f"EVENT_{last - back}" for back in range(MESSAGES_SHOWN_MAX)]
         assert (found.messages[0].user_message, found.messages[0].request_id) == (f"text {last}", "req-1")
         assert found.messages[0].created_at is not None
     assert [message.user_message for message in listed[other.id].messages] == ["other"]
+    assert (await store.get(made.id)).messages == ()
 
 
 async def test_only_live_attachments_are_shown(database: Database, store: Volumes) -> None:

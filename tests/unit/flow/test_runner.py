@@ -272,6 +272,22 @@ class Shaky(Journal):
         await super().append(flow_id, rows, **values)
 
 
+async def test_a_turn_waits_for_the_flows_before_it_and_holds_up_those_behind_it(journal: Journal, clock: NoWait) -> None:
+    first, behind, elsewhere = Walk("w1"), Walk("w2"), Walk("w3", subject="thing:2")
+    first.gate = asyncio.Event()
+    async with Runner(journal, clock=clock, owner=OWNER) as runner, asyncio.TaskGroup() as group:
+        running = group.create_task(runner.run(first))
+        await first.begun.wait()
+        asyncio.get_running_loop().call_soon(first.gate.set)
+        async with runner.turn("thing:1"):
+            assert running.done() or first.done == ["one", "two", "cross", "after"]
+            held = group.create_task(runner.run(behind))
+            await runner.run(elsewhere)
+            assert not behind.begun.is_set()
+        await held
+    assert behind.done == ["one", "two", "cross", "after"]
+
+
 async def test_a_journal_that_is_away_for_a_while_is_waited_for(sqlite_database: Database, clock: NoWait) -> None:
     shaky = Shaky(sqlite_database, clock)
     async with Runner(shaky, clock=clock, owner=OWNER) as runner:
