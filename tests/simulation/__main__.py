@@ -14,9 +14,10 @@ import random
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 from tests.simulation.cases import Case, Report, regular, run_case, single_faults
 from tests.simulation.history import HistoryReport, run_history
@@ -28,7 +29,9 @@ FAILING = Path(__file__).with_name("failing_seeds.txt")
 """Seeds of histories that failed once; they are run first."""
 
 _SHOWN = 3
+_TOLD_EACH = 1000
 _HISTORY = "history "
+T = TypeVar("T", Report, HistoryReport)
 
 
 def main() -> int:
@@ -50,17 +53,39 @@ def main() -> int:
     begun = time.perf_counter()
     if asked.tier == 3:
         seeds = [*known_seeds(), *(f"{asked.seed}.{number}" for number in range(asked.sample or 100))]
-        return _histories(list(run_histories(seeds, jobs=asked.jobs)), time.perf_counter() - begun)
+        return _histories(_told(run_histories(seeds, jobs=asked.jobs), len(seeds)), time.perf_counter() - begun)
     if asked.tier == 2:
-        reports = list(run_pairs(range(asked.sample or 100), seed=asked.seed, jobs=asked.jobs))
+        numbers = range(asked.sample or 100)
+        reports = _told(run_pairs(numbers, seed=asked.seed, jobs=asked.jobs), len(numbers))
     else:
-        reports = list(run_all(_cases(asked), seed=asked.seed, jobs=asked.jobs))
+        cases = _cases(asked)
+        reports = _told(run_all(cases, seed=asked.seed, jobs=asked.jobs), len(cases))
     if asked.table:
         print(page(counted(reports)))
         return 0
     if asked.write_table:
         PAGE.write_text(page(counted(reports)))
     return _summary(reports, time.perf_counter() - begun)
+
+
+def _told(reports: Iterable[T], total: int) -> list[T]:
+    """All of them; of a long run a line now and then says how far it is, and at once what violates something."""
+    begun, found, failed = time.perf_counter(), [], 0
+    for report in reports:
+        found.append(report)
+        if report.violations:
+            failed += 1
+            invariant, what = report.violations[0]
+            print(f"{invariant:4} {_id(report)}   {what}", flush=True)
+        if len(found) % _TOLD_EACH == 0:
+            took_s = time.perf_counter() - begun
+            print(f"{len(found)} of {total} after {took_s:.0f} s, {failed} violate something", flush=True)
+    return found
+
+
+def _id(report: Report | HistoryReport) -> str:
+    """As --case takes it."""
+    return f"{_HISTORY}{report.seed}" if isinstance(report, HistoryReport) else str(report.case)
 
 
 def known_seeds() -> list[str]:
