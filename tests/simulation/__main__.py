@@ -19,10 +19,10 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
-from tests.simulation.cases import Case, Report, regular, run_case, single_faults
+from tests.simulation.cases import Case, Report, run_case, single_faults
 from tests.simulation.history import HistoryReport, run_history
-from tests.simulation.scenario import SAMPLED, SINGLE
-from tests.simulation.table import PAGE, counted, key_of, page
+from tests.simulation.scenario import ADDED, SINGLE
+from tests.simulation.table import PAGE, counted, page
 from tests.simulation.workers import quiet, run_all, run_histories, run_pairs
 
 FAILING = Path(__file__).with_name("failing_seeds.txt")
@@ -95,18 +95,10 @@ def known_seeds() -> list[str]:
 
 def _cases(asked: argparse.Namespace) -> Sequence[Case]:
     if asked.write_table:
-        return _for_the_table(regular(SINGLE, seed=asked.seed), asked.sample)
+        return list(single_faults(SINGLE, seed=asked.seed))
     kinds = frozenset(asked.faults.split(",")) if asked.faults else None
-    cases = [case for case in single_faults((*SINGLE, *SAMPLED), kinds, seed=asked.seed) if asked.match in str(case)]
+    cases = [case for case in single_faults((*SINGLE, *ADDED), kinds, seed=asked.seed) if asked.match in str(case)]
     return random.Random(asked.seed).sample(cases, asked.sample) if 0 < asked.sample < len(cases) else cases
-
-
-def _for_the_table(cases: Sequence[Case], sample: int) -> Sequence[Case]:
-    """All of them, or so many by chance, and one at least for every cell."""
-    if not 0 < sample < len(cases):
-        return cases
-    firsts = {key_of(case): case for case in reversed(cases)}.values()
-    return list(dict.fromkeys([*firsts, *random.Random(0).sample(cases, sample)]))
 
 
 def _one(case: str, seed: str) -> int:

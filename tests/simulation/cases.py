@@ -9,7 +9,7 @@ from random import Random
 from common.testing.entropy import seeded
 from common.testing.fate import Event, Kind, Strike, When
 from common.testing.loop import DeadLock, RanTooLong, VirtualLoop, run
-from tests.simulation.scenario import SAMPLED, SINGLE, STAGES, Client, staged
+from tests.simulation.scenario import SINGLE, STAGES, Client, staged
 from tests.simulation.world import CLIENT, Past, World
 
 _BACKGROUND = {"services", "leases", "update_service_capabilities", "publish_service_capabilities"}
@@ -117,34 +117,6 @@ def _strikes(events: Iterable[Event], kinds: frozenset[str] | None) -> Iterator[
                 yield Strike(event.boundary, when, fault)
 
 
-def regular(stages: Iterable[str], *, seed: int | str = 0) -> list[Case]:
-    """The single faults that every run of the tests tries: all that differ, and of what is much the same, every few.
-
-    All of: death on either side of whatever meets the world, acts that fail or hang, messages that are lost, doubled, late or out of
-    turn, connections that break, a database that is busy or fails. Every few of: the same in places where only memory is lost.
-    """
-    return [case for stage in stages for number, case in enumerate(_distinct(stage, seed)) if _is_regular(case, number)]
-
-
-def _distinct(stage: str, seed: int | str) -> Iterator[Case]:
-    """Without deaths at a failpoint beside something that meets the world: nothing differs but what the dead one knew."""
-    events = flawless(stage, seed).events
-    doubles = set()
-    for name in {event.process for event in events}:
-        mine = [event for event in events if event.process == name]
-        for before, event, after in zip([None, *mine], mine, [*mine[1:], None], strict=False):
-            if event.kind is Kind.FAILPOINT and any(near is not None and near.kind in _TWO_SIDED for near in (before, after)):
-                doubles.add(event.boundary)
-    for case in single_faults((stage,), seed=seed):
-        if not (case.strikes[0].fault == "crash" and case.strikes[0].boundary in doubles):
-            yield case
-
-
-def _is_regular(case: Case, number: int) -> bool:
-    every = _EVERY.get(case.strikes[0].fault, 1) * (_EVERY_SAMPLED if case.stage in SAMPLED else 1)
-    return number % every == 0
-
-
 def run_pair(number: int, *, seed: int | str = 0) -> Report:
     """A case of two faults, the second where the world goes once the first has struck. Kinds of faults are paired in turn."""
     chance = Random(f"pair {seed} {number}")
@@ -186,11 +158,6 @@ _KINDS = sorted({fault for found in FAULTS.values() for _, fault in found} | {*O
 _PAIRS = [(first, second) for first in _KINDS for second in _KINDS]
 _WHERE_THE_WORLD_IS_STRUCK = {Kind.EFFECT, Kind.COMMIT, Kind.DELIVER}
 _ONE_SIDED = {Kind.DELIVER, Kind.FAILPOINT}
-_TWO_SIDED = set(Kind) - _ONE_SIDED
-_EVERY = {"gone": 5, "pause": 5, "forward": 7, "backward": 7, "target": 3, "machine": 3, "clings": 3}
-"""Of these faults, which are tried at every boundary by the command, the tests try one in so many; primes, so that all places are met."""
-_EVERY_SAMPLED = 19
-"""Of the stages in SAMPLED the tests try one in so many of these again."""
 
 
 def faults_of(event: Event) -> list[tuple[When, str]]:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from functools import cache
 
-from tests.simulation.cases import Case, regular, run_case
+from tests.simulation.cases import Case, run_case, single_faults
 
 SHARES = 40
 """Into so many tests the cases of a file are divided."""
@@ -11,7 +11,8 @@ SHARES = 40
 
 @cache
 def cases_of(*stages: str) -> Sequence[Case]:
-    return regular(stages)
+    """Every single fault at every boundary."""
+    return list(single_faults(stages))
 
 
 def violations_of(share: int, *stages: str) -> list[str]:

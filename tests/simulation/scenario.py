@@ -291,8 +291,8 @@ STAGES: dict[str, Stage] = {
 SINGLE = ("create", "boot", "attach", "detach", "delete_server", "delete_volume")
 """The stages in which faults are tried one by one; the others are the same again."""
 
-SAMPLED = ("extend", "create_snapshot", "delete_snapshot")
-"""Stages of whose single faults the tests try one in so many, since their flows are much as those of the others."""
+ADDED = ("extend", "create_snapshot", "delete_snapshot")
+"""Stages that the article does not have. The command tries their single faults as well; the tests one in five, since their flows are like the others."""
 
 
 async def staged(client: Client, stage: Stage) -> None:

@@ -2,15 +2,12 @@
 
 import pytest
 
-from tests.simulation.cases import single_faults
 from tests.simulation.judged import SHARES, cases_of, violations_of
 from tests.simulation.scenario import SINGLE
 
 STAGES = ("create", "boot", "attach")
-CASES_MIN = 1_900
-"""Of both halves; more than 62 boundaries x 2 sides x 12 faults."""
-POSSIBLE_MIN = 4_500
-"""Cases that the command can run."""
+CASES_MIN = 5_000
+"""Of both halves."""
 
 
 @pytest.mark.timeout(300)
@@ -24,4 +21,3 @@ def test_one_fault_leaves_everything_as_it_must_be(share: int) -> None:
 @pytest.mark.usefixtures("silent")
 def test_the_cases_do_not_become_fewer() -> None:
     assert len(cases_of(*SINGLE)) >= CASES_MIN
-    assert sum(1 for _ in single_faults(SINGLE)) >= POSSIBLE_MIN

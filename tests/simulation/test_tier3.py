@@ -1,8 +1,5 @@
 """Tier 3: histories from seeds, those first that failed once, and races of two clients for one volume."""
 
-import os
-import time
-
 import pytest
 
 from tests.simulation.__main__ import known_seeds
@@ -10,12 +7,8 @@ from tests.simulation.cases import run_pair
 from tests.simulation.history import run_history
 from tests.simulation.race import run_races
 
-BUDGET_S = float(os.environ.get("SIMULATION_S", "20"))
-"""Seconds of each share; then no more histories are begun. A share takes ten on two idle cores."""
-SHARES = 10
+SHARES = 20
 HISTORIES = 500
-HISTORIES_MIN = 5
-"""Of a share, however slow the machine."""
 OF_MESSAGES = "lost,unconfirmed,twice,late,swap,cut,busy,error"
 """Every third history has only faults of messages and of the database: among all, those of processes prevail."""
 PAIRS = 160
@@ -33,13 +26,10 @@ def test_what_failed_once_does_not_fail_again(seed: str) -> None:
 
 @pytest.mark.parametrize("share", range(SHARES))
 def test_when_faults_stop_everything_comes_to_rest(share: int) -> None:
-    begun = time.perf_counter()
     for number in range(HISTORIES // SHARES):
         seed = f"ci.{share}.{number}" if number % 3 else f"{OF_MESSAGES}:ci.{share}.{number}"
         violations = run_history(seed).violations
         assert not violations, f"make repro CASE='history {seed}'\n{violations[0]}"
-        if number + 1 >= HISTORIES_MIN and time.perf_counter() - begun > BUDGET_S:
-            break
 
 
 @pytest.mark.parametrize("share", range(PAIR_SHARES))
