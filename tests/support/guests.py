@@ -91,7 +91,9 @@ class GuestShell:
                         # A console that is not set up yet sends the command itself back.
                         while (await self.reader.readline()).decode(errors="replace").strip() != mark:
                             pass
-                        await self.reader.readline()  # its end
+                        # Its end; the kernel may say something in between.
+                        while not (await self.reader.readline()).startswith(_END.encode()):
+                            pass
                 except TimeoutError:
                     continue
                 return

@@ -1,4 +1,4 @@
-"""The short form of `make datapath`: three rounds on each combination, the third with a dead tgtd in it."""
+"""The short form of `make datapath`: three rounds on each combination, the second with a dead machine, the third with a dead tgtd or monitor."""
 
 from pathlib import Path
 
@@ -17,15 +17,11 @@ _PARTS = {
     "qemu": ("qemu", "guest"),
     "libvirt": ("qemu", "guest", "libvirt"),
 }
-SHORT = ("file+tgt", "qemu")
-"""What CI has time for; `make datapath` and --long run them all."""
 COMBINATIONS = [
-    pytest.param(
-        backend, hypervisor, marks=[pytest.mark.real(*_PARTS[backend], *_PARTS[hypervisor]), *([] if (backend, hypervisor) == SHORT else [pytest.mark.long])]
-    )
+    pytest.param(backend, hypervisor, marks=pytest.mark.real(*_PARTS[backend], *_PARTS[hypervisor]))
     for backend in BACKENDS
     for hypervisor in HYPERVISORS
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("backend", "hypervisor"), COMBINATIONS)
