@@ -1,4 +1,4 @@
-"""A private Ceph cluster: a monitor and one OSD that keeps its objects in memory, with cephx, on loopback; no manager."""
+"""A private Ceph cluster: a monitor and one OSD that keeps its objects in memory or in a file, with cephx, on loopback; no manager."""
 
 import json
 import os
@@ -56,11 +56,11 @@ mon initial members = a
 [osd.0]
 osd data = {folder}/osd
 keyring = {folder}/osd/keyring
-osd objectstore = memstore
-memstore device bytes = 2147483648
 osd op num shards = 1
 osd op num threads per shard = 2
 """
+_IN_MEMORY = "osd objectstore = memstore\nmemstore device bytes = 2147483648\n"
+_IN_A_FILE = "osd objectstore = bluestore\nbluestore block size = 4294967296\nbluestore block create = true\n"
 
 
 def missing() -> str | None:
@@ -71,10 +71,13 @@ def missing() -> str | None:
 
 @dataclass(slots=True)
 class CephCluster:
-    """conf     ceph.conf of an administrator; `client_conf` is that of client.cinder"""
+    """conf     ceph.conf of an administrator; `client_conf` is that of client.cinder
+    is_durable    what the OSD was given outlives it
+    """
 
     folder: Path
     port: int
+    is_durable: bool = False
     _daemons: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     @property
@@ -96,13 +99,25 @@ class CephCluster:
     def start_monitor(self) -> None:
         self._start("mon", "ceph-mon", "-i", "a", "-f")
 
+    def start_osd(self) -> None:
+        """Returns once the monitor knows of this life of it."""
+        before = self._lives_of_osd()
+        self._start("osd", "ceph-osd", "-i", "0", "-f")
+        _wait(lambda: self._lives_of_osd() > before)
+
+    def _lives_of_osd(self) -> int:
+        """The epoch in which it came up; 0 when it never did."""
+        osds = json.loads(self.ask("ceph", "osd", "dump", "-f", "json"))["osds"]
+        return max((int(osd["up_from"]) for osd in osds), default=0)
+
     def start(self) -> None:
         folder, conf = self.folder, str(self.conf)
         for name in ("mon", "osd"):
             (folder / name).mkdir()
         addresses = {"v2": self.port, "v1": self.port + 1, "first": self.port + 2, "last": self.port + 40}
         fsid, osd = str(uuid.uuid4()), str(uuid.uuid4())
-        self.conf.write_text(_CONF.format(fsid=fsid, folder=folder, **addresses))
+        store = _IN_A_FILE if self.is_durable else _IN_MEMORY
+        self.conf.write_text(_CONF.format(fsid=fsid, folder=folder, **addresses) + store)
         _run("ceph-authtool", "--create-keyring", f"{folder}/mon.keyring", "--gen-key", "-n", "mon.", "--cap", "mon", "allow *")
         admin = [word for part in ("mon", "osd", "mgr") for word in ("--cap", part, "allow *")]
         _run("ceph-authtool", "--create-keyring", f"{folder}/keyring", "--gen-key", "-n", "client.admin", *admin)
@@ -117,8 +132,7 @@ class CephCluster:
         secret = _run("ceph-authtool", "-p", "-n", "osd.0", f"{folder}/osd/keyring").strip()
         self.ask("ceph", "osd", "new", osd, "0", "-i", "-", stdin=json.dumps({"cephx_secret": secret}))
         _run("ceph-osd", "--conf", conf, "-i", "0", "--mkfs", "--osd-uuid", osd)
-        self._start("osd", "ceph-osd", "-i", "0", "-f")
-        _wait(lambda: json.loads(self.ask("ceph", "osd", "stat", "-f", "json"))["num_up_osds"] == 1)
+        self.start_osd()
         self.ask("ceph", "osd", "pool", "create", POOL, "8", "8")
         self.ask("rbd", "pool", "init", POOL)
         self._make_client()
@@ -160,10 +174,10 @@ class CephCluster:
 
 
 @contextmanager
-def ceph_cluster() -> Iterator[CephCluster]:
-    """Ready when client.cinder can make images in the pool; about 10 s. Nothing is left of it."""
+def ceph_cluster(*, is_durable: bool = False) -> Iterator[CephCluster]:
+    """Ready when client.cinder can make images in the pool; about 10 s, some more when it is durable. Nothing is left of it."""
     folder = Path(tempfile.mkdtemp(prefix="ceph-"))
-    cluster = CephCluster(folder, free_port())
+    cluster = CephCluster(folder, free_port(), is_durable)
     try:
         cluster.start()
         yield cluster

@@ -51,7 +51,7 @@ async def lvm_and_tgt(folder: Path) -> AsyncIterator[Backend]:
 @asynccontextmanager
 async def rbd(folder: Path) -> AsyncIterator[Backend]:
     """Images of a Ceph pool, which machines open themselves."""
-    with ceph_cluster() as ceph:
+    with ceph_cluster(is_durable=True) as ceph:
         keyrings = folder / "keyrings"
         keyrings.mkdir()
         shutil.copy(ceph.folder / f"client.{USER}.keyring", keyrings / f"ceph.client.{USER}.keyring")
@@ -60,8 +60,11 @@ async def rbd(folder: Path) -> AsyncIterator[Backend]:
             await asyncio.to_thread(ceph.kill, "mon")
             await asyncio.to_thread(ceph.start_monitor)
 
+        async def restart_osd() -> None:
+            await asyncio.to_thread(ceph.kill, "osd")
+            await asyncio.to_thread(ceph.start_osd)
+
         async def freeze_osd() -> None:
-            """Its objects are in its memory: a dead one would have lost them."""
             ceph.freeze("osd")
             await asyncio.sleep(_FROZEN_S)
             ceph.thaw("osd")
@@ -70,7 +73,12 @@ async def rbd(folder: Path) -> AsyncIterator[Backend]:
             f"volume_driver = cinder.volume.drivers.rbd.RBDDriver\nrbd_pool = {POOL}\nrbd_user = {USER}\nrbd_ceph_conf = {ceph.client_conf}\n"
             f"rbd_capacity_gb = 10\nvolumes_dir = {folder}/volumes\n"
         )
-        yield Backend(stanza, {"the monitor": restart_monitor, "the OSD, for a while,": freeze_osd}, keyrings)
+        daemons: dict[str, Callable[[], Awaitable[None]]] = {
+            "the OSD": restart_osd,
+            "the monitor": restart_monitor,
+            "the OSD, for a while,": freeze_osd,
+        }
+        yield Backend(stanza, daemons, keyrings)
 
 
 def _tgt(folder: Path) -> tuple[str, dict[str, Callable[[], Awaitable[None]]]]:
