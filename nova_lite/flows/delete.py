@@ -11,7 +11,7 @@ from common.flow.steps import Flow, Output
 from common.machine.saga import Saga, Step
 from nova_lite.contract import Instance
 from nova_lite.domain.instance import Event, takes_back
-from nova_lite.flows.parts import ApiParts, ComputeParts, advance_once
+from nova_lite.flows.parts import ApiParts, ComputeParts, advance_once, request_id
 from nova_lite.flows.releasing import release_volumes
 
 REQUEST_DELETE = Saga(
@@ -49,7 +49,7 @@ class RequestDelete(Flow[DeleteArguments, ApiParts]):
         return cls(
             ctx,
             parts,
-            id=f"request_delete:{instance.uuid}:{ctx.message_id or new_uuid()}",
+            id=request_id(REQUEST_DELETE, ctx),
             subject=f"server:{instance.uuid}",
             arguments=DeleteArguments(instance=instance),
         )

@@ -7,11 +7,14 @@ from typing import Any
 
 from common.app.post import Post
 from common.base.clock import Clock
+from common.base.context import Context
 from common.base.errors import Conflict, Fault
+from common.base.ids import same_uuid
 from common.db.journal import Journal
 from common.db.outbox import Letter
 from common.flow.runner import Runner
 from common.flow.steps import Flow
+from common.machine.saga import Saga
 from nova_lite.contract import ComputeManagerAPI, Instance
 from nova_lite.domain.instance import INSTANCE, Event
 from nova_lite.errors import ComputeServiceUnavailable, InstanceNotFound
@@ -20,6 +23,11 @@ from nova_lite.ports.hypervisor import Hypervisor
 from nova_lite.ports.volumes import Volumes
 from nova_lite.store.block_device_mapping import BlockDeviceMappings
 from nova_lite.store.instances import Instances
+
+
+def request_id(saga: Saga, ctx: Context) -> str:
+    """Of the flow that a request to nova-api is: the same message again is the same flow."""
+    return f"{saga.name}:{same_uuid(ctx.message_id)}"
 
 
 @dataclass(frozen=True, slots=True)

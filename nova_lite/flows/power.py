@@ -20,7 +20,7 @@ from common.flow.steps import Flow
 from common.machine.saga import Saga, Step
 from nova_lite.contract import Instance, PowerState, RebootType
 from nova_lite.domain.instance import Event, takes_back
-from nova_lite.flows.parts import ApiParts, ComputeParts, advance_once
+from nova_lite.flows.parts import ApiParts, ComputeParts, advance_once, request_id
 from nova_lite.flows.settle_disk import RestoreDisk
 
 REQUEST_POWER = Saga("request_power", steps=(Step("begin", undo="take_back"), Step("order", timeout_s=15, attempts=2)))
@@ -85,7 +85,7 @@ class RequestPower(Flow[RequestPowerArguments, ApiParts]):
         return cls(
             ctx,
             parts,
-            id=f"request_{verb}:{instance.uuid}:{ctx.message_id or new_uuid()}",
+            id=request_id(REQUEST_POWER, ctx),
             subject=f"server:{instance.uuid}",
             arguments=RequestPowerArguments(instance=instance, verb=verb),
         )

@@ -6,11 +6,10 @@ import msgspec
 
 from common.base.context import Context
 from common.base.errors import Invalid
-from common.base.ids import new_uuid
 from common.flow.steps import Flow
 from common.machine.saga import Saga, Step
 from nova_lite.contract import BlockDeviceMapping, Instance
-from nova_lite.flows.parts import ApiParts
+from nova_lite.flows.parts import ApiParts, request_id
 
 REQUEST_DETACH = Saga(
     "request_detach",
@@ -41,7 +40,7 @@ class RequestDetach(Flow[RequestDetachArguments, ApiParts]):
         return cls(
             ctx,
             parts,
-            id=f"request_detach:{bdm.attachment_id}:{ctx.message_id or new_uuid()}",
+            id=request_id(REQUEST_DETACH, ctx),
             subject=f"volume:{bdm.volume_id}",
             arguments=RequestDetachArguments(
                 instance=instance, volume_id=bdm.volume_id or "", attachment_id=bdm.attachment_id or ""

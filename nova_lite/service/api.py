@@ -1,13 +1,16 @@
 """nova-api: servers and their volume attachments for clients."""
 
 from collections import Counter
+from collections.abc import Awaitable
 from dataclasses import dataclass
+from typing import Any, TypeVar, cast
 
 from common.base.context import Context
 from common.base.errors import Invalid
 from common.base.ids import AttachmentId, same_uuid
 from common.db.hosts import Hosts, ServiceRow
 from common.flow.runner import Runner
+from common.flow.steps import Flow
 from nova_lite.contract import BlockDeviceMapping, ComputeAPI, Instance, RebootType, TaskState
 from nova_lite.domain.device_name import split_device
 from nova_lite.domain.flavor import FLAVORS
@@ -16,20 +19,19 @@ from nova_lite.errors import (
     ComputeServiceUnavailable,
     FlavorNotFound,
     InstanceInvalidState,
-    InstanceNotFound,
     NoValidHost,
     VolumeAlreadyAttached,
-    VolumeBDMNotFound,
 )
 from nova_lite.flows.boot import RequestBoot
-from nova_lite.flows.delete import REQUEST_DELETE, RequestDelete
-from nova_lite.flows.parts import ApiParts
-from nova_lite.flows.power import BEGINS, REQUEST_POWER, RequestPower, Verb
+from nova_lite.flows.delete import RequestDelete
+from nova_lite.flows.parts import ApiParts, request_id
+from nova_lite.flows.power import BEGINS, RequestPower, Verb
 from nova_lite.flows.request_attach import RequestAttach, attachment_of
-from nova_lite.flows.request_detach import REQUEST_DETACH, RequestDetach
+from nova_lite.flows.request_detach import RequestDetach
 
 BINARY = "nova-compute"
 NAME_LENGTH_MAX = 255
+R = TypeVar("R", bound=Flow[Any, ApiParts] | None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,13 @@ class ComputeApi(ComputeAPI):
         self, ctx: Context, *, name: str, flavor: str, image: str | None = None, host: str | None = None,
         availability_zone: str | None = None,
     ) -> Instance:  # fmt: skip
+        booting = self._boot(ctx, name=name, flavor=flavor, image=image, host=host, availability_zone=availability_zone)
+        request = await self._run(ctx, RequestBoot, booting)
+        return await self._parts.instances.get(request.arguments.instance.uuid)
+
+    async def _boot(
+        self, ctx: Context, *, name: str, flavor: str, image: str | None, host: str | None, availability_zone: str | None
+    ) -> RequestBoot:
         sizes = FLAVORS.get(flavor)
         if sizes is None:
             raise FlavorNotFound(flavor=flavor, known=", ".join(FLAVORS))
@@ -97,8 +106,7 @@ class ComputeApi(ComputeAPI):
             user_id=ctx.user_id,
             project_id=ctx.project_id,
         )
-        await self._runner.run(RequestBoot.of(ctx, self._parts, instance=instance))
-        return await self._parts.instances.get(instance.uuid)
+        return RequestBoot.of(ctx, self._parts, instance=instance)
 
     async def get(self, ctx: Context, *, server: str) -> Instance:
         return await self._parts.instances.find(server)
@@ -107,40 +115,28 @@ class ComputeApi(ComputeAPI):
         return await self._parts.instances.list()
 
     async def delete(self, ctx: Context, *, server: str) -> None:
-        try:
-            instance = await self._parts.instances.find(server)
-        except InstanceNotFound:
-            if await self._parts.journal.was_done(ctx.request_id, REQUEST_DELETE.name):
-                return
-            raise
+        await self._run(ctx, RequestDelete, self._deletion(ctx, server))
+
+    async def _deletion(self, ctx: Context, server: str) -> RequestDelete | None:
+        instance = await self._parts.instances.find(server)
         if instance.task_state is TaskState.DELETING:
-            return
+            return None
         if not INSTANCE.allows((instance.vm_state, instance.task_state), Event.DELETE):
             raise _wrong_state(instance, "delete", _shown(INSTANCE.sources(Event.DELETE)))
-        await self._runner.run(RequestDelete.of(ctx, self._parts, instance=instance))
+        return RequestDelete.of(ctx, self._parts, instance=instance)
 
     async def attach_volume(self, ctx: Context, *, server: str, volume: str, device: str | None = None) -> BlockDeviceMapping:
-        try:
-            request = await self._attachment(ctx, server, volume, device)
-        except Invalid:
-            # A process that died in this very request may have left it running: it is not refused, whatever has changed since.
-            if (begun := await self._begun_before(ctx)) is None:
-                raise
-            request = begun
-        await self._runner.run(request)
-        return request.mapping
+        return (await self._run(ctx, RequestAttach, self._attachment(ctx, server, volume, device))).mapping
 
     async def detach_volume(self, ctx: Context, *, server: str, volume: str) -> None:
+        await self._run(ctx, RequestDetach, self._detachment(ctx, server, volume))
+
+    async def _detachment(self, ctx: Context, server: str, volume: str) -> RequestDetach:
         instance = await self._ready(server, "detach_volume", DETACH_ALLOWED)
         found = await self._parts.volumes.get(ctx, volume_id=volume)
-        try:
-            mapping = await self._parts.mappings.get(instance.uuid, found.id)
-        except VolumeBDMNotFound:
-            if await self._parts.journal.was_done(ctx.request_id, REQUEST_DETACH.name, f"volume:{found.id}"):
-                return
-            raise
+        mapping = await self._parts.mappings.get(instance.uuid, found.id)
         await self._fleet.check(instance.host)
-        await self._runner.run(RequestDetach.of(ctx, self._parts, instance=instance, bdm=mapping))
+        return RequestDetach.of(ctx, self._parts, instance=instance, bdm=mapping)
 
     async def volume_attachments(self, ctx: Context, *, server: str) -> list[BlockDeviceMapping]:
         instance = await self._parts.instances.find(server)
@@ -162,17 +158,20 @@ class ComputeApi(ComputeAPI):
         await self._parts.mappings.set_delete_on_termination(mapping.uuid, delete_on_termination)
 
     async def _power(self, ctx: Context, server: str, verb: Verb) -> None:
-        """The order again, or what is being done already: nothing happens."""
+        await self._run(ctx, RequestPower, self._powering(ctx, server, verb))
+
+    async def _powering(self, ctx: Context, server: str, verb: Verb) -> RequestPower | None:
+        """None: it is being done already."""
         instance = await self._parts.instances.find(server)
         here, event = (instance.vm_state, instance.task_state), BEGINS[verb]
-        if here == INSTANCE.target(event) or await self._parts.journal.was_done(ctx.request_id, REQUEST_POWER.name):
-            return
+        if here == INSTANCE.target(event):
+            return None
         if not INSTANCE.allows(here, event):
             raise _wrong_state(instance, verb, _shown(INSTANCE.sources(event)))
         if instance.launched_at is None:
             raise _wrong_state(instance, verb, "one that was active before")
         await self._fleet.check(instance.host)
-        await self._runner.run(RequestPower.of(ctx, self._parts, instance=instance, verb=verb))
+        return RequestPower.of(ctx, self._parts, instance=instance, verb=verb)
 
     async def _attachment(self, ctx: Context, server: str, volume: str, device: str | None) -> RequestAttach:
         instance = await self._ready(server, "attach_volume", ATTACH_ALLOWED)
@@ -183,13 +182,23 @@ class ComputeApi(ComputeAPI):
         await self._fleet.check(instance.host)
         return RequestAttach.of(ctx, self._parts, instance=instance, volume=found, device=device)
 
-    async def _begun_before(self, ctx: Context) -> RequestAttach | None:
-        """The flow of the same message, as its row has it."""
-        row = await self._parts.journal.flow(f"{RequestAttach.saga.name}:{attachment_of(ctx)}")
-        if row is None:
-            return None
-        request = RequestAttach.restored(row, self._parts)
-        request.deadline = ctx.deadline
+    async def _run(self, ctx: Context, kind: type[Flow[Any, ApiParts]], making: Awaitable[R]) -> R:
+        """The request that was made, once it is completed; None where there is nothing to do.
+
+        A process that died in this very request may have left it running, or even completed it: then it is not refused, whatever has
+        changed since.
+        """
+        try:
+            request = await making
+        except Invalid:
+            row = await self._parts.journal.flow(request_id(kind.saga, ctx))
+            if row is None:
+                raise
+            begun = kind.restored(row, self._parts)
+            begun.deadline = ctx.deadline
+            request = cast(R, begun)
+        if request is not None:
+            await self._runner.run(request)
         return request
 
     async def _ready(self, server: str, method: str, allowed: frozenset[State]) -> Instance:

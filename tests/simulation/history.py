@@ -241,14 +241,14 @@ class Crowd(Client):
         """Mostly what the server's state allows."""
         (row,) = self.world.database.rows("SELECT vm_state FROM instances WHERE uuid = ?", server)
         api, kind = self.servers, self._chance.choice(list(RebootType))
-        calls: dict[str, Callable[[], Awaitable[None]]] = {
-            "stop": lambda: api.stop(self.ctx, server=server),
-            "start": lambda: api.start(self.ctx, server=server),
-            "reboot": lambda: api.reboot(self.ctx, server=server, reboot_type=kind),
+        calls: dict[str, Callable[[Context], Awaitable[None]]] = {
+            "stop": lambda ctx: api.stop(ctx, server=server),
+            "start": lambda ctx: api.start(ctx, server=server),
+            "reboot": lambda ctx: api.reboot(ctx, server=server, reboot_type=kind),
         }
         likely = {"active": ("stop", "reboot"), "stopped": ("start", "start")}.get(row["vm_state"], ("reboot",))
         verb = self._chance.choice((*likely, *likely, *calls))
-        await self._counted(f"{verb} {server[:8]}", calls[verb])
+        await self._asked(Wanted(verb), server[:8], calls[verb], lambda _: server)
 
     async def _delete_server(self, server: str) -> None:
         await self._asked(Wanted.DELETE_SERVER, server[:8], lambda ctx: self.servers.delete(ctx, server=server), lambda _: server)
@@ -257,10 +257,6 @@ class Crowd(Client):
         await self._asked(
             Wanted.DELETE_VOLUME, volume[:8], lambda ctx: self.volumes.delete(ctx, volume_id=volume), lambda _: volume
         )
-
-    async def _counted(self, what: str, call: Callable[[], Awaitable[Any]]) -> None:
-        """A request that is judged with all others, and not by itself."""
-        self._answers[(await self.ask(what, call)).answer] += 1
 
     async def _asked(
         self, kind: Wanted, about: str, call: Callable[[Context], Awaitable[Any]], subject_of: Callable[[Any], str | None]

@@ -31,6 +31,9 @@ class Kind(StrEnum):
     DETACH = "detach_volume"
     DELETE_SERVER = "delete"
     DELETE_VOLUME = "delete_volume"
+    STOP = "stop"
+    START = "start"
+    REBOOT = "reboot"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +76,17 @@ _SEEN = {
     Kind.DETACH: "SELECT id FROM state_history WHERE subject = ? AND event = 'begin_detaching'",
     Kind.DELETE_SERVER: "SELECT id FROM state_history WHERE subject = ? AND event = 'delete'",
     Kind.DELETE_VOLUME: "SELECT id FROM state_history WHERE subject = ? AND event = 'delete'",
+    Kind.STOP: "SELECT id FROM state_history WHERE subject = ? AND event = 'stop'",
+    Kind.START: "SELECT id FROM state_history WHERE subject = ? AND event = 'start'",
+    Kind.REBOOT: "SELECT id FROM state_history WHERE subject = ? AND event LIKE 'reboot%'",
 }
+_POWER = {Kind.STOP, Kind.START, Kind.REBOOT}
 
 
 def _refused(request: Request, flows: Rows) -> Iterator[Finding]:
+    verb = "power" if request.kind in _POWER else request.kind.removesuffix("_volume")
     for flow in flows:
-        if flow["saga"] in {request.kind, f"request_{request.kind.removesuffix('_volume')}"} and flow["state"] == "completed":
+        if flow["saga"] in {request.kind, f"request_{verb}"} and flow["state"] == "completed":
             yield "S9", f"{request.what} was refused, and {flow['id']} is completed"
 
 
@@ -140,6 +148,13 @@ def _volume_deleted(world: World, request: Request, _: Rows) -> str | None:
     return _unsaid(world, request, f"the volume is {found[0]['status']}")
 
 
+def _powered(world: World, request: Request, flows: Rows) -> str | None:
+    """By its flow; by that of another request which was at it already; or the host was asked again from the row."""
+    if any(flow["state"] == "compensated" for flow in flows):
+        return _unsaid(world, request, f"the {request.kind} was taken back")
+    return None
+
+
 _OUTCOMES: dict[Kind, Callable[[World, Request, Rows], str | None]] = {
     Kind.CREATE: _created,
     Kind.BOOT: _booted,
@@ -147,6 +162,9 @@ _OUTCOMES: dict[Kind, Callable[[World, Request, Rows], str | None]] = {
     Kind.DETACH: _detached,
     Kind.DELETE_SERVER: _server_deleted,
     Kind.DELETE_VOLUME: _volume_deleted,
+    Kind.STOP: _powered,
+    Kind.START: _powered,
+    Kind.REBOOT: _powered,
 }
 
 

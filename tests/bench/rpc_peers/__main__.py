@@ -55,8 +55,8 @@ async def _main(asked: argparse.Namespace) -> int:
             peers.append(peer)
         else:
             sys.stdout.write(f"{peer} is left out: {lack} is not installed (make bench installs it into .venv-bench)\n")
-    result: dict[str, Any] = {"machine": _machine(), "versions": _versions()}
-    sys.stdout.write(f"{result['machine']}; {result['versions']}\n\n")
+    result: dict[str, Any] = {"machine": described()}
+    sys.stdout.write(f"{result['machine']}\n\n")
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rpc-peers-")))
         fresh_url: Callable[[], str] = lambda: asked.url  # noqa: E731 - one line beside its other form
@@ -115,8 +115,18 @@ async def _floods(
             yield {peer: measured[peer] for peer in peers}
 
 
-def _machine() -> str:
-    return f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, Python {platform.python_version()}, RabbitMQ {RabbitServer.version()}"
+def described() -> str:
+    """The machine, its load now, and the versions of what is compared."""
+    where = f"{os.cpu_count()} cores of {_processor()}, load {os.getloadavg()[0]:.1f}"
+    return f"{where}, Python {platform.python_version()}, RabbitMQ {RabbitServer.version()}; {_versions()}"
+
+
+def _processor() -> str:
+    """As proc(5) has it in /proc/cpuinfo, where that names one."""
+    words = [
+        line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")
+    ]
+    return words[0] if words else platform.machine()
 
 
 def _versions() -> str:

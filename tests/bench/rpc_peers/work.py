@@ -44,6 +44,7 @@ class Order:
     most: int = 10_000_000
     topic: str = TOPIC
     per_s: float = 0.0
+    padding: int = 0
 
 
 @dataclass(slots=True)
@@ -65,8 +66,9 @@ class Answer:
     said: str = ""
 
 
-def argument(number: int) -> dict[str, Any]:
-    """The argument of a call: about 200 bytes of JSON, as a nova request has them."""
+def argument(number: int, padding: int = 0) -> dict[str, Any]:
+    """The argument of a call: about 200 bytes of JSON, as a nova request has them, and so many more."""
+    more = {"padding": "x" * padding} if padding else {}
     return {
         "number": number,
         "uuid": "b40c0d6b-3d4f-4022-9f70-7cdb9f384f9d",
@@ -75,6 +77,7 @@ def argument(number: int) -> dict[str, Any]:
         "vm_state": "active",
         "flavor": {"vcpus": 2, "memory_mb": 2048, "root_gb": 20},
         "tags": ["a", "b", None],
+        **more,
     }
 
 
@@ -146,14 +149,14 @@ async def obey(ask: Ask, cast: Cast) -> None:
 
 
 async def _repeat(tally: Tally, ask: Ask, cast: Cast) -> None:
-    topic = tally.order.topic
+    topic, padding = tally.order.topic, tally.order.padding
     while (number := tally.next()) is not None:
         if (early_s := tally.due_s(number) - time.monotonic()) > 0:
             await asyncio.sleep(early_s)
         started_s = tally.started_s(number)
         try:
             if tally.order.do == CALLS:
-                tally.note(started_s, is_right=(await ask(topic, argument(number)))["number"] == number)
+                tally.note(started_s, is_right=(await ask(topic, argument(number, padding)))["number"] == number)
             else:
                 await cast(topic, argument(number))
                 tally.note(started_s, is_right=True)
@@ -183,14 +186,14 @@ def obey_in_threads(
 def _repeat_in_thread(
     tally: Tally, ask: Callable[[str, dict[str, Any]], dict[str, Any]], cast: Callable[[str, dict[str, Any]], Any]
 ) -> None:
-    topic = tally.order.topic
+    topic, padding = tally.order.topic, tally.order.padding
     while (number := tally.next()) is not None:
         if (early_s := tally.due_s(number) - time.monotonic()) > 0:
             time.sleep(early_s)
         started_s = tally.started_s(number)
         try:
             if tally.order.do == CALLS:
-                tally.note(started_s, is_right=ask(topic, argument(number))["number"] == number)
+                tally.note(started_s, is_right=ask(topic, argument(number, padding))["number"] == number)
             else:
                 cast(topic, argument(number))
                 tally.note(started_s, is_right=True)
