@@ -195,7 +195,8 @@ class RpcClient:
         """The rest of a call that has to wait for the bus, or whose first try the bus did not take: `failed_with`."""
         left_s = deadline - self._clock.monotonic()
         what = f"{sent.method.name} on {sent.route}"
-        await self._within(left_s, what, self._publish(sent.route, message, timeout_s=left_s, failed_with=failed_with))
+        publishing = self._publish(sent.route, message, timeout_s=left_s, failed_with=failed_with)
+        await self._within(left_s, what, waiting.or_reply(publishing))
         return await waiting.soon()
 
     async def _ask(self, sent: Outgoing, timeout_s: float) -> Reply:
@@ -210,7 +211,8 @@ class RpcClient:
         waiting = Waiting(self._clock, asyncio.get_running_loop())
         self._in_flight.add(msg_id, waiting)
         try:
-            await self._publish(route, self._message(sent, request, expires_s=timeout_s), timeout_s=timeout_s)
+            message = self._message(sent, request, expires_s=timeout_s)
+            await waiting.or_reply(self._publish(route, message, timeout_s=timeout_s))
             if method.once:
                 return await self._ask_until_heard(sent, request, waiting, deadline, monitor_s)
             return await waiting.reply(monitor_s)

@@ -14,7 +14,7 @@ from typing import Self, TypeVar
 import msgspec
 
 from common.base.context import Context
-from common.base.errors import Fault
+from common.base.errors import Conflict, Fault
 from common.base.ids import new_uuid
 from common.flow.steps import Flow
 from common.machine.saga import Saga, Step
@@ -91,7 +91,13 @@ class RequestPower(Flow[RequestPowerArguments, ApiParts]):
         )
 
     async def begin(self, ctx: Context) -> None:
-        await self.parts.instances.advance(self.arguments.instance.uuid, BEGINS[self.arguments.verb])
+        """By this request or an earlier try of it: another one that is at it is a Conflict."""
+        uuid, event = self.arguments.instance.uuid, BEGINS[self.arguments.verb]
+        try:
+            await self.parts.instances.advance(uuid, event)
+        except Conflict:
+            if not await self.parts.instances.has_made(uuid, event):
+                raise
 
     async def take_back(self, ctx: Context) -> None:
         """Of what was begun: where the answer was lost, it may not have been. Its host has heard nothing of it."""

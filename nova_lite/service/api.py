@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Awaitable
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from common.base.context import Context
 from common.base.errors import Invalid
@@ -189,16 +189,22 @@ class ComputeApi(ComputeAPI):
         changed since.
         """
         try:
-            request = await making
+            request = await making or await self._begun_before(ctx, kind)
         except Invalid:
-            row = await self._parts.journal.flow(request_id(kind.saga, ctx))
-            if row is None:
+            request = await self._begun_before(ctx, kind)
+            if request is None:
                 raise
-            begun = kind.restored(row, self._parts)
-            begun.deadline = ctx.deadline
-            request = cast(R, begun)
         if request is not None:
             await self._runner.run(request)
+        return request
+
+    async def _begun_before(self, ctx: Context, kind: type[Flow[Any, ApiParts]]) -> Any:
+        """The flow of the same message, as its row has it, or None."""
+        row = await self._parts.journal.flow(request_id(kind.saga, ctx))
+        if row is None:
+            return None
+        request = kind.restored(row, self._parts)
+        request.deadline = ctx.deadline
         return request
 
     async def _ready(self, server: str, method: str, allowed: frozenset[State]) -> Instance:

@@ -20,7 +20,7 @@ from common.rpc.server import RpcServer
 from common.rpc.work import UnserialisableResult
 from common.testing.clock import JumpingClock
 from common.transport.memory import MemoryBus, MemoryTransport
-from common.transport.port import Closed, MessageTooLarge
+from common.transport.port import Closed, Message, MessageTooLarge
 from common.wire.failure import RemoteError
 
 CLOCK = SystemClock()
@@ -176,6 +176,25 @@ async def test_a_drained_server_leaves_a_fanout_queue_whose_name_comes_back(stac
     await stack.enter_async_context(server)
     await server.drain()
     assert set(bus._queues) == {"echo", "echo.one", "echo_fanout_h:p:1"}
+
+
+class Unconfirming(MemoryTransport):
+    """A bus that takes a message and never says so."""
+
+    async def publish(self, message: Message, *, timeout_s: float) -> None:
+        await super().publish(message, timeout_s=timeout_s)
+        await asyncio.Event().wait()
+
+
+async def test_a_reply_ends_the_call_though_the_confirm_of_its_request_was_lost(stack: AsyncExitStack) -> None:
+    bus = MemoryBus(CLOCK)
+    await serve(stack, bus, Echo())
+    transport = Unconfirming(bus)
+    stack.push_async_callback(transport.close)
+    rpc = RpcClient(transport, options=OPTIONS, clock=CLOCK)
+    stack.push_async_callback(rpc.close)
+    async with asyncio.timeout(10):
+        assert await EchoAPI.over(rpc).give(Context(), what="small") == GIFTS["small"]
 
 
 class SlowTransport(MemoryTransport):
