@@ -57,20 +57,23 @@ class Database:
         self._writer = asyncio.Lock()
 
     @asynccontextmanager
-    async def begin(self, *, read_only: bool = False, timeout_s: float = STATEMENT_TIMEOUT_S) -> AsyncIterator[AsyncConnection]:
+    async def begin(
+        self, *, read_only: bool = False, alone: bool = False, timeout_s: float = STATEMENT_TIMEOUT_S
+    ) -> AsyncIterator[AsyncConnection]:
         """One transaction: committed at the end of the block, rolled back when an error or a cancellation leaves it.
 
         read_only   a promise not to write: on SQLite such transactions do not wait for a writer
+        alone       a promise of one statement that asks for its flow's fence itself
         timeout_s   longest time of the whole block, which therefore must not wait for anything but the database
         Raises DatabaseUnavailable, DatabaseBusy, DatabaseNotUpgraded, DatabaseRefused, Duplicate; Superseded when it was to write
         for a flow that this process no longer carries on (common.db.fence).
         """
-        held_fence = None if read_only else fence.held()
+        held_fence = None if read_only or alone else fence.held()
         turn = self._writer if self.dialect == SQLITE and not read_only else nullcontext()
         async with turn, self._connected() as conn:
             try:
                 async with asyncio.timeout(timeout_s):
-                    await conn.execution_options(**{_READ_ONLY: read_only}, **self._how(read_only=read_only))
+                    await conn.execution_options(**{_READ_ONLY: read_only}, **self._how(is_single=read_only or alone))
                     told: list[Callable[[], None]] = []
                     conn.info[_WHEN_COMMITTED] = told
                     async with conn.begin():
@@ -82,14 +85,16 @@ class Database:
             except _DRIVER_ERRORS as exc:
                 raise self.fault_of(exc) from exc
 
-    async def run(self, work: Callable[[AsyncConnection], Awaitable[T]], *, read_only: bool = False) -> T:
+    async def run(
+        self, work: Callable[[AsyncConnection], Awaitable[T]], *, read_only: bool = False, alone: bool = False
+    ) -> T:  # fmt: skip
         """What `work` returns, done in one transaction; done again when the database says it is busy.
 
         Deadlocks and serialization failures are ordinary, so `work` must have no effect but on its connection.
         Raises what `begin` raises; DatabaseBusy when the attempts are spent.
         """
         try:
-            async with self.begin(read_only=read_only) as conn:
+            async with self.begin(read_only=read_only, alone=alone) as conn:
                 return await work(conn)
         except DatabaseBusy:
             await self._clock.sleep(_BUSY_PAUSE_S)
@@ -101,7 +106,7 @@ class Database:
             reraise=True,
         ):
             with attempt:
-                async with self.begin(read_only=read_only) as conn:
+                async with self.begin(read_only=read_only, alone=alone) as conn:
                     return await work(conn)
         raise AssertionError("the retrying either returns or raises")
 
@@ -126,9 +131,9 @@ class Database:
         """The fault that a driver's error is."""
         return fault_of(exc, url=self.url)
 
-    def _how(self, *, read_only: bool) -> dict[str, Any]:
-        """At READ COMMITTED each SELECT has a snapshot of its own, so PostgreSQL need not be told where a reading transaction begins and ends."""
-        return {"isolation_level": "AUTOCOMMIT"} if read_only and self.dialect == POSTGRESQL else {}
+    def _how(self, *, is_single: bool) -> dict[str, Any]:
+        """At READ COMMITTED each statement has a snapshot of its own: PostgreSQL need not be told where one that reads, or is alone, begins and ends."""
+        return {"isolation_level": "AUTOCOMMIT"} if is_single and self.dialect == POSTGRESQL else {}
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[AsyncConnection]:

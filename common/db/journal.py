@@ -4,14 +4,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Double, Row, Select, bindparam, func, insert, not_, select, update
+from sqlalchemy import ColumnElement, Double, Insert, Row, Select, and_, bindparam, func, insert, not_, select, union_all, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from common.base.clock import Clock
 from common.base.errors import Conflict, NotFound
 from common.base.limits import LIST_ROWS_MAX
+from common.db import fence
 from common.db.engine import Database
 from common.db.errors import Duplicate
 from common.db.fence import RUNNING, Superseded
@@ -20,6 +22,7 @@ from common.db.now import NOW, database_time
 from common.db.outbox import Letter, Outbox
 from common.db.owner import ME, Owner, is_predecessor
 from common.db.tables import flows, journal
+from common.db.url import SQLITE
 from common.machine.decide import Entry, Mark
 
 
@@ -192,8 +195,14 @@ class Journal:
         another one than `ending` says.
         """
         values = [row.values(flow_id, seq + place, self._clock.utcnow()) for place, row in enumerate(rows)]
+        held = fence.held()
+        # SQLite's round trips cost nothing, and its writers wait for their turn in any case.
+        is_alone = self._db.dialect != SQLITE and held is not None and held.flow_id == flow_id and not letters and ending is None
 
         async def work(conn: AsyncConnection) -> None:
+            if held is not None and is_alone:
+                await _insert_fenced(conn, values, held)
+                return
             if values:
                 await conn.execute(_INSERT_ENTRY, values)
             if outbox is not None:
@@ -202,7 +211,7 @@ class Journal:
                 await self._end(conn, flow_id, ending)
 
         try:
-            await self._db.run(work)
+            await self._db.run(work, alone=is_alone)
         except Superseded:
             found = await self.flow(flow_id)
             if ending is None or found is None or (found.state, found.fence) != (ending.state, ending.fence):
@@ -280,6 +289,28 @@ class Journal:
         query = _FLOWS.where(*where).order_by(flows.c.created_at.desc(), flows.c.id.desc()).limit(LIST_ROWS_MAX)
         async with self._db.begin(read_only=True) as conn:
             return [_flow_row(row) for row in await conn.execute(query)][::-1]
+
+
+async def _insert_fenced(conn: AsyncConnection, values: Sequence[Mapping[str, Any]], held: fence.Fence) -> None:
+    """The rows and the question for the fence in one statement: one round trip in the place of four. Raises Superseded."""
+    given = {f"{name}_{place}": value for place, row in enumerate(values) for name, value in row.items()}
+    stored = await conn.execute(_fenced_insert(len(values)), {**given, "held_flow": held.flow_id, "held": held.number})
+    if stored.rowcount != len(values):
+        raise Superseded(flow_id=held.flow_id, fence=held.number)
+
+
+@cache
+def _fenced_insert(rows: int) -> Insert:
+    """So many rows, if the flow runs under the fence; its row is locked until they are committed, as by `fence.check`."""
+    columns = [column for column in journal.c if column.name != "id"]
+    each = [
+        select(*(bindparam(f"{column.name}_{place}", type_=column.type).label(column.name) for column in columns))
+        for place in range(rows)
+    ]
+    given = (union_all(*each) if rows > 1 else each[0]).subquery("given")
+    stands = (flows.c.id == bindparam("held_flow"), flows.c.fence == bindparam("held"), flows.c.state == RUNNING)
+    found = select(*given.c).select_from(given.join(flows, and_(*stands))).order_by(given.c.seq)
+    return insert(journal).from_select([column.name for column in columns], found.with_for_update(read=True, of=flows))
 
 
 async def _take_parked(conn: AsyncConnection, flow_id: str, state: str, error: str | None = None) -> None:

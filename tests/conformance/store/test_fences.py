@@ -118,6 +118,20 @@ async def test_a_fenced_transaction_that_waits_for_a_takeover_is_refused_behind_
     assert await written(database) == set()
 
 
+async def test_a_journal_row_that_waits_for_a_takeover_is_refused_behind_it(database: Database, journal: Journal) -> None:
+    async def late() -> None:
+        with fenced(Fence(FLOW.id, 1)):
+            await journal.write(FLOW.id, seq=0, step="a", mark=Mark.BEGUN, attempt=1)
+
+    async with database.begin() as conn:
+        await conn.execute(update(flows).where(flows.c.id == FLOW.id).values(owner=str(OTHER), fence=2))
+        task = asyncio.ensure_future(late())
+        assert await asyncio.wait([task], timeout=0.1) == (set(), {task})
+    with pytest.raises(Superseded):
+        await task
+    assert await journal.entries(FLOW.id) == []
+
+
 async def test_transactions_of_one_flow_under_one_fence_do_not_wait_for_each_other(database: Database, journal: Journal) -> None:
     """SQLite has one writer at a time in any case."""
     if database.dialect == "sqlite":

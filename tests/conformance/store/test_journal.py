@@ -2,17 +2,20 @@
 
 import asyncio
 from dataclasses import replace
+from datetime import datetime
 
 import pytest
 
 from common.db.engine import Database
-from common.db.fence import Superseded
-from common.db.journal import FlowRow, FlowState, Journal
+from common.db.errors import Duplicate
+from common.db.fence import Fence, Superseded, fenced
+from common.db.journal import FlowRow, FlowState, Journal, NewRow
 from common.db.owner import Owner
 from common.db.tables import flows
 from common.host.clock import SystemClock
 from common.machine.decide import Entry, Mark
 
+NOW = datetime(2026, 11, 23)  # noqa: DTZ001 - rows hold naive UTC
 CMP1 = Owner(process="cmp1", home="cmp1", is_alone=True, boot="1")
 CMP2 = Owner(process="cmp2", home="cmp2", is_alone=True, boot="1")
 FLOW = FlowRow(
@@ -33,6 +36,55 @@ async def test_a_flow_is_stored_once_and_stays_as_it_was(journal: Journal) -> No
     assert await journal.flow(FLOW.id) == first
     assert replace(first, created_at=None, updated_at=None) == FLOW
     assert first.created_at is not None
+
+
+ROWS = [
+    NewRow(step="one", mark=Mark.DONE, attempt=2, output={"device": "/dev/vdb", "ü": [None, 1.5, True]}),
+    NewRow(step="two", mark=Mark.BEGUN, attempt=1),
+    NewRow(step="two", mark=Mark.FAILED, attempt=1, final=True, error="it's \\ 100 % wrong: ü"),
+]
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+async def test_rows_are_the_same_whether_a_fence_is_held_or_not(journal: Journal, number: int) -> None:
+    other = replace(FLOW, id="attach_volume/b")
+    for flow in (FLOW, other):
+        await journal.open(flow)
+    await journal.append(other.id, ROWS[:number], seq=4)
+    with fenced(Fence(FLOW.id, 1)):
+        await journal.append(FLOW.id, ROWS[:number], seq=4)
+    plain, held = [
+        [replace(row, id=0, flow_id="", created_at=NOW) for row in await journal.entries(flow.id)] for flow in (other, FLOW)
+    ]
+    assert held == plain
+    assert [(row.seq, row.output, row.error) for row in held] == [
+        (4 + place, row.output, row.error) for place, row in enumerate(ROWS[:number])
+    ]
+
+
+async def test_rows_under_a_fence_twice_are_there_once(journal: Journal) -> None:
+    await journal.open(FLOW)
+    with fenced(Fence(FLOW.id, 1)):
+        for _ in range(2):
+            await journal.append(FLOW.id, ROWS, seq=0)
+        with pytest.raises(Duplicate):
+            await journal.append(FLOW.id, ROWS[1:], seq=0)
+    assert [row.seq for row in await journal.entries(FLOW.id)] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("number", [1, 3])
+async def test_of_rows_under_a_fence_that_fell_none_is_written(journal: Journal, number: int) -> None:
+    await journal.open(FLOW)
+    assert await journal.adopt(FLOW, replace(CMP1, boot="2")) == 2
+    with fenced(Fence(FLOW.id, 1)), pytest.raises(Superseded):
+        await journal.append(FLOW.id, ROWS[:number], seq=0)
+    assert await journal.entries(FLOW.id) == []
+    with fenced(Fence(FLOW.id, 2)):
+        await journal.append(FLOW.id, ROWS[:number], seq=0)
+        await journal.finish(FLOW.id, FlowState.COMPLETED, fence=2)
+        with pytest.raises(Superseded):
+            await journal.append(FLOW.id, ROWS[:number], seq=7)
+    assert len(await journal.entries(FLOW.id)) == number
 
 
 async def test_of_many_that_open_one_flow_at_once_one_is_told_that_it_did(journal: Journal) -> None:
