@@ -215,7 +215,7 @@ class Volumes:
 
     async def _update(self, volume_id: str, **values: object) -> None:
         change = {"of_volume": volume_id, **values}
-        if not (await self._db.run(lambda conn: conn.execute(_CHANGE, change))).rowcount:
+        if not (await self._db.execute(_CHANGE, change)).rowcount:
             raise VolumeNotFound(volume_id=volume_id)
 
 
@@ -223,7 +223,7 @@ async def add_message(db: Database, kind: str, resource_id: str, *, clock: Clock
     """A row of messages. `said`: event_id, user_message, request_id."""
     row = {"resource_type": kind, "resource_uuid": resource_id, "message_level": "ERROR", **said}
     stored = insert(messages).values(**row, created_at=clock.utcnow())
-    await db.run(lambda conn: conn.execute(stored))
+    await db.execute(stored)
 
 
 async def lock_volume(conn: AsyncConnection, volume_id: str) -> VolumeStatus:

@@ -2,13 +2,13 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from datetime import timedelta
 from typing import Any, TypeVar
 
 import asyncpg
-from sqlalchemy import event
+from sqlalchemy import CursorResult, Executable, event
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
@@ -109,6 +109,10 @@ class Database:
                 async with self.begin(read_only=read_only, alone=alone) as conn:
                     return await work(conn)
         raise AssertionError("the retrying either returns or raises")
+
+    async def execute(self, statement: Executable, parameters: Mapping[str, Any] | None = None) -> CursorResult[Any]:
+        """One writing statement by itself, with its rowcount. Raises what `run` raises."""
+        return await self.run(lambda conn: conn.execute(statement, parameters), alone=fence.held() is None)
 
     async def check(self) -> None:
         """Returns when the database answers and has every table of this program.

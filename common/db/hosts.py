@@ -72,7 +72,7 @@ class Hosts:
     async def report_state(self, *, binary: str, host: str) -> None:
         """A heartbeat. Raises NotFound when the service was not registered or was removed."""
         found_by = {"of_binary": binary, "on_host": host}
-        if not (await self._db.run(lambda conn: conn.execute(_BEAT, found_by))).rowcount:
+        if not (await self._db.execute(_BEAT, found_by)).rowcount:
             raise NotFound(kind="service", name=f"{binary} on {host}")
 
     async def list(self, binary: str | None = None) -> list[ServiceRow]:

@@ -31,7 +31,7 @@ class SqlInbox:
         now = self._clock.utcnow()
         row = {"id": _key(message_id), "owner": owner, "created_at": now, "lease_until": now + self._lease, "is_done": False}
         try:
-            await self._db.run(lambda conn: conn.execute(insert(inbox).values(row)))
+            await self._db.execute(insert(inbox).values(row))
         except Duplicate:
             return await self._standing(message_id)
         return Entry(Standing.NEW, owner)
@@ -41,18 +41,18 @@ class SqlInbox:
         now = self._clock.utcnow()
         mine = (inbox.c.id == _key(message_id), inbox.c.owner == owner, inbox.c.is_done.is_(False), inbox.c.lease_until > now)
         change = update(inbox).where(*mine).values(lease_until=now + self._lease)
-        return bool((await self._db.run(lambda conn: conn.execute(change))).rowcount)
+        return bool((await self._db.execute(change)).rowcount)
 
     async def finish(self, message_id: str, *, owner: str, body: bytes | None) -> None:
         """Its outcome is known from now on, even after the lease. `body` is JSON, and kept as text."""
         mine = (inbox.c.id == _key(message_id), inbox.c.owner == owner)
         change = update(inbox).where(*mine).values(is_done=True, body=None if body is None else body.decode())
-        await self._db.run(lambda conn: conn.execute(change))
+        await self._db.execute(change)
 
     async def sweep(self, *, kept_s: float = INBOX_KEPT_S) -> int:
         """Drop rows that are older than any caller's patience; how many they were."""
         old = delete(inbox).where(inbox.c.created_at < self._clock.utcnow() - timedelta(seconds=kept_s))
-        return (await self._db.run(lambda conn: conn.execute(old))).rowcount
+        return (await self._db.execute(old)).rowcount
 
     async def _standing(self, message_id: str) -> Entry:
         query = select(inbox.c.owner, inbox.c.lease_until, inbox.c.is_done, inbox.c.body).where(inbox.c.id == _key(message_id))

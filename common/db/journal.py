@@ -157,7 +157,7 @@ class Journal:
             del row["deadline"]
             statement, row["left_s"] = _INSERT_FLOW_UNTIL, deadline_s
         try:
-            await self._db.run(lambda conn: conn.execute(statement, row))
+            await self._db.execute(statement, row)
         except Duplicate:
             return False
         return True
@@ -242,7 +242,7 @@ class Journal:
         """The flow's new fence, when from now on `owner` carries it on; None when somebody else does, or it has ended."""
         found_by = {**owner.parameters, "flow_id": flow.id, "held": flow.fence}
         change = {**found_by, "fence": flow.fence + 1}
-        if (await self._db.run(lambda conn: conn.execute(_ADOPT, change))).rowcount:
+        if (await self._db.execute(_ADOPT, change)).rowcount:
             return flow.fence + 1
         found = await self.flow(flow.id)
         is_ours = found is not None and (found.owner, found.fence, found.state) == (str(owner), flow.fence + 1, FlowState.RUNNING)

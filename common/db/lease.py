@@ -37,11 +37,11 @@ class Leases:
         try:
             await self._db.run(work)
         except Duplicate:  # a statement whose outcome was unknown had entered it
-            await self._db.run(lambda conn: conn.execute(_RENEW, mine))
+            await self._db.execute(_RENEW, mine)
 
     async def release(self, owner: str) -> None:
         """The process has ended: what it leaves may be taken over now."""
-        await self._db.run(lambda conn: conn.execute(delete(leases).where(leases.c.owner == owner)))
+        await self._db.execute(delete(leases).where(leases.c.owner == owner))
 
     async def is_alive(self, owner: str) -> bool:
         """True while the process holds its lease."""
@@ -56,7 +56,7 @@ class Leases:
 
     async def sweep(self) -> None:
         """Forget processes that are long gone."""
-        await self._db.run(lambda conn: conn.execute(delete(leases).where(leases.c.lease_until < database_time(-LEASES_KEPT_S))))
+        await self._db.execute(delete(leases).where(leases.c.lease_until < database_time(-LEASES_KEPT_S)))
 
 
 def is_alive(owner: ColumnElement[str]) -> ColumnElement[bool]:

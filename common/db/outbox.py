@@ -94,18 +94,18 @@ class Outbox:
 
     async def sent(self, ids: Sequence[int]) -> None:
         """The bus has confirmed them."""
-        await self._db.run(lambda conn: conn.execute(_DELETE, {"ids": ids}))
+        await self._db.execute(_DELETE, {"ids": ids})
 
     async def failed(self, letter_id: int, error: str) -> None:
         """One more attempt that was not confirmed, for those who look for it."""
         change = update(outbox).where(outbox.c.id == letter_id)
         change = change.values(attempts=outbox.c.attempts + 1, error=error[:FAULT_TEXT_MAX])
-        await self._db.run(lambda conn: conn.execute(change))
+        await self._db.execute(change)
 
     async def adopt(self) -> int:
         """Take over the letters of this home's processes that are gone; how many."""
         parameters = {**self._owner.parameters, "of_home": self._owner.home}
-        return (await self._db.run(lambda conn: conn.execute(_ADOPT, parameters))).rowcount
+        return (await self._db.execute(_ADOPT, parameters)).rowcount
 
 
 def _nobody() -> None:

@@ -46,7 +46,7 @@ class BlockDeviceMappings:
         statement = _INSERT if row["created_at"] else _INSERT_NOW
         row = {name: value for name, value in row.items() if name != "created_at" or value}
         try:
-            await self._db.run(lambda conn: conn.execute(statement, row))
+            await self._db.execute(statement, row)
         except Duplicate as exc:
             return await self._twin(bdm, exc)
         return (await _select(self._db, _ONE, of_mapping=bdm.uuid))[0]
@@ -98,11 +98,11 @@ class BlockDeviceMappings:
 
     async def destroy(self, uuid: str) -> None:
         """Soft-deletes the row and forgets its secrets. Gone already: nothing happens."""
-        await self._db.run(lambda conn: conn.execute(_DESTROY, {"of_mapping": uuid}))
+        await self._db.execute(_DESTROY, {"of_mapping": uuid})
 
     async def _update(self, uuid: str, **values: object) -> None:
         change = {"of_mapping": uuid, **values}
-        if not (await self._db.run(lambda conn: conn.execute(_CHANGE, change))).rowcount:
+        if not (await self._db.execute(_CHANGE, change)).rowcount:
             raise NotFound(kind="Block device mapping", name=uuid)
 
     async def _twin(self, bdm: BlockDeviceMapping, refused: Duplicate) -> BlockDeviceMapping:

@@ -155,7 +155,7 @@ class Instances:
         """Remembers why something failed; the latest is shown with the instance."""
         row = {"instance_uuid": uuid, "code": code, "message": message, "host": host, "request_id": request_id}
         row |= {"created_at": self._clock.utcnow()}
-        await self._db.run(lambda conn: conn.execute(_INSERT_FAULT, row))
+        await self._db.execute(_INSERT_FAULT, row)
 
 
 async def _read(conn: AsyncConnection, uuid: str, query: Select[Any] = _REMEMBERED) -> Instance:
