@@ -145,7 +145,7 @@ def draw(found: Found, peers: Sequence[str], into: Path, *, machine: str) -> Non
 
     into.mkdir(exist_ok=True)
     for sweep in SWEEPS:
-        figure, axes = plt.subplots(1, 2, figsize=(9, 3.6))
+        figure, axes = plt.subplots(1, 2, figsize=(9, 4.2))
         for axis, (name, label) in zip(
             axes, (("per_s", "calls/s"), ("cpu_s_per_1000", "CPU s per 1,000 calls, clients and server")), strict=True
         ):
@@ -158,7 +158,7 @@ def draw(found: Found, peers: Sequence[str], into: Path, *, machine: str) -> Non
             axis.minorticks_off()
             axis.grid(visible=True, alpha=0.3)
         axes[0].legend()
-        figure.suptitle(f"By {sweep.title}\n{machine}", fontsize=9)
+        figure.suptitle("\n".join((f"By {sweep.title}", *machine.split("; "))), fontsize=8)
         figure.tight_layout()
         figure.savefig(into / f"{sweep.name}.svg", metadata={"Date": None})
         plt.close(figure)
