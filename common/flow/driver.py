@@ -24,7 +24,7 @@ from common.db.outbox import Outbox
 from common.flow.places import FINISHED, Place, step_place
 from common.flow.steps import Act, Flow, Output
 from common.host.lean import structlog
-from common.machine.decide import Compensated, Completed, Do, Entry, Mark, Parked, Undo, decide
+from common.machine.decide import Compensated, Completed, Do, Entry, Mark, Parked, Undo, calm_s, decide
 from common.machine.saga import Step
 from common.wire.failure import decode_failure, encode_failure
 from common.wire.values import to_primitive
@@ -121,7 +121,7 @@ class Driver:
                         assert_never(decision)
 
     async def _do(self, run: Run, step: Step, attempt: int) -> None:
-        await self._before(run, attempt)
+        await self._before(run, step, attempt)
         await self._reach(run, step, Place.BEFORE)
         self._note(run, step, NewRow(step=step.name, mark=Mark.BEGUN, attempt=attempt), Place.BEGUN)
         if not step.is_pure:
@@ -147,7 +147,7 @@ class Driver:
 
     async def _undo(self, run: Run, step: Step, attempt: int) -> None:
         assert step.undo is not None
-        await self._before(run, attempt)
+        await self._before(run, step, attempt)
         await self._reach(run, step, Place.BEFORE, is_undo=True)
         self._note(run, step, NewRow(step=step.name, mark=Mark.UNDOING, attempt=attempt), Place.BEGUN, is_undo=True)
         await self._write(run)
@@ -197,15 +197,16 @@ class Driver:
         _log.error("flow parked", step=step.name, reason=str(fault))
         raise fault
 
-    async def _before(self, run: Run, attempt: int) -> None:
+    async def _before(self, run: Run, step: Step, attempt: int) -> None:
         """Between two steps a process that is told to stop hands the flow back; one with a caller at the door only when it waits."""
-        if self._is_draining() and (attempt > 1 or not run.has_caller):
+        pause_s = calm_s(run.entries, step) + (_BETWEEN_ATTEMPTS.delay_s(attempt - 1) if attempt > 1 else 0.0)
+        if self._is_draining() and (pause_s or not run.has_caller):
             await self._write(run)
             raise HandedBack(saga=run.flow.saga.name, subject=run.flow.subject)
-        if attempt > 1:
+        if pause_s:
             await self._write(run)
             run.is_idle = True
-            await self._clock.sleep(_BETWEEN_ATTEMPTS.delay_s(attempt - 1))
+            await self._clock.sleep(pause_s)
         run.is_idle = False
 
     async def _reach(self, run: Run, step: Step, place: Place, *, is_undo: bool = False) -> None:

@@ -75,9 +75,12 @@ Decision = Do | Undo | Completed | Compensated | Parked
 _FAILURES = frozenset({Mark.FAILED, Mark.REFUSED})
 _ENDS = _FAILURES | {Mark.DONE}
 _UNDO_ENDS = frozenset({Mark.UNDONE, Mark.UNDO_FAILED})
+_BEGINS = frozenset({Mark.BEGUN, Mark.UNDOING})
 
-CRASHES_MAX = 5
-"""Times that an act may be begun and not ended, by a process that died or was stopped in it."""
+CRASHES_MAX = 20
+"""Times that an act may be begun and not ended, by a process that died or was stopped in it. Most that die in an act are killed by others."""
+_UNSUSPECTED = 2
+_CALM_S_MAX = 30.0
 
 
 def decide(saga: Saga, journal: Sequence[Entry]) -> Decision:
@@ -85,6 +88,16 @@ def decide(saga: Saga, journal: Sequence[Entry]) -> Decision:
     if _turned_back(saga, journal):
         return _back(saga, journal)
     return _forward(saga, journal)
+
+
+def calm_s(journal: Sequence[Entry], step: Step) -> float:
+    """Seconds to leave a process alone before it tries once more what its predecessors died in: should the step be to blame, others get on
+    with their work meanwhile; should it not be, it is not in the way of every kill.
+    """
+    marks = [entry.mark for entry in _since_resumed([entry for entry in journal if entry.step == step.name])]
+    begun = sum(mark in _BEGINS for mark in marks)
+    crashes = begun - sum(mark in _ENDS or mark in _UNDO_ENDS for mark in marks)
+    return 0.0 if crashes < _UNSUSPECTED else min(2.0 ** (crashes - _UNSUSPECTED), _CALM_S_MAX)
 
 
 def _forward(saga: Saga, journal: Sequence[Entry]) -> Decision:

@@ -5,10 +5,13 @@ python -m tests.bench.attach [--rounds N] [--only loop|processes]
 
 import argparse
 import asyncio
+import logging
 import statistics
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+
+import structlog
 
 from common.testing.servers import MariaDbServer, PostgresServer, RabbitServer
 from tests.bench.attach.in_loop import Cost, cost
@@ -16,6 +19,7 @@ from tests.bench.attach.processes import DatabaseServer, Figures, measure
 
 
 async def main(arguments: argparse.Namespace) -> None:
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         folder = Path(name)
         async with PostgresServer(folder / "pg") as postgres, MariaDbServer(folder / "maria") as maria:

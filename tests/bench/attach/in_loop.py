@@ -16,6 +16,7 @@ from tests.support.world import World, running_world
 
 PAIRS = 30
 WARM_UP = 3
+_LOOK_S = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,7 @@ async def _pair(world: World, server: Instance, volume: Volume) -> None:
 async def _until(world: World, volume: Volume, wanted: VolumeStatus) -> None:
     """Asked of the target's state in memory, so that looking costs the database nothing worth counting."""
     while True:
-        await world.clock.sleep(0.001)
+        await world.clock.sleep(_LOOK_S)
         is_there = bool(world.target.served)
         if is_there is (wanted is VolumeStatus.IN_USE):
             found = await world.volumes.get(world.ctx, volume_id=volume.id)

@@ -23,7 +23,7 @@ ACTS = ("ok", "once", "lost", "refused", "never")
 UNDOS = ("ok", "once", "never")
 DIES = "dies"
 """How an act or an undo goes that takes effect and its process with it, each time."""
-DEATHS_MAX = 5
+DEATHS_MAX = 20
 DECISIONS_MAX = 60
 Decide = Callable[[Saga, Sequence[Entry]], Do | Undo | Completed | Compensated | Parked]
 

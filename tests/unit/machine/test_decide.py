@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from common.machine import decide as engine
-from common.machine.decide import Do, Entry, Mark, Parked, Undo, decide
+from common.machine.decide import CRASHES_MAX, Do, Entry, Mark, Parked, Undo, calm_s, decide
 from common.machine.saga import Saga, Step
 from tests.unit.machine.model import Decide, check
 
@@ -42,8 +42,8 @@ MUTANTS = {
         "- sum(entry.mark in _ENDS for entry in marks)\n    failures",
         "\n    failures",
     ),
-    "one crash too many": ("CRASHES_MAX = 5", "CRASHES_MAX = 6"),
-    "one crash is the last": ("CRASHES_MAX = 5", "CRASHES_MAX = 1"),
+    "one crash too many": ("CRASHES_MAX = 20", "CRASHES_MAX = 21"),
+    "one crash is the last": ("CRASHES_MAX = 20", "CRASHES_MAX = 1"),
     "undone in the order of doing": ("for step in reversed(saga.steps):", "for step in saga.steps:"),
     "refused steps are undone": ("return marks.count(Mark.BEGUN) == marks.count(Mark.REFUSED)", "return Mark.BEGUN not in marks"),
     "begun steps are not undone": ("or _had_no_effect(marks):", "or all(entry.mark is not Mark.DONE for entry in marks):"),
@@ -112,12 +112,15 @@ def check_all(found: Decide) -> None:
     check(found)
 
 
+MANY = CRASHES_MAX + 10
+
+
 def check_patience(found: Decide) -> None:
     """Failures are counted by patience, crashes by CRASHES_MAX, and neither by the other; both anew after each `resumed`."""
-    patient, hasty = (Saga("s", pivot="a", steps=(Step("a"), Step("b", attempts=8)), patience=patience) for patience in (10, 2))
+    patient, hasty = (Saga("s", pivot="a", steps=(Step("a"), Step("b", attempts=8)), patience=patience) for patience in (MANY, 2))
     journal = [Entry("a", Mark.BEGUN), Entry("a", Mark.DONE)]
     failure = [Entry("b", Mark.BEGUN), Entry("b", Mark.FAILED)]
-    for failures in range(10):
+    for failures in range(MANY):
         assert found(patient, journal + failure * failures) == Do(patient.step("b"), failures + 1)
         assert found(hasty, journal + failure * failures) == (
             Do(hasty.step("b"), failures + 1) if failures < 8 else Parked(hasty.step("b"))
@@ -126,17 +129,17 @@ def check_patience(found: Decide) -> None:
     stubborn = Saga("s", pivot="a", steps=(Step("a"), Step("b")), patience=30)
     assert found(stubborn, journal + failure + final * 2) == Do(stubborn.step("b"), 4)
     assert found(stubborn, journal + failure + final * 3) == Parked(stubborn.step("b"))
-    front = Saga("s", steps=(Step("a", attempts=10),))
-    assert found(front, [Entry("a", Mark.BEGUN), Entry("a", Mark.FAILED)] * 9) == Do(front.step("a"), 10)
-    journal += failure * 10
+    front = Saga("s", steps=(Step("a", attempts=MANY),))
+    assert found(front, [Entry("a", Mark.BEGUN), Entry("a", Mark.FAILED)] * (MANY - 1)) == Do(front.step("a"), MANY)
+    journal += failure * MANY
     for _ in range(2):
         assert found(patient, journal) == Parked(patient.step("b"))
         journal.append(Entry("b", Mark.RESUMED))
         assert found(patient, journal) == Do(patient.step("b"), 1)
-        journal += failure * 10
-    back = Saga("s", steps=(Step("a", undo="x"),), patience=10)
+        journal += failure * MANY
+    back = Saga("s", steps=(Step("a", undo="x"),), patience=MANY)
     journal = [Entry("a", Mark.BEGUN), Entry("a", Mark.FAILED)]
-    for failures in range(10):
+    for failures in range(MANY):
         assert found(back, journal) == Undo(back.step("a"), failures + 1)
         journal += [Entry("a", Mark.UNDOING), Entry("a", Mark.UNDO_FAILED)]
     assert found(back, journal) == Parked(back.step("a"))
@@ -151,3 +154,12 @@ def compiled(source: str) -> Decide:
     )
     found: Decide = namespace["decide"]
     return found
+
+
+def test_who_comes_after_several_that_died_in_a_step_waits_longer_each_time_before_it_tries() -> None:
+    step = Step("a", undo="x")
+    begun, undoing = Entry("a", Mark.BEGUN), Entry("a", Mark.UNDOING)
+    assert [calm_s([begun] * deaths, step) for deaths in (0, 1, 2, 3, 4, 10)] == [0, 0, 1, 2, 4, 30]
+    assert calm_s([begun, Entry("a", Mark.FAILED), *[undoing] * 3], step) == 2
+    assert calm_s([Entry("b", Mark.BEGUN)] * 9, step) == 0
+    assert calm_s([*[begun] * 9, Entry("a", Mark.RESUMED)], step) == 0
