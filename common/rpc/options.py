@@ -9,6 +9,7 @@ from common.base.limits import (
     DUPLICATES_REMEMBERED,
     PUBLISH_TIMEOUT_S,
     REPLY_RETRY_S,
+    RPC_DEATHS_LIMIT,
     RPC_DELIVERY_LIMIT,
     RPC_PREFETCH,
     RPC_RESPONSE_TIMEOUT_S,
@@ -24,7 +25,8 @@ class RpcOptions:
     response_timeout_s       rpc_response_timeout: how long a call waits when nobody says otherwise
     prefetch                 executor_thread_pool_size: requests of one server that are worked on at once
     duplicates_remembered    size of a server's window of `_unique_id`s (oslo.messaging: 16), and `answers_bytes` of their replies
-    delivery_limit           times that a request is begun, over all servers, before it is taken for poison
+    delivery_limit           times that a cast may fail in a way nobody foresaw
+    deaths_limit             servers that may die with a request in hand before it is taken for poison
     reply_retry_s            kombu_missing_consumer_retry_timeout: how long a reply waits for its queue
     ping_enabled             rpc_ping_enabled: servers answer `oslo_rpc_server_ping`
     allowed_remote_exmods    modules whose exceptions a client rebuilds besides the faults of its contracts
@@ -49,6 +51,7 @@ class RpcOptions:
     duplicates_remembered: int = DUPLICATES_REMEMBERED
     answers_bytes: int = ANSWERS_BYTES_MAX
     delivery_limit: int = RPC_DELIVERY_LIMIT
+    deaths_limit: int = RPC_DEATHS_LIMIT
     reply_retry_s: float = REPLY_RETRY_S
     ping_enabled: bool = False
     allowed_remote_exmods: tuple[str, ...] = ()

@@ -276,9 +276,9 @@ class RpcServer:
             self.counts.add(Event.REDELIVERED)
             if not is_counted(taken.delivery.headers):
                 attempts += 1
-                if attempts < self._options.delivery_limit:
+                if attempts < self._options.deaths_limit:
                     return await self._again(taken, attempts)
-        if attempts >= self._options.delivery_limit:
+        if attempts >= self._options.deaths_limit:
             return await self._give_up(taken, PoisonMessage(method=request.method, attempts=attempts, server=self._name), attempts)
         async with self._places:
             return await self._serve(taken, attempts)

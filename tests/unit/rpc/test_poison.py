@@ -60,7 +60,7 @@ def test_attempts_are_read_from_our_header_or_the_broker_s(headers: dict[str, An
 
 
 async def test_a_message_whose_servers_die_again_and_again_is_begun_no_more_than_the_limit_allows() -> None:
-    async with net(options=RpcOptions(delivery_limit=3)) as made:
+    async with net(options=RpcOptions(deaths_limit=3)) as made:
         begun = 0
         await its_queue(made)
         await JobAPI.over(made.client()).start(Context(), name="hang")
@@ -97,7 +97,7 @@ async def test_a_call_that_kills_its_servers_ends_in_an_error_at_its_caller() ->
         seen: list[Reply] = []
         await made.transport().consume(Queue("reply_r"), prefetch=9, on_delivery=lambda d: seen.append(decode_reply(d.body)))
         body = encode_request(Request("ask", {}, "u", version="1.0", msg_id="m", reply_q="reply_r"))
-        server._on_delivery(Given(body, headers={ATTEMPTS: 5}), "jobs")
+        server._on_delivery(Given(body, headers={ATTEMPTS: 20}), "jobs")
         await until(lambda: bool(seen))
         assert isinstance(decode_failure(seen[0].failure or ""), PoisonMessage)
         assert jobs.started == []
