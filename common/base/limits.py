@@ -85,9 +85,9 @@ CAST_RETRY_DELAY_S = 1.0
 """A cast that could not be begun (the database is away) is tried again after this time, then after twice as long ..."""
 
 RPC_DELIVERY_LIMIT = 5
+"""Times that a cast may fail in a way nobody foresaw, over all servers, before it is given up."""
 RPC_DEATHS_LIMIT = 20
 """RabbitMQ 4's own limit of deliveries. Of the servers that die with a request in hand, most die of something else."""
-"""Times that a cast may fail in a way nobody foresaw, over all servers, before it is given up."""
 
 DEAD_LETTERS_MAX = 10_000
 """Messages of one dead-letter queue; the oldest makes room for one more."""
