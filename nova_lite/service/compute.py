@@ -101,9 +101,16 @@ class ComputeManager(ComputeManagerAPI):
         await self._parts.runner.start(AttachVolume.of(ctx, self._parts, instance=instance, bdm=bdm))
 
     async def detach_volume(self, ctx: Context, *, instance: Instance, volume_id: str, attachment_id: str | None = None) -> None:
-        mapping = await self._parts.mappings.get(instance.uuid, volume_id)
-        if attachment_id is not None and mapping.attachment_id != attachment_id:
-            raise VolumeBDMNotFound(volume_id=volume_id, instance_uuid=instance.uuid)
+        """An order that names its attachment and finds it gone came twice, or too late: there is nothing left to do."""
+        try:
+            mapping = await self._parts.mappings.get(instance.uuid, volume_id)
+        except VolumeBDMNotFound:
+            if attachment_id is None:
+                raise
+            mapping = None
+        if mapping is None or attachment_id not in {None, mapping.attachment_id}:
+            _log.info("detachment that is over", volume=volume_id, attachment=attachment_id, server=instance.uuid)
+            return
         await self._parts.runner.start(DetachVolume.of(ctx, self._parts, bdm=mapping))
 
     async def external_instance_event(
