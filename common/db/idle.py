@@ -7,6 +7,7 @@ of a server that went away a moment later, and SQLAlchemy then drops every conne
 
 from typing import Any
 
+import asyncpg
 from sqlalchemy import Engine, event
 from sqlalchemy.exc import DisconnectionError
 
@@ -18,6 +19,7 @@ _USED_AT = "lite_used_at"
 
 def ask_the_idle(engine: Engine, clock: Clock) -> None:
     """From now on a connection that was not used for IDLE_S is pinged when it leaves the pool, and replaced when it does not answer."""
+    broken = (engine.dialect.loaded_dbapi.Error, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
 
     def on_checkin(_: Any, record: Any) -> None:
         record.info[_USED_AT] = clock.monotonic()
@@ -28,8 +30,8 @@ def ask_the_idle(engine: Engine, clock: Clock) -> None:
             return
         try:
             engine.dialect.do_ping(connection)
-        except Exception as exc:
-            # Whatever it is that keeps it from answering: the pool makes another one, whose failure would be the server's.
+        except broken as exc:
+            # The pool makes another one; if that fails too, it is the server's failure.
             raise DisconnectionError(f"no answer from a connection that was idle: {type(exc).__name__}") from exc
 
     event.listen(engine, "checkin", on_checkin)

@@ -2,8 +2,6 @@
 
 import asyncio
 import math
-from collections.abc import Coroutine
-from typing import Any
 
 from msgspec.structs import replace as changed
 
@@ -83,17 +81,10 @@ class Waiting:
         if self._early is not None:
             self._future.set_result(self._early)
 
-    async def or_reply(self, publishing: Coroutine[Any, Any, None]) -> None:
-        """Returns when the request is published, or once a reply shows that it was: its confirm may have been lost. Raises what publishing does."""
-        task = asyncio.get_running_loop().create_task(publishing)
-        ends: list[asyncio.Future[Any]] = [task, self._future]
-        try:
-            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            if not task.done():
-                task.cancel()
-        if not task.cancelled() and task.done():
-            task.result()
+    @property
+    def answered(self) -> "asyncio.Future[Reply]":
+        """Done once the reply is there, or it is known that none comes."""
+        return self._future
 
     def hurry(self) -> None:
         """Do not wait for the time to repeat it."""

@@ -22,7 +22,7 @@ MAY_SLEEP = {
 MAY_OWN_TASKS = {
     "common/host/to_its_end.py",  # work that cancellation must not cut off, awaited to its end
     "common/notify/intake.py",  # as rpc/server.py
-    "common/rpc/client.py",  # tells servers that a caller left, behind its back; awaited by close()
+    "common/rpc/client.py",  # tells servers that a caller left, behind its back; awaited by close(). A publish that its reply may overtake
     "common/rpc/replies.py",  # replies whose queue is missing for a while; ended by close()
     "common/rpc/server.py",  # one for each delivery, ended by drain()
     "common/testing/process.py",  # a simulated process is its tasks, and dies with them
