@@ -103,6 +103,7 @@ class RealParts:
             pytest.skip(reason)
 
 
+_MINUTES = ("tests/integration/chaos/", "tests/integration/datapath/")
 _PARTS_KEY = pytest.StashKey[RealParts]()
 
 
@@ -118,7 +119,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """The time limit of a test does not count the start of a server, which has its own."""
+    """What takes minutes and mostly waits begins first, in one of several processes, so that at the end no process waits for it alone.
+
+    The time limit of a test does not count the start of a server, which has its own.
+    """
+    items.sort(key=lambda item: not item.nodeid.startswith(_MINUTES))
     if not config.getoption("--long"):
         left_out = [item for item in items if item.get_closest_marker("long")]
         items[:] = [item for item in items if not item.get_closest_marker("long")]
