@@ -196,7 +196,7 @@ class RpcClient:
         left_s = deadline - self._clock.monotonic()
         what = f"{sent.method.name} on {sent.route}"
         publishing = self._publish(sent.route, message, timeout_s=left_s, failed_with=failed_with)
-        await self._within(left_s, what, _out(publishing, waiting))
+        await self._within(left_s, what, _sent_or_answered(publishing, waiting))
         return await waiting.soon()
 
     async def _ask(self, sent: Outgoing, timeout_s: float) -> Reply:
@@ -212,7 +212,7 @@ class RpcClient:
         self._in_flight.add(msg_id, waiting)
         try:
             message = self._message(sent, request, expires_s=timeout_s)
-            await _out(self._publish(route, message, timeout_s=timeout_s), waiting)
+            await _sent_or_answered(self._publish(route, message, timeout_s=timeout_s), waiting)
             if method.once:
                 return await self._ask_until_heard(sent, request, waiting, deadline, monitor_s)
             return await waiting.reply(monitor_s)
@@ -392,7 +392,7 @@ def _sendable(method: Method, name: str, value: Any) -> Any:
         raise InvalidArguments(method=method.name, reason=f"argument {name}: {exc}") from exc
 
 
-async def _out(publishing: Coroutine[Any, Any, None], waiting: Waiting) -> None:
+async def _sent_or_answered(publishing: Coroutine[Any, Any, None], waiting: Waiting) -> None:
     """Returns when the request is published, or once a reply shows that it was: its confirm may be lost. Raises what publishing does."""
     task = asyncio.create_task(publishing)
     ends: list[asyncio.Future[Any]] = [task, waiting.answered]

@@ -11,7 +11,7 @@ from common.flow.steps import Flow, Output
 from common.machine.saga import Saga, Step
 from nova_lite.contract import Instance
 from nova_lite.domain.instance import Event, takes_back
-from nova_lite.flows.parts import ApiParts, ComputeParts, advance_once, request_id
+from nova_lite.flows.parts import ApiParts, ComputeParts, advance_once, begin_once, flow_id_of
 from nova_lite.flows.releasing import release_volumes
 
 REQUEST_DELETE = Saga(
@@ -49,19 +49,13 @@ class RequestDelete(Flow[DeleteArguments, ApiParts]):
         return cls(
             ctx,
             parts,
-            id=request_id(REQUEST_DELETE, ctx),
+            id=flow_id_of(REQUEST_DELETE, ctx),
             subject=f"server:{instance.uuid}",
             arguments=DeleteArguments(instance=instance),
         )
 
     async def begin_delete(self, ctx: Context) -> None:
-        """By this request or an earlier try of it: another one that is at it is a Conflict."""
-        uuid = self.arguments.instance.uuid
-        try:
-            await self.parts.instances.advance(uuid, Event.DELETE)
-        except Conflict:
-            if not await self.parts.instances.has_made(uuid, Event.DELETE):
-                raise
+        await begin_once(self.parts.instances, self.arguments.instance.uuid, Event.DELETE)
 
     async def fail_delete(self, ctx: Context) -> None:
         """Of a deletion that was begun: where the answer was lost, it may not have been. Its host has heard nothing of it."""

@@ -25,7 +25,7 @@ from nova_lite.store.block_device_mapping import BlockDeviceMappings
 from nova_lite.store.instances import Instances
 
 
-def request_id(saga: Saga, ctx: Context) -> str:
+def flow_id_of(saga: Saga, ctx: Context) -> str:
     """Of the flow that a request to nova-api is: the same message again is the same flow."""
     return f"{saga.name}:{same_uuid(ctx.message_id)}"
 
@@ -96,6 +96,15 @@ class ComputeParts:
         await self.instances.add_fault(
             instance_uuid, code=fault.code, message=f"{what}: {fault}", host=self.host, request_id=flow.ctx.request_id
         )
+
+
+async def begin_once(instances: Instances, uuid: str, event: Event) -> None:
+    """Begin what a request asks of a server. Done by an earlier try of the same flow: nothing happens; by another one: raises Conflict."""
+    try:
+        await instances.advance(uuid, event)
+    except Conflict:
+        if not await instances.has_made(uuid, event):
+            raise
 
 
 async def advance_once(instances: Instances, uuid: str, event: Event, **values: Any) -> None:

@@ -14,13 +14,13 @@ from typing import Self, TypeVar
 import msgspec
 
 from common.base.context import Context
-from common.base.errors import Conflict, Fault
+from common.base.errors import Fault
 from common.base.ids import new_uuid
 from common.flow.steps import Flow
 from common.machine.saga import Saga, Step
 from nova_lite.contract import Instance, PowerState, RebootType
 from nova_lite.domain.instance import Event, takes_back
-from nova_lite.flows.parts import ApiParts, ComputeParts, advance_once, request_id
+from nova_lite.flows.parts import ApiParts, ComputeParts, advance_once, begin_once, flow_id_of
 from nova_lite.flows.settle_disk import RestoreDisk
 
 REQUEST_POWER = Saga("request_power", steps=(Step("begin", undo="take_back"), Step("order", timeout_s=15, attempts=2)))
@@ -85,19 +85,13 @@ class RequestPower(Flow[RequestPowerArguments, ApiParts]):
         return cls(
             ctx,
             parts,
-            id=request_id(REQUEST_POWER, ctx),
+            id=flow_id_of(REQUEST_POWER, ctx),
             subject=f"server:{instance.uuid}",
             arguments=RequestPowerArguments(instance=instance, verb=verb),
         )
 
     async def begin(self, ctx: Context) -> None:
-        """By this request or an earlier try of it: another one that is at it is a Conflict."""
-        uuid, event = self.arguments.instance.uuid, BEGINS[self.arguments.verb]
-        try:
-            await self.parts.instances.advance(uuid, event)
-        except Conflict:
-            if not await self.parts.instances.has_made(uuid, event):
-                raise
+        await begin_once(self.parts.instances, self.arguments.instance.uuid, BEGINS[self.arguments.verb])
 
     async def take_back(self, ctx: Context) -> None:
         """Of what was begun: where the answer was lost, it may not have been. Its host has heard nothing of it."""

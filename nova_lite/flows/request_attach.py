@@ -10,7 +10,7 @@ from common.flow.steps import Flow, Output
 from common.machine.saga import Saga, Step
 from common.wire.values import from_primitive, to_primitive
 from nova_lite.contract import BlockDeviceMapping, Instance
-from nova_lite.flows.parts import ApiParts, request_id
+from nova_lite.flows.parts import ApiParts, flow_id_of
 from nova_lite.ports.volumes import Volume
 
 REQUEST_ATTACH = Saga(
@@ -60,7 +60,7 @@ class RequestAttach(Flow[RequestAttachArguments, ApiParts]):
         return cls(
             ctx,
             parts,
-            id=request_id(REQUEST_ATTACH, ctx),
+            id=flow_id_of(REQUEST_ATTACH, ctx),
             subject=f"server:{instance.uuid}",
             arguments=RequestAttachArguments(
                 instance=instance, volume_id=volume.id, volume_size=volume.size, device=device, attachment_id=attachment_id

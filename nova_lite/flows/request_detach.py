@@ -9,7 +9,7 @@ from common.base.errors import Invalid
 from common.flow.steps import Flow
 from common.machine.saga import Saga, Step
 from nova_lite.contract import BlockDeviceMapping, Instance
-from nova_lite.flows.parts import ApiParts, request_id
+from nova_lite.flows.parts import ApiParts, flow_id_of
 
 REQUEST_DETACH = Saga(
     "request_detach",
@@ -40,7 +40,7 @@ class RequestDetach(Flow[RequestDetachArguments, ApiParts]):
         return cls(
             ctx,
             parts,
-            id=request_id(REQUEST_DETACH, ctx),
+            id=flow_id_of(REQUEST_DETACH, ctx),
             subject=f"volume:{bdm.volume_id}",
             arguments=RequestDetachArguments(
                 instance=instance, volume_id=bdm.volume_id or "", attachment_id=bdm.attachment_id or ""

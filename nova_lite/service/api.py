@@ -24,7 +24,7 @@ from nova_lite.errors import (
 )
 from nova_lite.flows.boot import RequestBoot
 from nova_lite.flows.delete import RequestDelete
-from nova_lite.flows.parts import ApiParts, request_id
+from nova_lite.flows.parts import ApiParts, flow_id_of
 from nova_lite.flows.power import BEGINS, RequestPower, Verb
 from nova_lite.flows.request_attach import RequestAttach, attachment_of
 from nova_lite.flows.request_detach import RequestDetach
@@ -200,7 +200,7 @@ class ComputeApi(ComputeAPI):
 
     async def _begun_before(self, ctx: Context, kind: type[Flow[Any, ApiParts]]) -> Any:
         """The flow of the same message, as its row has it, or None."""
-        row = await self._parts.journal.flow(request_id(kind.saga, ctx))
+        row = await self._parts.journal.flow(flow_id_of(kind.saga, ctx))
         if row is None:
             return None
         request = kind.restored(row, self._parts)

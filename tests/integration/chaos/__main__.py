@@ -21,7 +21,7 @@ async def main(arguments: argparse.Namespace) -> int:
     if arguments.cases:
         cases = some(cases, arguments.cases)
     folder = Path(tempfile.mkdtemp(prefix="chaos-"))
-    print(f"{len(cases)} cases in {folder}", flush=True)
+    print(f"{arguments.load or len(cases)} {'attachments and detachments' if arguments.load else 'cases'} in {folder}", flush=True)
     started = time.monotonic()
     async with RabbitServer(folder / "rabbit") as broker:
         match arguments.database:

@@ -27,16 +27,28 @@ class Mappings:
         return SimpleNamespace(attachment_id=self.attachment_id)
 
 
-def manager(attachment_id: str | None) -> ComputeManager:
-    parts = SimpleNamespace(mappings=Mappings(attachment_id), runner=None)
+class Runner:
+    """Notes which flows were begun."""
+
+    def __init__(self) -> None:
+        self.begun: list[str] = []
+
+    async def start(self, flow: Any) -> None:
+        self.begun.append(flow.id)
+
+
+def manager(attachment_id: str | None, runner: Runner) -> ComputeManager:
+    parts = SimpleNamespace(mappings=Mappings(attachment_id), runner=runner)
     return ComputeManager(cast(ComputeParts, parts), KeyedLocks(), disks_max=9)
 
 
 @pytest.mark.parametrize("there", [None, "a2"])
 async def test_a_detachment_of_an_attachment_that_is_over_is_done(there: str | None) -> None:
-    await manager(there).detach_volume(Context(), instance=SERVER, volume_id="v", attachment_id="a1")
+    runner = Runner()
+    await manager(there, runner).detach_volume(Context(), instance=SERVER, volume_id="v", attachment_id="a1")
+    assert runner.begun == []
 
 
 async def test_a_detachment_by_the_volume_alone_is_refused_when_there_is_no_mapping() -> None:
     with pytest.raises(VolumeBDMNotFound):
-        await manager(None).detach_volume(Context(), instance=SERVER, volume_id="v")
+        await manager(None, Runner()).detach_volume(Context(), instance=SERVER, volume_id="v")
