@@ -109,6 +109,8 @@ def _one(case: str, seed: str) -> int:
         report = run_case(Case.parse(case), seed=seed, tell=print)
     for invariant, what in report.violations:
         print(f"{invariant}: {what}")
+    if not report.violations:
+        print("violates nothing")
     return bool(report.violations)
 
 
