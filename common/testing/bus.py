@@ -145,8 +145,7 @@ class SimulatedTransport:
             case "cut":
                 self.cut()
             case "lost":
-                await asyncio.sleep(timeout_s)
-                raise Timeout(what="the broker's confirm", timeout_s=timeout_s)
+                await self._no_confirm(timeout_s)
             case "late" | "swap":
                 self._put_later(message, LATE_S if fault == "late" else SWAP_S)
                 return
@@ -159,8 +158,7 @@ class SimulatedTransport:
                 self.cut()
                 raise BusUnavailable(url=self.url, reason="the connection was cut before the confirm")
             case "unconfirmed":
-                await asyncio.sleep(timeout_s)
-                raise Timeout(what="the broker's confirm", timeout_s=timeout_s)
+                await self._no_confirm(timeout_s)
             case "twice":
                 at_once(process, lambda: inner.publish(message, timeout_s=timeout_s))
 
@@ -211,6 +209,8 @@ class SimulatedTransport:
         for subscription in self.subscriptions.values():
             name = subscription.queue.name
             inner, queue = subscription.inner, self._bus._queues.get(name)
+            if any(name in queues for queues, _ in self.process.fate.underway):
+                continue
             if inner is not None and queue is not None and not queue.ready and not inner._unsettled and len(queue.takers) == 1:
                 at_once(self.process, inner.cancel)
                 self._bus.delete(name)
@@ -246,20 +246,28 @@ class SimulatedTransport:
         consumer = inner.consume(subscription.queue, prefetch=subscription.prefetch, on_delivery=on_delivery)
         subscription.inner = at_once(self.process, lambda: consumer)
 
+    async def _no_confirm(self, timeout_s: float) -> None:
+        """The broker is silent until whoever waits has had enough; the fault is over then. Raises Timeout."""
+        self.process.fate.lasts(asyncio.get_running_loop().time() + timeout_s)
+        await asyncio.sleep(timeout_s)
+        raise Timeout(what="the broker's confirm", timeout_s=timeout_s)
+
     def _put_later(self, message: Message, delay_s: float) -> None:
-        """The broker has it, and nobody gets it for a while; what expires meanwhile never arrives."""
+        """The broker has it in its queues, and nobody gets it for a while; what expires meanwhile never arrives."""
         left_ms = None if message.expiration_ms is None else message.expiration_ms - int(delay_s * 1000)
         if left_ms is not None and left_ms <= 0:
+            self.process.fate.lasts(asyncio.get_running_loop().time() + delay_s)
             return
         late = changed(message, mandatory=False, expiration_ms=left_ms)
-
+        lying = self._bus.route(message, url=self.url), late.body
         underway = self.process.fate.underway
-        underway.append(late.body)
+        underway.append(lying)
 
         def put() -> None:
-            underway.remove(late.body)
-            for queue in self._bus.route(late, url=self.url):
-                self._bus.put(late, queue)
+            underway.remove(lying)
+            for queue in lying[0]:
+                if self._bus.depth(queue) is not None:
+                    self._bus.put(late, queue)
 
         self.process.later(delay_s, put)
 

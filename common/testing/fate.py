@@ -80,10 +80,11 @@ class Fate:
         self.events: list[Event] = []
         self.happenings: dict[str, Callable[[], None]] = {}
         """Faults that befall the world and no process: what each does."""
-        self.underway: list[bytes] = []
-        """Messages that are late: the bus has taken them, and nobody has them yet."""
-        self.busy_until = 0.0
-        """The loop's time at which every fault that has struck is over."""
+        self.underway: list[tuple[tuple[str, ...], bytes]] = []
+        """Messages that are late, and their queues: the bus has taken them, and nobody has them yet."""
+        self.hangs: dict[object, float] = {}
+        """What hangs now, and the loop's time at which each lets go by itself."""
+        self._lasts_until = 0.0
         self.faults: set[str] = set()
         """Their kinds."""
         self.struck = 0
@@ -110,6 +111,15 @@ class Fate:
         if not self._strikes:
             return None, None
         return self._strikes.pop((event.boundary, When.BEFORE), None), self._strikes.pop((event.boundary, When.AFTER), None)
+
+    @property
+    def busy_until(self) -> float:
+        """The loop's time at which every fault that has struck is over."""
+        return max(self._lasts_until, *self.hangs.values(), 0.0)
+
+    def lasts(self, until: float) -> None:
+        """A fault that has struck is not over before that time of the loop."""
+        self._lasts_until = max(self._lasts_until, until)
 
     def delay_s(self, kind: Kind, usual_s: float) -> float:  # noqa: ARG002  # for those whose world is not as regular
         """How long a crossing of that kind takes."""

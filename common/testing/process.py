@@ -101,7 +101,7 @@ class Process:
 
     def later(self, delay_s: float, act: Callable[[], object]) -> None:
         """`act`, part of a fault, happens in the world after that time, whatever becomes of this process."""
-        self.fate.busy_until = max(self.fate.busy_until, self._loop.time() + delay_s)
+        self.fate.lasts(self._loop.time() + delay_s)
         self._loop.call_later(delay_s, act, context=self._world.copy())
 
     # -- what happens to it -------------------------------------------------------------------------------------------
@@ -191,11 +191,13 @@ class Process:
 
     async def _hang(self) -> None:
         """The fault is over when the act fails, or when whoever waited has had enough."""
-        self.fate.busy_until = max(self.fate.busy_until, self._loop.time() + HANG_S)
+        this = object()
+        self.fate.hangs[this] = self._loop.time() + HANG_S
         try:
             await asyncio.sleep(HANG_S)
         finally:
-            self.fate.busy_until = self._loop.time()
+            del self.fate.hangs[this]
+            self.fate.lasts(self._loop.time())
 
     async def reach(self, name: str) -> None:
         """A failpoint."""

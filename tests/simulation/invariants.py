@@ -84,7 +84,7 @@ def unheld(world: World) -> Iterator[Finding]:
 
 
 def _on_the_bus(world: World) -> Iterator[bytes]:
-    yield from world.fate.underway
+    yield from (body for _, body in world.fate.underway)
     for queue in world.bus._queues.values():
         yield from (waiting.body for waiting in queue.ready)
         for taker in queue.takers:

@@ -82,8 +82,11 @@ class Client:
     async def quiet(self) -> None:
         """Nobody is at work, or T_S have passed since the last fault."""
         world = self.world
+        struck = world.fate.struck
         await asyncio.sleep(0.01)
         while not (world.loop.time() > world.fate.busy_until and is_quiet(world)):
+            if world.fate.struck > struck:
+                struck, self._since = world.fate.struck, world.loop.time()
             if world.loop.time() > max(world.fate.busy_until, self._since) + T_S:
                 return
             await asyncio.sleep(_LOOK_S)

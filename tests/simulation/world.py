@@ -124,7 +124,7 @@ class World:
     def _target_restarts(self) -> None:
         """It keeps nothing; whoever looks after it has RECONCILED_S to notice."""
         self.reality.restart_target()
-        self.fate.busy_until = max(self.fate.busy_until, self.loop.time() + RECONCILED_S)
+        self.fate.lasts(self.loop.time() + RECONCILED_S)
 
     def _machines_die(self) -> None:
         for machine in self.reality.machines():
