@@ -60,9 +60,8 @@ repro: .venv/installed-dev
 	$(BIN)/python -m tests.simulation --case '$(CASE)' --seed '$(or $(SEED),0)'
 
 soak: .venv/installed-dev
-	$(BIN)/python -m tests.simulation --tier 1
-	$(BIN)/python -m tests.simulation --tier 2 --sample $(or $(N),20000) --seed $(or $(SEED),0)
-	$(BIN)/python -m tests.simulation --tier 3 --sample $(or $(N),20000) --seed $(or $(SEED),0)
+	@failed=0; for tier in "1" "2 --sample $(or $(N),20000)" "3 --sample $(or $(N),20000)"; do \
+	  echo "tier $$tier"; $(BIN)/python -m tests.simulation --tier $$tier --seed $(or $(SEED),0) || failed=1; done; exit $$failed
 
 chaos: .venv/installed-dev
 	$(BIN)/python -m tests.integration.chaos --database $(or $(DATABASE),postgresql) --cases $(or $(CASES),0)

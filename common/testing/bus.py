@@ -248,24 +248,27 @@ class SimulatedTransport:
 
     async def _no_confirm(self, timeout_s: float) -> None:
         """The broker is silent until whoever waits has had enough; the fault is over then. Raises Timeout."""
-        self.process.fate.lasts(asyncio.get_running_loop().time() + timeout_s)
-        await asyncio.sleep(timeout_s)
+        with self.process.fate.hanging(asyncio.get_running_loop().time, timeout_s):
+            await asyncio.sleep(timeout_s)
         raise Timeout(what="the broker's confirm", timeout_s=timeout_s)
 
     def _put_later(self, message: Message, delay_s: float) -> None:
         """The broker has it in its queues, and nobody gets it for a while; what expires meanwhile never arrives."""
-        left_ms = None if message.expiration_ms is None else message.expiration_ms - int(delay_s * 1000)
-        if left_ms is not None and left_ms <= 0:
-            self.process.fate.lasts(asyncio.get_running_loop().time() + delay_s)
-            return
+        left_ms = None
+        if message.expiration_ms is not None:
+            left_ms = message.expiration_ms - int(delay_s * 1000)
+            if left_ms <= 0:
+                self.process.fate.lasts(asyncio.get_running_loop().time() + message.expiration_ms / 1000)
+                return
         late = changed(message, mandatory=False, expiration_ms=left_ms)
-        lying = self._bus.route(message, url=self.url), late.body
+        queues = self._bus.route(late, url=self.url)
+        lying = queues, late.body
         underway = self.process.fate.underway
         underway.append(lying)
 
         def put() -> None:
             underway.remove(lying)
-            for queue in lying[0]:
+            for queue in queues:
                 if self._bus.depth(queue) is not None:
                     self._bus.put(late, queue)
 

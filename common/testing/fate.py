@@ -5,7 +5,8 @@ this process plugs a disk. A run without strikes lists the boundaries that a run
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum, auto
 
@@ -82,8 +83,7 @@ class Fate:
         """Faults that befall the world and no process: what each does."""
         self.underway: list[tuple[tuple[str, ...], bytes]] = []
         """Messages that are late, and their queues: the bus has taken them, and nobody has them yet."""
-        self.hangs: dict[object, float] = {}
-        """What hangs now, and the loop's time at which each lets go by itself."""
+        self._hangs: dict[object, float] = {}
         self._lasts_until = 0.0
         self.faults: set[str] = set()
         """Their kinds."""
@@ -115,11 +115,22 @@ class Fate:
     @property
     def busy_until(self) -> float:
         """The loop's time at which every fault that has struck is over."""
-        return max(self._lasts_until, *self.hangs.values(), 0.0)
+        return max((self._lasts_until, *self._hangs.values()))
 
     def lasts(self, until: float) -> None:
         """A fault that has struck is not over before that time of the loop."""
         self._lasts_until = max(self._lasts_until, until)
+
+    @contextmanager
+    def hanging(self, now: Callable[[], float], at_most_s: float) -> Iterator[None]:
+        """A fault that lasts as long as somebody waits in the block: it is over when that one has had enough, and not before others are."""
+        this = object()
+        self._hangs[this] = now() + at_most_s
+        try:
+            yield
+        finally:
+            del self._hangs[this]
+            self.lasts(now())
 
     def delay_s(self, kind: Kind, usual_s: float) -> float:  # noqa: ARG002  # for those whose world is not as regular
         """How long a crossing of that kind takes."""

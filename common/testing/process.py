@@ -191,13 +191,8 @@ class Process:
 
     async def _hang(self) -> None:
         """The fault is over when the act fails, or when whoever waited has had enough."""
-        this = object()
-        self.fate.hangs[this] = self._loop.time() + HANG_S
-        try:
+        with self.fate.hanging(self._loop.time, HANG_S):
             await asyncio.sleep(HANG_S)
-        finally:
-            del self.fate.hangs[this]
-            self.fate.lasts(self._loop.time())
 
     async def reach(self, name: str) -> None:
         """A failpoint."""

@@ -51,6 +51,7 @@ from tests.simulation.scenario import SINGLE, STAGES
 from tests.simulation.workers import quiet
 
 TABLE = Path(__file__).with_name("PLANTED.md")
+_NOT_SEEN = "not seen"
 
 Patch = AbstractContextManager[Any]
 
@@ -333,14 +334,16 @@ def table() -> str:
     """Each mistake with what catches it, as Markdown."""
     lines_ = ["# Planted bugs, and what catches each", "", "Written by `python -m tests.simulation.planted --write`.", ""]
     lines_ += ["| bug | what is wrong | tier | case | what it says |", "|---|---|---|---|---|"]
+    number = 0
     for planted in PLANTED:
         found = caught(planted)
-        said = found[0][0] if found else "not seen"
+        said = found[0][0] if found else _NOT_SEEN
+        number += bool(found)
         case = planted.caught.replace("|", "\\|")
         lines_.append(f"| {planted.name} | {planted.what} | {planted.tier} | `{case}` | {said} |")
     lines_ += [
         "",
-        f"{sum(bool(each.caught) for each in PLANTED)} of {len(PLANTED)} bugs have a case; each violates nothing without its bug.",
+        f"{number} of {len(PLANTED)} bugs are caught; each case violates nothing without its bug.",
     ]
     return "\n".join(lines_) + "\n"
 
@@ -353,8 +356,9 @@ def main() -> int:
     asked = parser.parse_args()
     quiet()
     if asked.write:
-        TABLE.write_text(table())
-        return 0
+        TABLE.write_text(page := table())
+        print(page.splitlines()[-1])
+        return int(_NOT_SEEN in page)
     wanted = asked.search or [planted.name for planted in PLANTED if not planted.caught]
     is_whole = True
     for planted in PLANTED:
