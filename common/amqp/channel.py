@@ -1,20 +1,22 @@
 """One channel: what was asked on it, what is open on it, and the message that is just coming in."""
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from msgspec.structs import replace
 
 from common.amqp.content import (
+    NO_PROPERTIES,
     Content,
+    Plain,
     Properties,
     encode_properties,
     header_size,
+    plain_frames,
     publish_frames,
     publish_method,
     read_properties,
-    with_message_id,
 )
 from common.amqp.errors import CHANNEL_ERROR, COMMAND_INVALID, FRAME_ERROR, UNEXPECTED_FRAME, ProtocolError
 from common.amqp.events import (
@@ -34,6 +36,14 @@ from common.amqp.states import CHANNEL, ChannelState
 from common.amqp.tables import Unconfirmed, Unsettled
 
 REPLY_SUCCESS = 200
+
+
+_ID_BASE = 16
+
+
+def _message_id(number: int) -> str:
+    """Of a mandatory publish."""
+    return f"{number:x}"
 
 
 class Busy(Exception):
@@ -97,37 +107,47 @@ class Channel:
         self._send(encode_method(self.number, name, arguments))
 
     def publish(
-        self, body: bytes, *, exchange: str, routing_key: str, properties: Properties | bytes = b"\0\0", mandatory: bool = False,
+        self, body: bytes, *, exchange: str, routing_key: str, properties: Properties = NO_PROPERTIES, mandatory: bool = False,
         token: Any = None,
     ) -> int:  # fmt: skip
         """Send a message; on a confirming channel `Confirmed` or `Returned` follow with this token.
 
-        properties   or those of `content.encode_properties`. A mandatory message is given a message_id, by which the broker's
-                     return is known to be its
+        A mandatory message is given a message_id, by which the broker's return is known to be its.
         Returns the number of the publish; 0 without confirms. Raises Busy at the limit of what is unconfirmed, ValueError for
         names and properties that AMQP cannot carry.
         """
-        self._check_open()
-        encoded = properties if isinstance(properties, bytes) else encode_properties(properties)
-        number = 0
-        if self.is_confirming:
-            if self.unconfirmed.is_full:
-                raise Busy(f"{len(self.unconfirmed)} publishes without a confirm")
-            number = self.unconfirmed.last + 1
-            if mandatory:
-                encoded = self._named(properties, encoded, f"{number:x}")
-        method = publish_method(self.number, exchange, routing_key, mandatory)
+        number = self._next_number()
+        if number and mandatory:
+            if properties.message_id is not None:
+                raise ValueError("the message_id of a mandatory message belongs to the channel")
+            properties = replace(properties, message_id=_message_id(number))
+        method, encoded = publish_method(self.number, exchange, routing_key, mandatory), encode_properties(properties)
         self._send(publish_frames(self.number, method=method, properties=encoded, body=body, frame_bytes=self._frame_bytes))
         if number:
             self.unconfirmed.add(token)
         return number
 
-    def _named(self, properties: Properties | bytes, encoded: bytes, message_id: str) -> bytes:
-        if isinstance(properties, bytes):
-            return with_message_id(encoded, message_id)
-        if properties.message_id is not None:
-            raise ValueError("the message_id of a mandatory message belongs to the channel")
-        return encode_properties(replace(properties, message_id=message_id))
+    def publish_plain(
+        self, body: bytes, plain: Plain, *, headers: Mapping[str, Any], expiration: str | None = None, token: Any = None
+    ) -> int:
+        """`publish` of a message that has these properties and no others; `plain.channel` is this one's number."""
+        number = self._next_number()
+        message_id = _message_id(number) if number and plain.mandatory else None
+        self._send(
+            plain_frames(plain, body, headers=headers, expiration=expiration, message_id=message_id, frame_bytes=self._frame_bytes)
+        )
+        if number:
+            self.unconfirmed.add(token)
+        return number
+
+    def _next_number(self) -> int:
+        """Of the publish that is about to leave; 0 without confirms."""
+        self._check_open()
+        if not self.is_confirming:
+            return 0
+        if self.unconfirmed.is_full:
+            raise Busy(f"{len(self.unconfirmed)} publishes without a confirm")
+        return self.unconfirmed.last + 1
 
     def ack(self, tag: int) -> None:
         """Leaves with the connection's next bytes, together with others. Raises ValueError for what is not unsettled."""
@@ -165,7 +185,7 @@ class Channel:
             self._send(frames)
 
     def _check_open(self) -> None:
-        if self.state not in {ChannelState.OPENING, ChannelState.OPEN}:
+        if self.state is not ChannelState.OPEN and self.state is not ChannelState.OPENING:
             raise ValueError(f"channel {self.number} is {self.state}")
 
     # -- what comes ---------------------------------------------------------------------------------------------------
@@ -258,7 +278,7 @@ class Channel:
     def _returned(self, content: Content) -> Any:
         """The token of the publish that comes back; None for one that is not known, as on a channel without confirms."""
         try:
-            number = int(content.properties.message_id or "", 16)
+            number = int(content.properties.message_id or "", _ID_BASE)
         except ValueError:
             return None
         return self.unconfirmed.take(number)

@@ -85,15 +85,11 @@ class Connection:
         self._highest = 0
         self._secrets: list[Any] = []
         self._out: list[bytes] = [PROTOCOL_HEADER]
-        self._out_bytes = len(PROTOCOL_HEADER)
+        self.pending_bytes = len(PROTOCOL_HEADER)
+        """Bytes that wait for `data_to_send`; acks that it adds are not among them."""
         self._sent_s = self._heard_s = now_s
 
     # -- commands -----------------------------------------------------------------------------------------------------
-
-    @property
-    def pending_bytes(self) -> int:
-        """Bytes that wait for `data_to_send`; acks that it adds are not among them."""
-        return self._out_bytes
 
     def data_to_send(self, now_s: float) -> bytes:
         """Everything since the last time, in one piece."""
@@ -104,7 +100,7 @@ class Connection:
         self._sent_s = now_s
         data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
         self._out.clear()
-        self._out_bytes = 0
+        self.pending_bytes = 0
         return data
 
     def open_channel(self, token: Any = None) -> Channel:
@@ -352,7 +348,7 @@ class Connection:
 
     def _send(self, data: bytes) -> None:
         self._out.append(data)
-        self._out_bytes += len(data)
+        self.pending_bytes += len(data)
 
 
 _DELIVER_BYTES = _DELIVER_HEAD.pack(_DELIVER)

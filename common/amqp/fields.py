@@ -32,7 +32,10 @@ def encode_short(text: str) -> bytes:
     data = text.encode()
     if len(data) > SHORT_MAX:
         raise ValueError(f"a name of {len(data)} bytes; AMQP takes {SHORT_MAX}")
-    return bytes((len(data),)) + data
+    return _SIZES[len(data)] + data
+
+
+_SIZES = tuple(bytes((size,)) for size in range(SHORT_MAX + 1))
 
 
 def encode_long(data: bytes) -> bytes:
@@ -40,10 +43,13 @@ def encode_long(data: bytes) -> bytes:
     return _U32.pack(len(data)) + data
 
 
+NO_TABLE = bytes(4)
+
+
 def encode_table(table: Mapping[str, Any], depth: int = 0) -> bytes:
     """A field table with its length. Raises ValueError for values that AMQP has no type for, and for what is nested too deep."""
     if not table:
-        return b"\x00\x00\x00\x00"
+        return NO_TABLE
     return encode_long(table_content(table, depth))
 
 

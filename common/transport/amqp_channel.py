@@ -5,8 +5,12 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from common.amqp.channel import Channel
+from common.amqp.content import Plain
 from common.amqp.events import ChannelClosed, Confirmed, ConsumerCancelled, Delivered, FlowChanged, Replied, Returned
 from common.amqp.states import ChannelState
+from common.transport.port import Message
+
+_PERSISTENT, _PRIORITY = 2, 0
 
 ANSWERS = frozenset({311, 403, 404, 405, 406, 540})
 """Reply codes that answer a request: content-too-large, access-refused, not-found, resource-locked, precondition-failed,
@@ -71,7 +75,8 @@ class AmqpChannel:
     @property
     def is_closed(self) -> bool:
         """True when it takes nothing more."""
-        return self.core.state in {ChannelState.CLOSING, ChannelState.CLOSED}
+        state = self.core.state
+        return state is not ChannelState.OPEN and state is not ChannelState.OPENING
 
     async def ask(self, name: str, **arguments: Any) -> Replied:
         """The answer to a request. Raises Refused with the broker's words, or Lost."""
@@ -82,11 +87,20 @@ class AmqpChannel:
         self._sender.wake()
         return await answer
 
-    def publish(self, body: bytes, sent: Sent, *, exchange: str, key: str, properties: bytes, mandatory: bool) -> None:
-        """Send a message; `sent` hears of its confirm. Raises Lost when the channel is closed, ValueError for a name too long."""
-        if self.core.state is not ChannelState.OPEN and self.is_closed:
+    def publish(self, message: Message, sent: Sent) -> None:
+        """Send it with oslo.messaging's properties: persistent, priority 0, and headers even when there are none.
+
+        `sent` hears of its confirm. Raises Lost when the channel is closed, ValueError for a name too long.
+        """
+        core, exchange, expiration_ms = self.core, message.exchange, message.expiration_ms
+        if core.state is not ChannelState.OPEN and self.is_closed:
             raise self._reason
-        self.core.publish(body, exchange=exchange, routing_key=key, properties=properties, mandatory=mandatory, token=sent)
+        plain = Plain(
+            core.number, "" if exchange is None else exchange.name, message.key, message.mandatory, message.content_type,
+            message.content_encoding, _PERSISTENT, _PRIORITY,
+        )  # fmt: skip
+        expiration = None if expiration_ms is None else str(expiration_ms)
+        core.publish_plain(message.body, plain, headers=message.headers, expiration=expiration, token=sent)
         self._sender.wake()
 
     def ack(self, tag: int) -> None:

@@ -97,7 +97,7 @@ class AmqpConsumer(KeptConsumer[AmqpLink]):
             offset = (event.content.properties.headers or _NO_HEADERS).get(STREAM_OFFSET)
             if isinstance(offset, int):
                 self._offset = offset + 1
-        self._on_delivery(AmqpDelivery(event, self._channel, self, url=self._link.url))
+        self._on_delivery(AmqpDelivery(event, self._channel, self, link=self._link))
 
     def _not_taken(self, event: Delivered) -> None:
         assert self._channel is not None
@@ -115,27 +115,22 @@ class Holder(Protocol):
 class AmqpDelivery(OnceSettled):
     """Implements `common.transport.port.Delivery` and `Routed`."""
 
-    __slots__ = ("_channel", "_content", "_holder", "_tag", "redelivered")
+    __slots__ = ("_channel", "_content", "_holder", "_tag", "body", "headers", "redelivered")
 
-    def __init__(self, event: Delivered, channel: AmqpChannel, holder: "Holder", *, url: str) -> None:
-        super().__init__(url)
-        self._content: Content = event.content
+    def __init__(self, event: Delivered, channel: AmqpChannel, holder: "Holder", *, link: AmqpLink) -> None:
+        super().__init__(link)
+        content: Content = event.content
+        self._content = content
         self._tag = event.delivery_tag
+        self.body = content.body
+        self.headers: Mapping[str, Any] = content.properties.headers or _NO_HEADERS
         self.redelivered = event.redelivered
         self._channel = channel
         self._holder = holder
 
     @property
-    def body(self) -> bytes:
-        return self._content.body
-
-    @property
     def content_type(self) -> str | None:
         return self._content.properties.content_type
-
-    @property
-    def headers(self) -> Mapping[str, Any]:
-        return self._content.properties.headers or _NO_HEADERS
 
     @property
     def exchange(self) -> str:
@@ -144,6 +139,16 @@ class AmqpDelivery(OnceSettled):
     @property
     def routing_key(self) -> str:
         return self._content.routing_key
+
+    def ack_soon(self) -> None:
+        """As `_settle`, without two calls in between: every message comes by here."""
+        channel = self._channel
+        if self._is_settled or channel.is_closed:
+            super().ack_soon()
+            return
+        self._is_settled = True
+        channel.ack(self._tag)
+        self._holder.settled()
 
     def _sent(self, *, ack: bool, requeue: bool) -> bool:
         if self._channel.is_closed:

@@ -57,4 +57,4 @@ class AmqpGetter:
             return None
         method = answer.method
         event = Delivered(channel.core.number, "", method["delivery_tag"], method["redelivered"], answer.content)
-        return AmqpDelivery(event, channel, self, url=self._link.url)
+        return AmqpDelivery(event, channel, self, link=self._link)

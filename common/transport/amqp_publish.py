@@ -4,7 +4,6 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
-from common.amqp.content import plain_properties
 from common.amqp.states import ChannelState
 from common.base.clock import Clock
 from common.base.errors import Timeout
@@ -237,15 +236,7 @@ class _Lane:
     def send(self, message: Message, sent: "_Waiting | _Telling | _Sending") -> None:
         """Give it to the channel. Raises Lost, ValueError."""
         assert self._channel is not None
-        exchange = message.exchange
-        self._channel.publish(
-            message.body,
-            sent,
-            exchange="" if exchange is None else exchange.name,
-            key=message.key,
-            properties=properties_of(message),
-            mandatory=message.mandatory,
-        )
+        self._channel.publish(message, sent)
 
     async def publish(self, sending: _Sending) -> None:
         """Returns with the confirm. Raises what `Sent.end` is told, Closed."""
@@ -302,14 +293,3 @@ class _Lane:
                 raise
             async with self._link.short_channel() as channel:
                 await declare_exchange(channel, *other)
-
-
-_PERSISTENT = 2
-
-
-def properties_of(message: Message) -> bytes:
-    """oslo.messaging's properties: persistent, priority 0, and headers even when there are none."""
-    return plain_properties(
-        message.content_type, message.content_encoding, message.headers, delivery_mode=_PERSISTENT, priority=0,
-        expiration=None if message.expiration_ms is None else str(message.expiration_ms),
-    )  # fmt: skip

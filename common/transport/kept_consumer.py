@@ -118,10 +118,10 @@ class KeptConsumer(ABC, Generic[L]):
 class OnceSettled(ABC):
     """The settling half of `common.transport.port.Delivery`."""
 
-    __slots__ = ("_is_settled", "_url")
+    __slots__ = ("_is_settled", "_link")
 
-    def __init__(self, url: str) -> None:
-        self._url = url
+    def __init__(self, link: KeptLink[Any]) -> None:
+        self._link = link
         self._is_settled = False
 
     async def ack(self) -> None:
@@ -147,4 +147,4 @@ class OnceSettled(ABC):
         """Settle it at the broker. False when the connection is gone."""
 
     def _gone(self) -> BusUnavailable:
-        return BusUnavailable(url=self._url, reason="the connection that brought the message is gone")
+        return BusUnavailable(url=self._link.url, reason="the connection that brought the message is gone")

@@ -99,7 +99,7 @@ class RabbitConsumer(KeptConsumer[Link]):
     async def _take(self, message: aiormq.abc.DeliveredMessage) -> None:
         """Runs in the driver's reader, one message after another: it waits for nothing."""
         assert self._settlements is not None
-        delivery = RabbitDelivery(self, message, self._settlements, url=self._link.url)
+        delivery = RabbitDelivery(self, message, self._settlements, link=self._link)
         if self._is_cancelled:
             with suppress(BusUnavailable):
                 await delivery.reject(requeue=True)
@@ -146,8 +146,8 @@ class RabbitDelivery(OnceSettled):
 
     __slots__ = ("_holder", "_message", "_settlements")
 
-    def __init__(self, holder: Holder, message: aiormq.abc.DeliveredMessage, settlements: Settlements, *, url: str) -> None:
-        super().__init__(url)
+    def __init__(self, holder: Holder, message: aiormq.abc.DeliveredMessage, settlements: Settlements, *, link: Link) -> None:
+        super().__init__(link)
         self._holder = holder
         self._message = message
         self._settlements = settlements

@@ -64,7 +64,7 @@ class Getter:
             await self._end_when_empty()
             return None
         assert self._settlements is not None
-        delivery = RabbitDelivery(self, message, self._settlements, url=self._link.url)
+        delivery = RabbitDelivery(self, message, self._settlements, link=self._link)
         self._held.add(delivery)
         return delivery
 

@@ -11,12 +11,20 @@ import pamqp.header
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from common.amqp.content import Properties, decode_properties, encode_properties, plain_properties, with_message_id
+from common.amqp.content import (
+    Plain,
+    Properties,
+    decode_properties,
+    encode_properties,
+    plain_frames,
+    publish_frames,
+    publish_method,
+)
 from common.amqp.errors import ProtocolError
 from common.amqp.fields import decode_table, encode_table, table_content
 from common.amqp.frames import split
 from common.amqp.methods import Method, decode_method, encode_method
-from common.amqp.spec import METHODS, PROPERTIES, MethodSpec
+from common.amqp.spec import FRAME_OVERHEAD, METHODS, PROPERTIES, MethodSpec
 from tests.property.amqp.strategies import arguments, names, some, tables, their_arguments, their_tables, values
 
 EXAMPLES = 8
@@ -116,17 +124,26 @@ def test_properties_read_the_same_on_both_sides(found: dict[str, Any]) -> None:
 
 
 @settings(max_examples=EXAMPLES, deadline=None)
-@given(headers=tables, expiration=st.none() | st.integers(0, 10**9).map(str), message_id=names)
-def test_the_short_way_to_frequent_properties_writes_the_same(
-    headers: dict[str, Any], expiration: str | None, message_id: str
+@given(
+    headers=tables, expiration=st.none() | st.integers(0, 10**9).map(str), message_id=st.none() | names,
+    body=st.sampled_from((0, 1, 4087, 4088, 4089, 9000)).map(bytes), mandatory=st.booleans(),
+)  # fmt: skip
+def test_the_short_way_to_frequent_messages_writes_the_same(
+    headers: dict[str, Any], expiration: str | None, message_id: str | None, body: bytes, mandatory: bool
 ) -> None:
-    short = plain_properties("application/json", "utf-8", headers, delivery_mode=2, priority=0, expiration=expiration)
-    words = {"content_type": "application/json", "content_encoding": "utf-8", "headers": headers, "delivery_mode": 2}
-    assert short == encode_properties(Properties(**words, priority=0, expiration=expiration))  # type: ignore[arg-type]
-    named = Properties(**words, priority=0, expiration=expiration, message_id=message_id)  # type: ignore[arg-type]
-    assert with_message_id(short, message_id) == encode_properties(named)
-    with pytest.raises(ValueError, match="message_id"):
-        with_message_id(encode_properties(Properties(type="t")), message_id)
+    place = Plain(7, "x", "key", mandatory, "application/json", "utf-8", 2, 0)
+    properties = Properties("application/json", "utf-8", headers, 2, 0, expiration=expiration, message_id=message_id)
+    encoded, frame_bytes = encode_properties(properties), 4096
+
+    def short() -> bytes:
+        return plain_frames(place, body, headers=headers, expiration=expiration, message_id=message_id, frame_bytes=frame_bytes)
+
+    if len(encoded) + 12 + FRAME_OVERHEAD > frame_bytes:
+        with pytest.raises(ValueError, match="do not fit"):
+            short()
+        return
+    method = publish_method(7, "x", "key", mandatory)
+    assert short() == publish_frames(7, method=method, properties=encoded, body=body, frame_bytes=frame_bytes)
 
 
 @pytest.mark.parametrize(

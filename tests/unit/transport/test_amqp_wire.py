@@ -10,6 +10,7 @@ from common.amqp.events import ConnectionClosed
 from common.amqp.login import Login
 from common.transport.amqp_channel import AmqpChannel, Lost, NoRoute, NotTaken, Refused
 from common.transport.amqp_wire import Wire
+from common.transport.port import Message
 from tests.property.amqp.broker import START, TUNE, content, deliver, method, sent
 
 
@@ -71,7 +72,7 @@ async def with_channel(wire: Wire, socket: Socket) -> AmqpChannel:
 
 def publish(channel: AmqpChannel, body: bytes = b"x") -> Outcome:
     outcome = Outcome()
-    channel.publish(body, outcome, exchange="", key="q", properties=b"\0\0", mandatory=True)
+    channel.publish(Message(None, "q", body, mandatory=True), outcome)
     return outcome
 
 
