@@ -68,7 +68,7 @@ class Context:
             get("is_admin") is True,  # "false" is no administrator
             tuple([str(role) for role in roles]) if roles and isinstance(roles, list | tuple) else (),
             deadline,
-            {key: keys[key] for key in others} if (others := keys.keys() - _NOT_OTHERS) else {},
+            {} if _NOT_OTHERS.issuperset(keys) else {key: keys[key] for key in keys.keys() - _NOT_OTHERS},
             message_id,
             Trace.parse(get("traceparent"), get("tracestate")),
             _id(get("fence")),

@@ -66,7 +66,7 @@ class RpcClient:
         self._transport = transport
         self._options = options
         self._clock = clock
-        self._middleware = tuple(middleware)
+        self._calling, self._casting = chained(middleware, self._call), chained(middleware, self._cast)
         self.counts = counts or Counts()
         self._foreign = _modules(options.allowed_remote_exmods)
         self._in_flight: InFlight[Waiting] = InFlight(CALLS_IN_FLIGHT_MAX)
@@ -85,15 +85,15 @@ class RpcClient:
         """What requests go out over; whoever opened it closes it."""
         return self._transport
 
-    async def call(self, route: Route, method: Method, ctx: Context, arguments: Mapping[str, Any]) -> Any:
+    def call(self, route: Route, method: Method, ctx: Context, arguments: Mapping[str, Any]) -> Coroutine[Any, Any, Any]:
         """The result, as the type that the contract declares."""
         if route.fanout:
             raise ValueError(f"{method.name} is a call: it wants one answer and cannot go to every server of {route.topic}")
-        return await self._through(self._call, Outgoing(route, method, ctx, arguments))
+        return self._calling(Outgoing(route, method, ctx, arguments))
 
-    async def cast(self, route: Route, method: Method, ctx: Context, arguments: Mapping[str, Any]) -> None:
+    def cast(self, route: Route, method: Method, ctx: Context, arguments: Mapping[str, Any]) -> Coroutine[Any, Any, None]:
         """Returns when the bus has the message."""
-        await self._through(self._cast, Outgoing(route, method, ctx, arguments))
+        return self._casting(Outgoing(route, method, ctx, arguments))
 
     def draft(self, route: Route, method: Method, ctx: Context, arguments: Mapping[str, Any]) -> Message:
         """The message of a cast, for who sends it himself. Raises InvalidArguments, MessageTooLarge."""
@@ -118,11 +118,6 @@ class RpcClient:
         replies, self._replies = self._replies, None
         if replies is not None:
             await self._leave(replies)
-
-    async def _through(self, work: Any, request: Outgoing) -> Any:
-        if self._middleware:
-            return await chained(self._middleware, work)(request)
-        return await work(request)
 
     # -- sending ------------------------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ Python both refuse a server that lacks one. Arguments are keyword-only, as on os
 """
 
 import inspect
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cache
@@ -114,11 +114,11 @@ class Route:
 class Sender(Protocol):
     """What a client needs of a connection."""
 
-    async def call(self, route: Route, method: Method, ctx: Context, arguments: Mapping[str, Any]) -> Any:
+    def call(self, route: Route, method: Method, ctx: Context, arguments: Mapping[str, Any]) -> Coroutine[Any, Any, Any]:
         """The method's result. Raises what the method raised, NobodyListens, Timeout, or BusUnavailable."""
         ...
 
-    async def cast(self, route: Route, method: Method, ctx: Context, arguments: Mapping[str, Any]) -> None:
+    def cast(self, route: Route, method: Method, ctx: Context, arguments: Mapping[str, Any]) -> Coroutine[Any, Any, None]:
         """Returns when the bus has the message. Raises NobodyListens, Timeout or BusUnavailable."""
         ...
 
@@ -240,13 +240,16 @@ def _client_class(contract: type[Contract]) -> type[Any]:
     return type(f"{contract.__name__}Client", (ClientBase, contract), sending)
 
 
-def _sending(method: Method) -> Callable[..., Awaitable[Any]]:
-    async def send(self: ClientBase, ctx: Context, **arguments: Any) -> Any:
-        _check_arguments(method, arguments)
-        _check_cap(self.rpc_route, method)
-        if method.kind is Kind.CALL:
-            return await self.rpc_sender.call(self.rpc_route, method, ctx, arguments)
-        return await self.rpc_sender.cast(self.rpc_route, method, ctx, arguments)
+def _sending(method: Method) -> Callable[..., Coroutine[Any, Any, Any]]:
+    is_call = method.kind is Kind.CALL
+
+    def send(self: ClientBase, ctx: Context, **arguments: Any) -> Coroutine[Any, Any, Any]:
+        if arguments.keys() != method.parameters.keys():
+            _check_arguments(method, arguments)
+        if self.rpc_route.version_cap is not None:
+            _check_cap(self.rpc_route, method)
+        sender = self.rpc_sender
+        return (sender.call if is_call else sender.cast)(self.rpc_route, method, ctx, arguments)
 
     send.__name__ = method.name
     return send
@@ -259,8 +262,6 @@ def _check_cap(route: Route, method: Method) -> None:
 
 
 def _check_arguments(method: Method, arguments: Mapping[str, Any]) -> None:
-    if arguments.keys() == method.parameters.keys():
-        return
     unknown = arguments.keys() - method.parameters.keys()
     missing = method.parameters.keys() - method.optional - arguments.keys()
     if unknown or missing:

@@ -9,9 +9,9 @@ Labels are bounded: topics and methods are those of the contracts that this proc
 """
 
 from bisect import bisect_left
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from itertools import accumulate
-from typing import Any
+from typing import Any, TypeVar
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -24,6 +24,8 @@ from common.rpc.counts import Counts
 from common.rpc.dispatch import PING
 from common.rpc.middleware import Incoming, Outgoing
 from common.rpc.outcome import OK, outcome_of
+
+T = TypeVar("T")
 
 OTHER = "other"
 BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
@@ -103,8 +105,8 @@ class _Side(Collector):
         self._series: dict[tuple[str, str], _Series] = {}
         registry.register(self)
 
-    async def measured(self, address: str, method: Method, work: Callable[[], Awaitable[Any]]) -> Any:
-        """What `work` returns or raises."""
+    async def measured(self, address: str, method: Method, request: T, proceed: Callable[[T], Awaitable[Any]]) -> Any:
+        """What `proceed` returns or raises."""
         labels = self._labels.of(address, method.name)
         if (series := self._series.get(labels)) is None:
             series = self._series[labels] = _Series()
@@ -112,7 +114,7 @@ class _Side(Collector):
         began_s = self._clock.monotonic()
         outcome = OK
         try:
-            return await work()
+            return await proceed(request)
         except BaseException as exc:
             outcome = outcome_of(exc)
             raise
@@ -137,8 +139,8 @@ class ClientMetrics:
     def __init__(self, registry: CollectorRegistry, *, clock: Clock, labels: Labels | None = None) -> None:
         self._side = _Side("client", registry, labels=labels or Labels(), clock=clock)
 
-    async def __call__(self, request: Outgoing, proceed: Callable[[Outgoing], Awaitable[Any]]) -> Any:
-        return await self._side.measured(request.route.topic, request.method, lambda: proceed(request))
+    def __call__(self, request: Outgoing, proceed: Callable[[Outgoing], Awaitable[Any]]) -> Coroutine[Any, Any, Any]:
+        return self._side.measured(request.route.topic, request.method, request, proceed)
 
 
 class ServerMetrics:
@@ -150,8 +152,8 @@ class ServerMetrics:
     def __init__(self, registry: CollectorRegistry, *, clock: Clock, labels: Labels | None = None) -> None:
         self._side = _Side("server", registry, labels=labels or Labels(), clock=clock)
 
-    async def __call__(self, request: Incoming, proceed: Callable[[Incoming], Awaitable[Any]]) -> Any:
-        return await self._side.measured(request.server, request.method, lambda: proceed(request))
+    def __call__(self, request: Incoming, proceed: Callable[[Incoming], Awaitable[Any]]) -> Coroutine[Any, Any, Any]:
+        return self._side.measured(request.server, request.method, request, proceed)
 
 
 class CountsCollector(Collector):

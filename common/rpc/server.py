@@ -357,18 +357,23 @@ class RpcServer:
             await self._reach(bound, HANDLED)
         return await self._end(taken, outcome)
 
-    async def _done(self, request: Request, bound: Bound, ctx: Context, attempts: int, once: Once | None) -> Outcome:
+    def _done(self, request: Request, bound: Bound, ctx: Context, attempts: int, once: Once | None) -> Coroutine[Any, Any, Outcome]:
         work = self._work.do(request, bound, ctx, attempts=attempts)
+        if request.msg_id is not None and request.deadline_s is not None:  # only our own peers say that they leave
+            work = self._until_caller_leaves(request, request.msg_id, work)
         if once is None and not request.monitor_timeout_s:
-            return await self._until_caller_leaves(request, work)
-        async with self._signs_of_life(request, once, ctx.message_id):
-            return await self._until_caller_leaves(request, work)
+            return work
+        return self._while_alive(request, once, ctx.message_id, work)
 
-    async def _until_caller_leaves(self, request: Request, work: Coroutine[Any, Any, Outcome]) -> Outcome:
-        if request.msg_id is None or request.deadline_s is None:  # only our own peers say that they leave
+    async def _while_alive(
+        self, request: Request, once: Once | None, message_id: str | None, work: Coroutine[Any, Any, Outcome]
+    ) -> Outcome:
+        async with self._signs_of_life(request, once, message_id):
             return await work
+
+    async def _until_caller_leaves(self, request: Request, msg_id: str, work: Coroutine[Any, Any, Outcome]) -> Outcome:
         try:
-            return await self._callers.run(request.msg_id, work)
+            return await self._callers.run(msg_id, work)
         except CallerLeft:
             _log.info("call cancelled by its caller", server=self._name, method=request.method)
             self.counts.add(Event.CANCELLED, "while it ran")

@@ -63,13 +63,15 @@ class Work:
         self.pausing: set[asyncio.Task[Any]] = set()
         """Casts between two tries: whoever drains need not wait for them."""
 
-    async def do(self, request: Request, bound: Bound, ctx: Context, *, attempts: int) -> Outcome:
+    def do(self, request: Request, bound: Bound, ctx: Context, *, attempts: int) -> Coroutine[Any, Any, Outcome]:
         """A call once; a cast until it is done, is refused for good, or has failed `delivery_limit` times.
 
         A cast that waits keeps its place at the bus, so that its queue cannot fill this process.
         """
-        if request.is_call:
-            return await self._call(request, bound, ctx, attempts)
+        serve = self._call if request.is_call else self._cast
+        return serve(request, bound, ctx, attempts)
+
+    async def _cast(self, request: Request, bound: Bound, ctx: Context, attempts: int) -> Outcome:
         tries = waits = 0
         while True:
             error = await self._attempt(request, bound, ctx, attempts + tries)

@@ -5,11 +5,13 @@ A body without these two keys is itself the message (format 1.0); any other vers
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from common.base.limits import MESSAGE_BYTES_MAX, NESTING_MAX
+
+T = TypeVar("T")
 
 VERSION = "2.0"
 _VERSION_KEY = "oslo.version"
@@ -56,6 +58,18 @@ def open_envelope(body: bytes) -> tuple[dict[str, Any], bool]:
     if not isinstance(inner, str):
         raise NotAMessage(f"oslo.message is {type(inner).__name__}; wanted a JSON string", kind="envelope")
     return _object(inner.encode(), "oslo.message"), True
+
+
+def opened(body: bytes, usual: msgspec.json.Decoder[T]) -> T | None:
+    """The message in an envelope, where `usual` can read it; None: `unpack` must look at it, and may say what is wrong with it."""
+    if len(body) > MESSAGE_BYTES_MAX or (inner := _inner_of(body)) is None:
+        return None
+    if inner.count("[") + inner.count("{") > NESTING_MAX:
+        return None
+    try:
+        return usual.decode(inner)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return None
 
 
 class _Outer(msgspec.Struct):

@@ -2,13 +2,13 @@
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
 from common.base.limits import WORD_MAX
 from common.wire.address import is_reply_queue
-from common.wire.envelope import NotAMessage, pack, unpack
+from common.wire.envelope import NotAMessage, opened, pack, unpack
 
 CONTROL_NAMESPACE = "lite.control"
 """Messages between servers and clients of this framework; they come by an exchange that no other peer is bound to."""
@@ -93,8 +93,76 @@ def cancelled_call(request: Request) -> str | None:
     return msg_id if isinstance(msg_id, str) and len(msg_id) <= WORD_MAX else None
 
 
+_Word = Annotated[str, msgspec.Meta(min_length=1, max_length=WORD_MAX)]
+_Time = Annotated[float, msgspec.Meta(ge=-_SECONDS_MAX, le=_SECONDS_MAX)]
+
+
+class _UsualRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """A request whose keys are those that our own peers send, each of its type."""
+
+    method: _Word
+    args: dict[str, Any]
+    unique_id: _Word | None = msgspec.field(name="_unique_id", default=None)
+    namespace: _Word | None = None
+    version: _Word | None = None
+    msg_id: _Word | None = msgspec.field(name="_msg_id", default=None)
+    reply_q: _Word | None = msgspec.field(name="_reply_q", default=None)
+    monitor_timeout_s: _Time | None = msgspec.field(name="_timeout", default=None)
+    deadline_s: _Time | None = msgspec.field(name="_deadline", default=None)
+    request_id: Any = msgspec.field(name="_context_request_id", default=msgspec.UNSET)
+    user_id: Any = msgspec.field(name="_context_user_id", default=msgspec.UNSET)
+    user: Any = msgspec.field(name="_context_user", default=msgspec.UNSET)
+    project_id: Any = msgspec.field(name="_context_project_id", default=msgspec.UNSET)
+    project: Any = msgspec.field(name="_context_project", default=msgspec.UNSET)
+    is_admin: Any = msgspec.field(name="_context_is_admin", default=msgspec.UNSET)
+    roles: Any = msgspec.field(name="_context_roles", default=msgspec.UNSET)
+    fence: Any = msgspec.field(name="_context_fence", default=msgspec.UNSET)
+    traceparent: Any = msgspec.field(name="_context_traceparent", default=msgspec.UNSET)
+
+    @property
+    def context(self) -> dict[str, Any]:
+        """As `encode_request` was given it."""
+        found = {
+            "request_id": self.request_id,
+            "user_id": self.user_id,
+            "user": self.user,
+            "project_id": self.project_id,
+            "project": self.project,
+            "is_admin": self.is_admin,
+            "roles": self.roles,
+            "fence": self.fence,
+            "traceparent": self.traceparent,
+        }
+        return {key: value for key, value in found.items() if value is not msgspec.UNSET}
+
+
+_USUAL_REQUEST = msgspec.json.Decoder(_UsualRequest)
+
+
 def decode_request(body: bytes) -> Request:
     """The request in a body. Raises NotAMessage, naming the key that is missing or of a wrong type."""
+    usual = opened(body, _USUAL_REQUEST)
+    if usual is None:
+        return _decode_request(body)
+    reply_q = usual.reply_q
+    if reply_q is not None and not is_reply_queue(reply_q):
+        return _decode_request(body)
+    return Request(
+        usual.method,
+        usual.args,
+        usual.unique_id,
+        usual.namespace,
+        usual.version,
+        usual.msg_id,
+        reply_q,
+        usual.monitor_timeout_s,
+        usual.deadline_s,
+        usual.context,
+    )
+
+
+def _decode_request(body: bytes) -> Request:
+    """Key by key, since something is unusual, or wrong."""
     message = unpack(body)
     args = message.get("args", {})
     if not isinstance(args, dict):
@@ -130,8 +198,24 @@ def encode_reply(reply: Reply) -> bytes:
     )
 
 
+class _UsualReply(msgspec.Struct):
+    """A reply whose keys are each of its type."""
+
+    msg_id: _Word = msgspec.field(name="_msg_id")
+    result: Any = None
+    failure: str | None = None
+    ending: bool = False
+    unique_id: _Word | None = msgspec.field(name="_unique_id", default=None)
+
+
+_USUAL_REPLY = msgspec.json.Decoder(_UsualReply)
+
+
 def decode_reply(body: bytes) -> Reply:
     """The reply in a body. A failure given as an object is taken as well as oslo's JSON string. Raises NotAMessage."""
+    usual = opened(body, _USUAL_REPLY)
+    if usual is not None:
+        return Reply(usual.msg_id, usual.result, usual.failure, usual.ending, usual.unique_id)
     message = unpack(body)
     return Reply(
         msg_id=_text(message, "_msg_id", needed=True) or "",
