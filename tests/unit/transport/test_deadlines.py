@@ -1,6 +1,7 @@
 """Deadlines by the slot, on a loop whose time the test sets."""
 
 import asyncio
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -78,6 +79,38 @@ def test_what_is_done_does_not_ring_and_leaves_no_timer_behind() -> None:
     loop.run_until(1100)
     assert not any(entry.expired_s for entry in entries)
     assert loop.timers == []
+
+
+def test_what_is_done_leaves_no_memory_behind_until_its_time_would_have_come() -> None:
+    """A set that held a hundred stays as large as that when it is empty, and a minute has three thousand of them."""
+    loop, deadlines = pair()
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for _ in range(1000):
+            entries = [Entry(loop) for _ in range(100)]
+            for entry in entries:
+                deadlines.add(entry, 60.0)
+            for entry in entries:
+                deadlines.done(entry)
+            loop.now_s += SLOT_S
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert after - before < 300_000
+    loop.run_until(1200)
+    assert loop.timers == []
+
+
+def test_a_slot_that_was_empty_rings_for_those_who_come_later() -> None:
+    loop, deadlines = pair()
+    early, late = Entry(loop), Entry(loop)
+    deadlines.add(early, 1.0)
+    deadlines.done(early)
+    deadlines.add(late, 1.0)
+    deadlines.done(early)
+    loop.run_until(1010)
+    assert (len(early.expired_s), len(late.expired_s)) == (0, 1)
 
 
 def test_nothing_rings_after_close() -> None:
