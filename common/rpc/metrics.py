@@ -13,12 +13,16 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from itertools import accumulate
 from typing import Any, TypeVar
 
-from prometheus_client import CollectorRegistry
-from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
-from prometheus_client.registry import Collector
-from prometheus_client.utils import floatToGoString
-
 from common.base.clock import Clock
+from common.host.lean_metrics import (
+    Collector,
+    CollectorRegistry,
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+    floatToGoString,
+)
 from common.rpc.contract import Contract, Method, methods_of
 from common.rpc.counts import Counts
 from common.rpc.dispatch import PING

@@ -12,16 +12,15 @@ from common.base.clock import Clock
 from common.base.failpoints import OFF, Failpoints
 from common.base.limits import DRAIN_TIMEOUT_S
 from common.host.clock import SystemClock
-from common.rpc.client import RpcClient
 from common.rpc.contract import contract_of
 from common.rpc.counts import Counts
 from common.rpc.inbox import Inbox
 from common.rpc.middleware import ClientMiddleware, ServerMiddleware
 from common.rpc.options import RpcOptions
-from common.rpc.server import RpcServer
 from common.transport.port import Transport
 
 if TYPE_CHECKING:
+    from common.rpc.client import RpcClient
     from common.transport.memory import MemoryBuses
     from common.transport.rabbit_settings import RabbitSettings
 
@@ -45,8 +44,10 @@ class Serving:
 async def client(
     transport: Transport, *, clock: Clock, options: RpcOptions, middleware: Sequence[ClientMiddleware] = (),
     counts: Counts | None = None,
-) -> AsyncIterator[RpcClient]:  # fmt: skip
+) -> "AsyncIterator[RpcClient]":  # fmt: skip
     """A client over `transport`, closed at the end; the transport stays open."""
+    from common.rpc.client import RpcClient  # noqa: PLC0415  # who only serves needs none of it
+
     rpc = RpcClient(transport, options=options, clock=clock, middleware=middleware, counts=counts)
     try:
         yield rpc
@@ -65,6 +66,8 @@ async def serving(
     middleware, counts   those of the process: every server has them
     inbox                what all servers of these topics share, in whatever process, for exactly-once methods
     """
+    from common.rpc.server import RpcServer  # noqa: PLC0415  # who only calls needs none of it
+
     async with AsyncExitStack() as stack:
         for server in servers:
             route = contract_of(server.endpoints[0]).__rpc_route__
@@ -93,7 +96,7 @@ async def connect(
     rabbit: "RabbitSettings | None" = None, buses: "MemoryBuses | None" = None, clock: Clock = _CLOCK,
     grace_s: float = DRAIN_TIMEOUT_S, connection_name: str | None = None, client_middleware: Sequence[ClientMiddleware] = (),
     server_middleware: Sequence[ServerMiddleware] = (), counts: Counts | None = None, inbox: Inbox | None = None,
-) -> AsyncIterator[RpcClient]:  # fmt: skip
+) -> "AsyncIterator[RpcClient]":  # fmt: skip
     """A client on a bus of its own connection, with servers that run inside the block; at its end they drain and all is closed.
 
     url               one of common.transport.url.SCHEMES; `memory://name` is one bus for all connects of this event loop

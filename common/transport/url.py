@@ -3,12 +3,16 @@
 Each is imported when it is asked for: a tenth of a second of a command's start, and the memory of libraries that nobody uses.
 """
 
+from typing import TYPE_CHECKING
+
 from common.base.clock import Clock
 from common.base.errors import Misconfigured
-from common.transport.memory import MemoryBuses, MemoryTransport
 from common.transport.port import Transport
 from common.transport.rabbit_settings import RabbitSettings
 from common.transport.rabbit_url import parse_rabbit_url, without_password
+
+if TYPE_CHECKING:
+    from common.transport.memory import MemoryBuses
 
 __all__ = ["SCHEMES", "open_transport", "without_password"]
 
@@ -30,7 +34,7 @@ async def open_transport(
     clock: Clock,
     connection_name: str,
     rabbit: RabbitSettings = _RABBIT_DEFAULTS,
-    buses: MemoryBuses | None = None,
+    buses: "MemoryBuses | None" = None,
 ) -> Transport:
     """A connected transport.
 
@@ -42,6 +46,8 @@ async def open_transport(
     scheme, mark, rest = url.partition("://")
     match scheme if mark else "":
         case "memory":
+            from common.transport.memory import MemoryTransport
+
             if buses is None:
                 raise Misconfigured(reason=f"transport_url {url}: memory works only where all services are one process")
             return MemoryTransport(buses.bus(rest), name=rest)

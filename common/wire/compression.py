@@ -3,7 +3,6 @@
 What kombu calls `application/x-gzip` is a zlib stream (RFC 1950) without gzip's header; a gzip file (RFC 1952) is taken as well.
 """
 
-import bz2
 import zlib
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
@@ -56,11 +55,19 @@ def _inflated(body: bytes) -> tuple[bytes, bool]:
 
 
 def _bunzipped(body: bytes) -> tuple[bytes, bool]:
+    import bz2  # noqa: PLC0415  # nearly nobody has such a body
+
     stream = bz2.BZ2Decompressor()
     return stream.decompress(body, MESSAGE_BYTES_MAX + 1), stream.eof
 
 
-_COMPRESS: Mapping[Compression, Callable[[bytes], bytes]] = {"gzip": zlib.compress, "bz2": bz2.compress}
+def _bzipped(body: bytes) -> bytes:
+    import bz2  # noqa: PLC0415
+
+    return bz2.compress(body)
+
+
+_COMPRESS: Mapping[Compression, Callable[[bytes], bytes]] = {"gzip": zlib.compress, "bz2": _bzipped}
 _UNPACK: Mapping[str, Callable[[bytes], tuple[bytes, bool]]] = {
     _CONTENT_TYPES["gzip"]: _inflated,
     _CONTENT_TYPES["bz2"]: _bunzipped,

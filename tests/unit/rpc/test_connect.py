@@ -147,9 +147,11 @@ async def test_what_implements_no_contract_is_refused_before_the_bus_is_asked() 
             raise AssertionError("not reached")
 
 
-def loaded(code: str) -> set[str]:
-    """Which heavy libraries a fresh interpreter has imported after `code`."""
-    heavy = "{'aiormq', 'aio_pika', 'asyncio', 'kombu', 'msgspec', 'sqlalchemy', 'ssl', 'structlog'}"
+HEAVY = {"aiormq", "aio_pika", "asyncio", "kombu", "msgspec", "sqlalchemy", "ssl", "structlog"}
+
+
+def loaded(code: str, heavy: set[str] = HEAVY) -> set[str]:
+    """Which of these a fresh interpreter has imported after `code`."""
     done = subprocess.run(
         [sys.executable, "-c", f"{code}\nimport sys; print(*({heavy} & set(sys.modules)))"],
         check=True,
@@ -173,6 +175,52 @@ async def main():
 asyncio.run(main())
 """
     assert not loaded(run) & {"aiormq", "aio_pika", "kombu", "sqlalchemy"}
+
+
+SPARED = {
+    "aio_pika", "bz2", "common.rpc.client", "common.rpc.server", "common.transport.memory", "email", "greenlet", "hashlib",
+    "http.server", "kombu", "prometheus_client", "rich", "sqlalchemy", "urllib.request", "wsgiref",
+}  # fmt: skip
+"""What a process over `amqp://`, with logs and metrics, does not hold in memory; but for its own half of the RPC."""
+
+
+@pytest.mark.parametrize(
+    ("side", "half"),
+    [
+        ("client", "client(None, clock=None, options=RpcOptions())"),
+        ("server", "serving(None, clock=None, options=None, grace_s=0)"),
+    ],
+)
+def test_one_half_of_an_rpc_over_amqp_imports_what_it_needs(side: str, half: str) -> None:
+    run = f"""
+import asyncio
+import common.transport.amqp, common.transport.url
+from common.app.logs import configure_logs
+from common.host.lean_metrics import CollectorRegistry
+from common.rpc.metrics import ClientMetrics, ServerMetrics
+from common.rpc.options import RpcOptions
+from common.rpc.session import client, serving
+async def main():
+    ClientMetrics(CollectorRegistry(), clock=None), ServerMetrics(CollectorRegistry(), clock=None)
+    async with {half}:
+        pass
+configure_logs(service="lean", host="h")
+asyncio.run(main())
+"""
+    assert loaded(run, SPARED) == {f"common.rpc.{side}"}
+
+
+def test_who_shows_metrics_finds_the_classes_of_those_who_hold_them() -> None:
+    run = """
+from common.host.lean_metrics import CollectorRegistry
+from common.rpc.metrics import ClientMetrics
+import prometheus_client, prometheus_client.registry
+registry = prometheus_client.CollectorRegistry()
+assert CollectorRegistry is prometheus_client.CollectorRegistry is prometheus_client.registry.CollectorRegistry
+ClientMetrics(registry, clock=None)
+assert b"lite_rpc_client_requests" in prometheus_client.generate_latest(registry)
+"""
+    assert loaded(run, {"prometheus_client"}) == {"prometheus_client"}
 
 
 def test_every_public_name_is_there() -> None:

@@ -5,11 +5,10 @@ import sys
 from collections.abc import Collection
 from typing import Any, Protocol
 
-from prometheus_client import CollectorRegistry
-
 from common.app.logs import configure_logs
 from common.base.context import Context
 from common.host.clock import SystemClock
+from common.host.lean_metrics import CollectorRegistry
 from common.rpc.contract import Contract, call, cast
 from common.rpc.metrics import ClientMetrics, ServerMetrics
 from common.rpc.options import RpcOptions
