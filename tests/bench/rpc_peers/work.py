@@ -10,6 +10,7 @@ import os
 import sys
 import threading
 import time
+from array import array
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -88,7 +89,7 @@ class Tally:
     order: Order
     began_s: float = field(default_factory=time.monotonic)
     begun: int = 0
-    latencies_s: list[float] = field(default_factory=list)
+    latencies_s: "array[float]" = field(default_factory=lambda: array("d"))
     done: int = 0
     last_s: float = 0.0
     wrong: int = 0
