@@ -1,9 +1,10 @@
 """oslo.messaging's messages as they were captured, and what any other bytes give."""
 
 import json
+from collections.abc import Callable
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 
 from common.wire.envelope import NotAMessage, pack, unpack
 from common.wire.messages import Reply, Request, decode_reply, decode_request, encode_reply, encode_request
@@ -120,6 +121,36 @@ def test_every_request_comes_back_as_it_was(request: Request) -> None:
 @given(st.builds(Reply, msg_id=words, result=json_values, failure=st.none() | words, ending=st.booleans(), unique_id=words))
 def test_every_reply_comes_back_as_it_was(reply: Reply) -> None:
     assert decode_reply(encode_reply(reply)) == reply
+
+
+odd = st.sampled_from([
+    None, True, False, 0, -1, 1.5, 10**9, 10**9 + 1, -(10**30), 1e300, "", "x", "reply_x", "x" * 1000, "x" * 1001, [], ["a", None],
+    {}, {"a": {"b": []}}, [[[]]] * 210,
+])  # fmt: skip
+keys = st.sampled_from([
+    "method", "args", "namespace", "version", "_msg_id", "_reply_q", "_timeout", "_deadline", "_unique_id", "result", "failure",
+    "ending", "_context_request_id", "_context_user_id", "_context_user", "_context_project_id", "_context_project",
+    "_context_is_admin", "_context_roles", "_context_fence", "_context_traceparent", "_context_tracestate", "_context_other", "other",
+])  # fmt: skip
+usual: dict[str, object] = {"method": "m", "args": {}, "_unique_id": "u", "_msg_id": "i", "_reply_q": "reply_q", "_timeout": None}
+
+
+def outcome_of(decode: Callable[[bytes], Request | Reply], body: bytes) -> object:
+    try:
+        return decode(body)
+    except NotAMessage as exc:
+        return str(exc), exc.kind
+
+
+@settings(max_examples=400)
+@given(usual=st.sampled_from([usual, usual | {"result": 1, "failure": None}, {}]), changes=st.dictionaries(keys, odd, max_size=4))
+def test_the_short_way_through_an_envelope_finds_the_same_as_the_long_one(
+    usual: dict[str, object], changes: dict[str, object]
+) -> None:
+    """A message without an envelope is always read key by key."""
+    message = usual | changes
+    for decode in (decode_request, decode_reply):
+        assert outcome_of(decode, pack(message)) == outcome_of(decode, json.dumps(message).encode())
 
 
 def test_a_value_that_json_does_not_know_is_refused_by_the_sender() -> None:
