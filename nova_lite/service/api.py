@@ -75,7 +75,8 @@ class ComputeApi(ComputeAPI):
     ) -> Instance:  # fmt: skip
         booting = self._boot(ctx, name=name, flavor=flavor, image=image, host=host, availability_zone=availability_zone)
         request = await self._run(ctx, RequestBoot, booting)
-        return await self._parts.instances.get(request.arguments.instance.uuid)
+        # Repeated, it may have been deleted since: "not found" would say that it never was made.
+        return await self._parts.instances.remembered(request.arguments.instance.uuid)
 
     async def _boot(
         self, ctx: Context, *, name: str, flavor: str, image: str | None, host: str | None, availability_zone: str | None

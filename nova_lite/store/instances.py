@@ -73,6 +73,11 @@ class Instances:
         async with self._db.begin(read_only=True) as conn:
             return await _read(conn, uuid, _ONE)
 
+    async def remembered(self, uuid: str) -> Instance:
+        """The instance, also when it is deleted; its state says so. Raises InstanceNotFound when there never was one."""
+        async with self._db.begin(read_only=True) as conn:
+            return await _read(conn, uuid)
+
     async def find(self, name_or_id: str) -> Instance:
         """The live instance of that uuid, or else of that name. Raises InstanceNotFound, AmbiguousInstance."""
         async with self._db.begin(read_only=True) as conn:

@@ -117,6 +117,9 @@ async def test_a_destroyed_instance_is_gone_from_every_answer_and_kept_in_its_ro
         with pytest.raises(InstanceNotFound):
             await attempt
     assert await store.list() == await store.list(host="cmp1") == []
+    assert await store.remembered(made.uuid) == last
+    with pytest.raises(InstanceNotFound):
+        await store.remembered(new_uuid())
     async with database.begin() as conn:
         row = (await conn.execute(select(instances))).one()
     assert row.deleted == row.id
