@@ -123,7 +123,7 @@ def test_every_reply_comes_back_as_it_was(reply: Reply) -> None:
     assert decode_reply(encode_reply(reply)) == reply
 
 
-odd = st.sampled_from([
+odd: st.SearchStrategy[object] = st.sampled_from([
     None, True, False, 0, -1, 1.5, 10**9, 10**9 + 1, -(10**30), 1e300, "", "x", "reply_x", "x" * 1000, "x" * 1001, [], ["a", None],
     {}, {"a": {"b": []}}, [[[]]] * 210,
 ])  # fmt: skip
