@@ -23,7 +23,7 @@ DELETE = Saga(
     pivot="destroy",
     steps=(
         Step("adopt_deletion", undo="fail_delete", is_pure=True),
-        Step("note_volumes", is_pure=True),
+        Step("note_volumes", attempts=5, is_pure=True),
         Step("destroy", timeout_s=60, attempts=3),
         Step("detach_volumes", timeout_s=300, attempts=6),
         Step("delete_volumes", timeout_s=30, attempts=5),

@@ -7,10 +7,11 @@ import pytest
 from cinder_lite.contract import AttachStatus, Volume, VolumeStatus
 from cinder_lite.errors import ExportFailure, InvalidVolume, TargetUnavailable, VolumeBackendAPIException, VolumeInUse
 from common.base.errors import Invalid, Timeout
+from common.db.errors import DatabaseBusy
 from common.db.journal import Journal
 from common.testing.script import When
 from nova_lite.brick.fake import FakeConnector
-from nova_lite.contract import Instance, VmState
+from nova_lite.contract import BlockDeviceMapping, Instance, VmState
 from nova_lite.errors import (
     DevicePathInUse,
     HypervisorRefused,
@@ -22,6 +23,7 @@ from nova_lite.errors import (
     VolumeBDMNotFound,
     VolumeConnectionFailed,
 )
+from nova_lite.store.block_device_mapping import BlockDeviceMappings
 from tests.support.world import INITIATOR, World, running_world
 
 
@@ -355,3 +357,21 @@ async def test_an_export_that_failed_half_made_is_taken_back(world: World) -> No
         await world.backend.initialize_connection(world.ctx, volume=volume, connector={"initiator": INITIATOR, "host": "cmp1"})
     assert world.target.served == {}
     await check_nothing_is_left(world, server, volume)
+
+
+async def test_a_database_that_is_busy_for_a_moment_does_not_end_a_deletion(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    server, asked = await world.boot(), 0
+    listed = BlockDeviceMappings.list
+
+    async def busy_once(self: BlockDeviceMappings, instance_uuid: str) -> list[BlockDeviceMapping]:
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            raise DatabaseBusy(url="sqlite://", reason="database is locked")
+        return await listed(self, instance_uuid)
+
+    monkeypatch.setattr(BlockDeviceMappings, "list", busy_once)
+    await world.servers.delete(world.ctx, server=server.uuid)
+    assert await world.server_is_gone(server.uuid)
+    assert asked > 1
+    assert world.hypervisor.host.machines == {}
