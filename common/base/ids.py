@@ -25,35 +25,14 @@ def same_uuid(cause: str | None) -> str:
     return new_uuid() if cause is None else str(uuid.uuid5(_MADE_BY_MESSAGES, cause))
 
 
-_DIGITS = 32
-_AT_ONCE = 64
-_ready: list[str] = []
-
-
 def new_hex() -> str:
-    """32 random hexadecimal digits, as oslo.messaging's `_msg_id` and `_unique_id` have them.
-
-    One question to the system's source serves for many: a request takes five, and each question costs as much as a dozen calls.
-    """
-    while True:
-        try:
-            return _ready.pop()  # one step, whatever other threads do
-        except IndexError:
-            digits = os.urandom(_AT_ONCE * _DIGITS // 2).hex()
-            _ready.extend([digits[at : at + _DIGITS] for at in range(0, len(digits), _DIGITS)])
-
-
-def forget_chance() -> None:
-    """Ask the source of chance anew from now on: in a child process, which would give its parent's ids again, and for a seed."""
-    _ready.clear()
-
-
-os.register_at_fork(after_in_child=forget_chance)
+    """32 random hexadecimal digits, as oslo.messaging's `_msg_id` and `_unique_id` have them."""
+    return os.urandom(16).hex()
 
 
 def new_request_id() -> RequestId:
     """`req-<uuid>`, the form of oslo.context."""
-    digits = new_hex()
+    digits = os.urandom(16).hex()
     variant = "89ab"[
         int(digits[16], 16) & 3
     ]  # RFC 9562, 4.1 and 5.4: a random UUID, as uuid.uuid4 makes it in three times the time

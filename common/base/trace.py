@@ -3,16 +3,15 @@
 Source: https://www.w3.org/TR/trace-context/ (version 00). `tracestate` is passed on as it came.
 """
 
+import os
 import re
 from dataclasses import dataclass
 from typing import Self
 
-from common.base.ids import new_hex
 from common.base.values import cheap
 
 _TRACEPARENT = re.compile(r"00-(?P<trace>[0-9a-f]{32})-(?P<span>[0-9a-f]{16})-(?P<flags>[0-9a-f]{2})")
 _STATE_MAX = 512
-_SPAN_DIGITS = 16
 _NO_TRACE, _NO_SPAN = "0" * 32, "0" * 16
 
 
@@ -34,7 +33,8 @@ class Trace:
     @classmethod
     def new(cls) -> Self:
         """The first hop of a new trace."""
-        return cls(new_hex(), new_hex()[:_SPAN_DIGITS])
+        digits = os.urandom(24).hex()
+        return cls(digits[:32], digits[32:])
 
     @classmethod
     def parse(cls, traceparent: object, tracestate: object = None) -> Self | None:
@@ -50,4 +50,4 @@ class Trace:
 
     def child(self) -> Self:
         """The next hop."""
-        return type(self)(self.trace_id, new_hex()[:_SPAN_DIGITS], self.flags, self.state)
+        return type(self)(self.trace_id, os.urandom(8).hex(), self.flags, self.state)

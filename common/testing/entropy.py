@@ -5,8 +5,6 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from common.base.ids import forget_chance
-
 
 @contextmanager
 def seeded(seed: int | str) -> Iterator[random.Random]:
@@ -18,10 +16,8 @@ def seeded(seed: int | str) -> Iterator[random.Random]:
     kept, system = random.getstate(), os.urandom
     random.seed(f"random {seed}")
     os.urandom = random._urandom = source.randbytes  # type: ignore[attr-defined]
-    forget_chance()
     try:
         yield random.Random(f"test {seed}")  # noqa: S311
     finally:
         os.urandom = random._urandom = system  # type: ignore[attr-defined]
-        forget_chance()
         random.setstate(kept)

@@ -1,8 +1,6 @@
 """Ids, versions and retries."""
 
 import re
-import subprocess
-import sys
 
 import pytest
 from hypothesis import given, strategies as st
@@ -18,21 +16,6 @@ def test_ids_have_openstack_s_forms_and_are_new_each_time() -> None:
     assert re.fullmatch("[0-9a-f]{32}", new_hex())
     assert is_uuid(new_request_id().removeprefix("req-"))
     assert new_uuid() != new_uuid()
-
-
-_FORKS = """
-import os
-from common.base.ids import new_hex
-new_hex()
-if child := os.fork():
-    os.waitpid(child, 0)
-print(*(new_hex() for _ in range(100)), flush=True)
-"""
-
-
-def test_a_child_process_does_not_give_its_parent_s_ids_again() -> None:
-    said = subprocess.run([sys.executable, "-c", _FORKS], capture_output=True, text=True, check=True, timeout=30).stdout.split()
-    assert len(said) == len(set(said)) == 200
 
 
 @pytest.mark.parametrize("text", ["", "x", "{12345678-1234-1234-1234-123456789abc}", "12345678123412341234123456789abc"])
