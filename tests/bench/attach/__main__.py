@@ -1,6 +1,6 @@
 """`make bench-attach`: what one attach and detach cost, with and without the journal, on each database, in one loop and as processes.
 
-python -m tests.bench.attach [--rounds N] [--only loop|processes]
+python -m tests.bench.attach [--rounds N] [--only loop|processes|growth]
 """
 
 import argparse
@@ -15,7 +15,11 @@ import structlog
 
 from common.testing.servers import MariaDbServer, PostgresServer, RabbitServer
 from tests.bench.attach.in_loop import Cost, cost
-from tests.bench.attach.processes import DatabaseServer, Figures, measure
+from tests.bench.attach.limited import NoLimits
+from tests.bench.attach.processes import AT_ONCE, DatabaseServer, Figures, measure
+
+SHARE = 0.1
+"""Of a core, which a nova-compute may use where its growth is measured."""
 
 
 async def main(arguments: argparse.Namespace) -> None:
@@ -23,10 +27,12 @@ async def main(arguments: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         folder = Path(name)
         async with PostgresServer(folder / "pg") as postgres, MariaDbServer(folder / "maria") as maria:
-            if arguments.only != "processes":
+            if arguments.only in {"", "loop"}:
                 await in_loop(postgres, maria, arguments.rounds)
-            if arguments.only != "loop":
+            if arguments.only in {"", "processes"}:
                 await as_processes(folder, postgres, maria)
+            if arguments.only in {"", "growth"}:
+                await growing(folder, postgres)
 
 
 async def in_loop(postgres: PostgresServer, maria: MariaDbServer, rounds: int) -> None:
@@ -75,6 +81,29 @@ async def as_processes(folder: Path, postgres: PostgresServer, maria: MariaDbSer
                 _tell(f"{name}, {computes} compute", figures)
 
 
+async def growing(folder: Path, postgres: PostgresServer) -> None:
+    """What further compute processes add, where the machine is not what they all wait for."""
+    print(
+        f"\n| nova-computes of {SHARE:.0%} of a core each, PostgreSQL | pairs/s, {AT_ONCE} at once | times one | cores that all use |"
+    )
+    print("|---|---|---|---|")
+    first = 0.0
+    async with RabbitServer(folder / "rabbit-growth") as broker:
+        for computes in (1, 2, 3, 4):
+            place = folder / f"growth-{computes}"
+            place.mkdir()
+            try:
+                found = await measure(
+                    place, broker, postgres.create_database(f"g{computes}"), database=postgres, computes=computes, share=SHARE
+                )
+            except NoLimits as exc:
+                print(f"left out: {exc}")
+                return
+            first = first or found.pairs_per_s
+            cores = found.pairs_per_s * found.cpu_ms / 1000
+            print(f"| {computes} | {found.pairs_per_s:.1f} | {found.pairs_per_s / first:.1f} | {cores:.1f} |", flush=True)
+
+
 def _tell(name: str, found: Figures) -> None:
     by = found.cpu_by
     print(
@@ -87,5 +116,5 @@ def _tell(name: str, found: Figures) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", choices=["loop", "processes"], default="")
+    parser.add_argument("--only", choices=["loop", "processes", "growth"], default="")
     asyncio.run(main(parser.parse_args()))

@@ -5,6 +5,7 @@ import os
 import statistics
 import time
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from common.rpc.options import RpcOptions
 from common.rpc.session import connect
 from common.testing.servers import MariaDbServer, PostgresServer, RabbitServer, Server
 from nova_lite.contract import ComputeAPI, VmState
+from tests.bench.attach.limited import held
 from tests.support.processes import cloud
 
 PAIRS = 20
@@ -37,11 +39,17 @@ class Figures:
     cpu_by: dict[str, float]
 
 
-async def measure(folder: Path, broker: RabbitServer, connection: str, *, database: DatabaseServer, computes: int) -> Figures:
-    """The services on `computes` compute hosts."""
+async def measure(
+    folder: Path, broker: RabbitServer, connection: str, *, database: DatabaseServer, computes: int, share: float | None = None
+) -> Figures:
+    """The services on `computes` compute hosts. `share`: what each nova-compute gets of a core at most; None: all that it takes.
+
+    Raises NoLimits.
+    """
     hosts = [f"cmp{number}" for number in range(1, computes + 1)]
     url = broker.fresh_url()
     async with (
+        AsyncExitStack() as limits,
         cloud(folder, transport_url=url, connection=connection, computes=hosts, is_simulated=True) as running,
         connect(url, host="bench", options=RpcOptions(), connection_name="bench") as rpc,
     ):
@@ -67,6 +75,9 @@ async def measure(folder: Path, broker: RabbitServer, connection: str, *, databa
         await asyncio.gather(*(until(volume_id, VolumeStatus.AVAILABLE) for volume_id in ids))
         for _ in range(3):
             await pair(0)
+        if share is not None:
+            running_on = [pid for name, pid in running.children.pids.items() if name.startswith("nova-compute")]
+            limits.enter_context(held(running_on, share))
         groups = {
             "services": sorted(running.children.pids.values()),
             "broker": _tree(_pid(broker)),
