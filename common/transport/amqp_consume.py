@@ -74,7 +74,7 @@ class AmqpConsumer(KeptConsumer[AmqpLink]):
         ended = self._ended = asyncio.Event()
         try:
             await channel.ask("basic.qos", prefetch_count=self._prefetch)
-            await declare_queue(channel, queue)
+            await declare_queue(channel, queue, passive=self._goes_on)
             channel.on_cancelled = partial(self._was_cancelled, ended)
             channel.on_delivery = self._take
             self._channel = channel

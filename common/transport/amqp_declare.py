@@ -89,13 +89,14 @@ async def declare_exchange(channel: AmqpChannel, exchange: Exchange) -> None:
     )
 
 
-async def declare_queue(channel: AmqpChannel, queue: Queue) -> None:
-    """The exchanges, the queue, then its bindings. Raises Refused as `declare_exchange`."""
+async def declare_queue(channel: AmqpChannel, queue: Queue, *, passive: bool = False) -> None:
+    """The exchanges, the queue, then its bindings. `passive`: a queue that is not there is refused (404), not made. Raises Refused as `declare_exchange`."""
     for exchange in dict.fromkeys(binding.exchange for binding in queue.bindings):
         await declare_exchange(channel, exchange)
     await channel.ask(
         "queue.declare",
         queue=queue.name,
+        passive=passive,
         durable=queue.durable,
         exclusive=queue.exclusive,
         auto_delete=queue.auto_delete,

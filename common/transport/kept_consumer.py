@@ -77,6 +77,11 @@ class KeptConsumer(ABC, Generic[L]):
     async def _is_gone(self) -> bool:
         """True when the broker no longer knows the queue. Raises BusUnavailable."""
 
+    @property
+    def _goes_on(self) -> bool:
+        """In a stream, behind the last message that was seen. Made anew in this moment it would count from 0, and be silent up to there."""
+        return self._offset is not None
+
     def _was_cancelled(self, ended: asyncio.Event) -> None:
         """By the broker."""
         self._offset = None  # the stream was deleted; a new one counts from 0, and would be silent up to this number

@@ -85,7 +85,7 @@ class RabbitConsumer(KeptConsumer[Link]):
         try:
             with watched():
                 await channel.basic_qos(prefetch_count=self._prefetch)
-                await declare_queue(channel, queue)
+                await declare_queue(channel, queue, passive=self._goes_on)
                 channel.on_consumer_cancel_callbacks.add(lambda _: self._was_cancelled(ended))
                 run_at_once(channel, self._take)
                 self._channel, self._settlements = channel, Settlements(channel)
