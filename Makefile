@@ -4,8 +4,8 @@
 # make check  format, lint, types, floors (make lint), quick tests
 # make lab    a private RabbitMQ, PostgreSQL and tgtd, five services, two compute hosts (as root, on Debian)
 # make compat-openstack  real nova 34 and cinder 29 as our clients (installs them once: 1 to 5 minutes, 700 MB)
-# make bench  how fast our RPC is beside other libraries', and the buses; bench-buses: the buses alone; bench-attach: an attach and detach, and what further computes add; bench-survival: calls while the broker fails;
-#             bench-flood: calls while 100,000 casts flood another queue; bench-plots: cost by calls in flight, size and clients, drawn
+# make bench  how fast our RPC is beside other libraries', and the buses; bench-buses: the buses alone; bench-survival: calls while the broker fails;
+#             bench-attach: an attach and detach, and what further computes add; bench-flood: calls while 100,000 casts flood another queue; bench-plots: cost by calls in flight, size and clients, drawn
 # make repro  one case of the simulation with its whole trace: CASE='...' SEED=0
 # make chaos  kill -9 at every failpoint of attach and detach, and outages: real processes, RabbitMQ, DATABASE=postgresql, CASES=0 (all)
 # make fuzz   hostile bytes for the decoders, MINUTES=1, with atheris where it can be installed

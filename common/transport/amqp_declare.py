@@ -90,7 +90,10 @@ async def declare_exchange(channel: AmqpChannel, exchange: Exchange) -> None:
 
 
 async def declare_queue(channel: AmqpChannel, queue: Queue, *, passive: bool = False) -> None:
-    """The exchanges, the queue, then its bindings. `passive`: a queue that is not there is refused (404), not made. Raises Refused as `declare_exchange`."""
+    """The exchanges, the queue, then its bindings. Raises Refused as `declare_exchange`.
+
+    passive   a queue that is not there is refused (404) and not made
+    """
     for exchange in dict.fromkeys(binding.exchange for binding in queue.bindings):
         await declare_exchange(channel, exchange)
     await channel.ask(

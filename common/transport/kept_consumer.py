@@ -79,7 +79,10 @@ class KeptConsumer(ABC, Generic[L]):
 
     @property
     def _goes_on(self) -> bool:
-        """In a stream, behind the last message that was seen. Made anew in this moment it would count from 0, and be silent up to there."""
+        """In a stream, behind the last message that was seen: its declaration is passive then.
+
+        A stream that was deleted just now would be made anew by any other, count from 0, and be silent up to that message.
+        """
         return self._offset is not None
 
     def _was_cancelled(self, ended: asyncio.Event) -> None:

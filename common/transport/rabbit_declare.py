@@ -102,7 +102,10 @@ async def declare_exchange(channel: aiormq.abc.AbstractChannel, exchange: Exchan
 
 
 async def declare_queue(channel: aiormq.abc.AbstractChannel, queue: Queue, *, passive: bool = False) -> None:
-    """The exchanges, the queue, then its bindings. `passive`: a queue that is not there is refused (404), not made. Raises ChannelPreconditionFailed as `declare_exchange`."""
+    """The exchanges, the queue, then its bindings. Raises ChannelPreconditionFailed as `declare_exchange`.
+
+    passive   a queue that is not there is refused (404) and not made
+    """
     for exchange in dict.fromkeys(binding.exchange for binding in queue.bindings):
         await declare_exchange(channel, exchange)
     await channel.queue_declare(

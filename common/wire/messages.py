@@ -122,20 +122,14 @@ class _UsualRequest(msgspec.Struct, forbid_unknown_fields=True):
     @property
     def context(self) -> dict[str, Any]:
         """As `encode_request` was given it."""
-        found = {
-            "request_id": self.request_id,
-            "user_id": self.user_id,
-            "user": self.user,
-            "project_id": self.project_id,
-            "project": self.project,
-            "is_admin": self.is_admin,
-            "roles": self.roles,
-            "fence": self.fence,
-            "traceparent": self.traceparent,
-        }
-        return {key: value for key, value in found.items() if value is not msgspec.UNSET}
+        return {key: value for key in _USUAL_CONTEXT if (value := getattr(self, key)) is not msgspec.UNSET}
 
 
+_USUAL_CONTEXT = tuple(
+    name
+    for name, key in zip(_UsualRequest.__struct_fields__, _UsualRequest.__struct_encode_fields__, strict=True)
+    if key == _CONTEXT + name
+)
 _USUAL_REQUEST = msgspec.json.Decoder(_UsualRequest)
 
 

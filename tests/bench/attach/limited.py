@@ -23,7 +23,7 @@ def held(pids: Sequence[int], share: float) -> Iterator[None]:
     try:
         for pid in pids:
             group = root / f"{_NAME}-{pid}"
-            group.mkdir()
+            group.mkdir(exist_ok=True)  # of a run that was killed
             groups.append(group)
             _limit(group, int(share * _PERIOD_US))
             (group / "cgroup.procs").write_text(str(pid))
@@ -39,9 +39,7 @@ def held(pids: Sequence[int], share: float) -> Iterator[None]:
 
 
 def _root() -> Path:
-    if (_V1 / "cpu.cfs_quota_us").exists() or (_V1 / "cgroup.procs").exists():
-        return _V1
-    return _V2
+    return _V1 if (_V1 / "cgroup.procs").exists() else _V2
 
 
 def _limit(group: Path, quota_us: int) -> None:
