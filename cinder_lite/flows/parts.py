@@ -15,7 +15,7 @@ from cinder_lite.store.snapshots import Snapshots
 from cinder_lite.store.volume_attachment import VolumeAttachments
 from cinder_lite.store.volumes import Volumes
 from cinder_lite.targets.iscsi_names import parse_provider_auth
-from common.app.post import Post
+from common.app.post import Post, Writing
 from common.base.errors import Conflict
 from common.host.locks import KeyedLocks
 
@@ -71,13 +71,13 @@ def manager_of(client: VolumeManagerAPI, volume: Volume) -> VolumeManagerAPI:
     return client.on(backend.split("@", maxsplit=1)[0], topic=f"cinder-volume.{backend}")
 
 
-async def advance_once(volumes: Volumes, volume_id: str, event: Event) -> None:
-    """Advance a volume's status; where that was done by an earlier try of the same step, nothing happens.
+async def advance_once(volumes: Volumes, volume_id: str, event: Event, *, also: Writing | None = None) -> None:
+    """Advance a volume's status, and write `also`; where that was done by an earlier try of the same step, nothing happens.
 
     Others may have gone on from there meanwhile, so the status can be another one by now.
     """
     try:
-        await volumes.advance(volume_id, event)
+        await volumes.advance(volume_id, event, also=also)
     except Conflict:
         if await volumes.has_made(volume_id, event):
             return

@@ -62,10 +62,8 @@ class SchedulerManager(SchedulerAPI):
             if exc.retryable:
                 raise
             _log.warning("volume not placed", volume_id=volume.id, reason=str(exc))
-            await advance_once(self._volumes, volume.id, Event.CREATE_FAILED)
-            await self._volumes.add_message(
-                volume.id, event_id="SCHEDULE_ALLOCATE_VOLUME", user_message=str(exc), request_id=ctx.request_id
-            )
+            why = self._volumes.saying(volume.id, "SCHEDULE_ALLOCATE_VOLUME", str(exc), ctx.request_id)
+            await advance_once(self._volumes, volume.id, Event.CREATE_FAILED, also=why)
 
     async def update_service_capabilities(
         self, ctx: Context, *, service_name: str, host: str, capabilities: Mapping[str, Any], cluster_name: str | None = None,

@@ -210,8 +210,12 @@ class Volumes:
 
     async def add_message(self, volume_id: str, event_id: str, user_message: str, request_id: str | None = None) -> None:
         """Remembers why something failed, for `find`, `named` and `list` to show."""
+        await self._db.run(self.saying(volume_id, event_id, user_message, request_id))
+
+    def saying(self, volume_id: str, event_id: str, user_message: str, request_id: str | None = None) -> Writing:
+        """`add_message` within a transaction of another's: whoever sees the status then finds the reason with it."""
         said = {"event_id": event_id, "user_message": user_message, "request_id": request_id}
-        await add_message(self._db, "VOLUME", volume_id, clock=self._clock, **said)
+        return message_of("VOLUME", volume_id, clock=self._clock, **said)
 
     async def _update(self, volume_id: str, **values: object) -> None:
         change = {"of_volume": volume_id, **values}
@@ -219,11 +223,15 @@ class Volumes:
             raise VolumeNotFound(volume_id=volume_id)
 
 
-async def add_message(db: Database, kind: str, resource_id: str, *, clock: Clock, **said: object) -> None:
-    """A row of messages. `said`: event_id, user_message, request_id."""
+def message_of(kind: str, resource_id: str, *, clock: Clock, **said: object) -> Writing:
+    """Writes a row of messages. `said`: event_id, user_message, request_id."""
     row = {"resource_type": kind, "resource_uuid": resource_id, "message_level": "ERROR", **said}
     stored = insert(messages).values(**row, created_at=clock.utcnow())
-    await db.execute(stored)
+
+    async def write(conn: AsyncConnection) -> None:
+        await conn.execute(stored)
+
+    return write
 
 
 async def lock_volume(conn: AsyncConnection, volume_id: str) -> VolumeStatus:

@@ -1,11 +1,14 @@
 """The article's flow on fakes: what is seen of it, and that every failure of attach-flow 1.3 leaves nothing behind."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
 from cinder_lite.contract import AttachStatus, Volume, VolumeStatus
+from cinder_lite.domain.volume import Event
 from cinder_lite.errors import ExportFailure, InvalidVolume, TargetUnavailable, VolumeBackendAPIException, VolumeInUse
+from cinder_lite.store.volumes import Volumes
 from common.base.errors import Invalid, Timeout
 from common.db.errors import DatabaseBusy
 from common.db.journal import Journal
@@ -293,6 +296,23 @@ async def test_a_volume_larger_than_any_backend_fails_with_the_reason_of_each(wo
     found = await world.create("big", size=5000)
     assert found.status is VolumeStatus.ERROR
     assert "No valid backend was found. cmp1@vault: 5000 GiB wanted" in found.messages[0].user_message
+
+
+async def test_whoever_sees_that_a_volume_was_not_placed_finds_the_reason_with_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    advance, seen = Volumes.advance, []
+
+    async def watched(self: Volumes, volume_id: str, event: Event, **values: Any) -> Volume:
+        advanced = await advance(self, volume_id, event, **values)
+        seen.append(await self.find(volume_id))
+        return advanced
+
+    monkeypatch.setattr(Volumes, "advance", watched)
+    await world.create("big", size=5000)
+    [found] = seen
+    assert found.status is VolumeStatus.ERROR
+    assert "5000 GiB wanted" in found.messages[0].user_message
 
 
 async def test_a_failed_create_leaves_nothing_and_says_why(world: World) -> None:
