@@ -14,7 +14,7 @@ from common.db.model import MYSQL_TABLE, JsonText, cinder_soft_delete, moment, n
 
 METADATA = new_metadata()
 
-BRANCH = Branch("cinder", Path(__file__).parent / "migrations")
+BRANCH = Branch("cinder", Path(__file__).parent / "migrations", head="cinder_0002")
 """The migrations that make these tables, for `common.db.migrate.upgrade`."""
 
 volumes = Table(

@@ -1,4 +1,4 @@
-"""A line of migrations, as a service names its own. Alembic itself is loaded only where revisions are looked at."""
+"""A line of migrations, as a service names its own."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,7 +6,8 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Branch:
-    """Its label, and the folder of its revision files."""
+    """Its label, the folder of its revision files, and the newest of them, for which Alembic need not be asked."""
 
     label: str
     folder: Path
+    head: str

@@ -4,8 +4,10 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from alembic import command
+from alembic.config import Config
 from alembic.util import CommandError
 from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -15,10 +17,10 @@ from common.base.errors import Broken
 from common.db.branch import Branch
 from common.db.engine import Database, open_database
 from common.db.errors import DatabaseBusy
-from common.db.revisions import config, heads, revisions_of
+from common.db.revisions import COMMON, MIGRATIONS, heads, revisions_of
 from common.db.url import MYSQL, POSTGRESQL
 
-__all__ = ["Branch", "current", "downgrade", "heads", "upgrade"]
+__all__ = ["Branch", "alembic_config", "current", "downgrade", "heads", "upgrade"]
 
 UPGRADE_TIMEOUT_S = 600.0
 """Longest upgrade, and longest wait for another process's."""
@@ -48,6 +50,15 @@ async def current(connection: str, *, clock: Clock) -> frozenset[str]:
     """The revisions that the database has."""
     async with _opened(connection, clock) as db, db.begin(read_only=True) as conn:
         return await conn.run_sync(revisions_of)
+
+
+def alembic_config(branches: Sequence[Branch]) -> Config:
+    """Alembic's settings for common's branch and these, without a file."""
+    made = Config()
+    made.set_main_option("path_separator", "newline")
+    made.set_main_option("script_location", _escaped(MIGRATIONS))
+    made.set_main_option("version_locations", "\n".join(_escaped(branch.folder) for branch in (COMMON, *branches)))
+    return made
 
 
 async def _migrate(connection: str, act: Callable[[Connection], None], clock: Clock) -> frozenset[str]:
@@ -88,12 +99,17 @@ async def _alone(db: Database, conn: AsyncConnection) -> AsyncIterator[None]:
 
 
 def _alembic_upgrade(conn: Connection, branches: Sequence[Branch]) -> None:
-    settings = config(branches)
+    settings = alembic_config(branches)
     settings.attributes["connection"] = conn
     command.upgrade(settings, "heads")
 
 
 def _alembic_downgrade(conn: Connection, branches: Sequence[Branch]) -> None:
-    settings = config(branches)
+    settings = alembic_config(branches)
     settings.attributes["connection"] = conn
     command.downgrade(settings, "base")
+
+
+def _escaped(path: Path) -> str:
+    """Alembic's settings give % a meaning."""
+    return str(path).replace("%", "%%")

@@ -1,40 +1,24 @@
-"""Which revisions of the schema there are, and which of them a database has."""
+"""Which revisions of the schema there are, and which of them a database has. Without Alembic, a tenth of a service's start."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from alembic.config import Config
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import Connection
+from sqlalchemy import Connection, String, column, inspect, select, table
 
 from common.db.branch import Branch
 
-_HERE = Path(__file__).parent / "migrations"
-
-
-COMMON = Branch("common", _HERE / "versions")
-
-
-def config(branches: Sequence[Branch]) -> Config:
-    """Alembic's settings for common's branch and these, without a file."""
-    made = Config()
-    made.set_main_option("path_separator", "newline")
-    made.set_main_option("script_location", _escaped(_HERE))
-    made.set_main_option("version_locations", "\n".join(_escaped(branch.folder) for branch in (COMMON, *branches)))
-    return made
+MIGRATIONS = Path(__file__).parent / "migrations"
+COMMON = Branch("common", MIGRATIONS / "versions", head="common_0004")
+_STORED = select(column("version_num", String)).select_from(table("alembic_version"))
 
 
 def heads(branches: Sequence[Branch]) -> frozenset[str]:
     """The newest revision of common's branch and of each of these."""
-    return frozenset(ScriptDirectory.from_config(config(branches)).get_heads())
+    return frozenset(branch.head for branch in (COMMON, *branches))
 
 
 def revisions_of(conn: Connection) -> frozenset[str]:
     """The revisions that a database has; none for an empty one."""
-    return frozenset(MigrationContext.configure(conn).get_current_heads())
-
-
-def _escaped(path: Path) -> str:
-    """Alembic's settings give % a meaning."""
-    return str(path).replace("%", "%%")
+    if not inspect(conn).has_table("alembic_version"):
+        return frozenset()
+    return frozenset(conn.execute(_STORED).scalars())

@@ -14,7 +14,7 @@ from common.db.model import MYSQL_TABLE, JsonText, moment, new_metadata, nova_so
 
 METADATA = new_metadata()
 
-BRANCH = Branch("nova", Path(__file__).parent / "migrations")
+BRANCH = Branch("nova", Path(__file__).parent / "migrations", head="nova_0001")
 """The migrations that make these tables, for `common.db.migrate.upgrade`."""
 
 instances = Table(

@@ -31,3 +31,9 @@ def test_help_waits_for_no_library_of_the_database_or_the_bus() -> None:
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
     assert ran.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_service_starts_without_what_only_a_migration_needs() -> None:
+    code = "import sys\nimport cinder_lite.service.wiring, nova_lite.service.wiring\nprint('alembic' in sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
+    assert ran.stdout == "False\n"
