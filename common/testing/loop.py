@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context, ContextVar
 from itertools import count
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 T = TypeVar("T")
 
@@ -69,6 +70,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._steps_left = steps_max
         self._end_s = begin_s + virtual_s_max
         self._tasks = count(1)
+        self._alive: WeakSet[asyncio.Task[Any]] = WeakSet()
         self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
         self._timers_made = count()
         self._frozen: list[Owner] = []
@@ -116,7 +118,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         for owner in tuple(self._frozen):
             self.thaw(owner)
         for _ in range(_BURIALS_MAX):
-            left = sorted((task for task in asyncio.all_tasks(self) if not task.done()), key=hash)
+            left = sorted((task for task in self._alive if not task.done()), key=hash)
             if not left:
                 return
             for task in left:
@@ -129,7 +131,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
         raise RuntimeError(f"tasks outlive their cancellation: {left[:3]}")
 
     def _make_task(self, loop: asyncio.AbstractEventLoop, work: Generator[Any, None, T], context: Context | None = None) -> _Task:
-        return _Task(next(self._tasks), work, loop=loop, context=context)
+        task = _Task(next(self._tasks), work, loop=loop, context=context)
+        self._alive.add(task)  # asyncio.all_tasks would look through those of all loops that are not collected yet
+        return task
 
     def _run_once(self) -> None:
         """As `asyncio.BaseEventLoop._run_once` of Python 3.11, with a jump where that one waits."""
