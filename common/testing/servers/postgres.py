@@ -5,6 +5,7 @@ import pwd
 import shutil
 import signal
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from common.testing.servers.base import Server
@@ -81,6 +82,23 @@ class PostgresServer(Server):
         """A fast shutdown: sessions are cut."""
         self._end(signal.SIGINT)
         super().stop()
+
+    def kill(self) -> None:
+        """As a power cut: its backends die too, each of which has a session of its own and would outlive it by a query."""
+        postmaster = None if self._process is None else self._process.pid
+        backends = [] if postmaster is None else _stopped_with_children(postmaster)
+        super().kill()
+        for pid in backends:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def _stopped_with_children(pid: int) -> list[int]:
+    """The children of a process, which from now on makes no more."""
+    with suppress(ProcessLookupError, FileNotFoundError):
+        os.kill(pid, signal.SIGSTOP)
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return []
 
 
 def _postgres_bin() -> Path | None:

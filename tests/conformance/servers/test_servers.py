@@ -1,8 +1,11 @@
 """What every private server promises to the tests that use it."""
 
+import os
+import signal
 import socket
 from pathlib import Path
 
+import asyncpg
 import pytest
 
 from common.testing.servers import MariaDbServer, PostgresServer, RabbitServer, RedisServer, Server, ServerFailed, free_port
@@ -54,6 +57,18 @@ async def test_what_was_made_before_a_power_cut_is_there_after_it(tmp_path: Path
                 server.create_database("kept")
             server.drop_database("kept")
             server.drop_database("kept")
+
+
+@pytest.mark.real("postgresql")
+async def test_a_power_cut_ends_a_backend_that_has_not_noticed_it(tmp_path: Path) -> None:
+    async with PostgresServer(tmp_path) as server:
+        connection = await asyncpg.connect(server.url())
+        backend = await connection.fetchval("SELECT pg_backend_pid()")
+        os.kill(backend, signal.SIGSTOP)
+        server.kill()
+        with pytest.raises((asyncpg.PostgresConnectionError, ConnectionError)):
+            await connection.fetchval("SELECT 1", timeout=10)
+        connection.terminate()
 
 
 def test_every_test_gets_a_virtual_host_of_its_own(rabbit_server: RabbitServer) -> None:
