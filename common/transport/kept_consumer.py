@@ -38,7 +38,7 @@ class KeptConsumer(ABC, Generic[L]):
         self._keeper: asyncio.Task[None] | None = None
         self._is_cancelled = False
         self._offset: int | None = None
-        """The first message of a stream that was not seen yet."""
+        """The first message of a stream that was not seen yet; 0: it was made anew, and all in it are news."""
 
     async def start(self) -> None:
         """Returns when the queue is there and consumed. Raises BusUnavailable, BusRefused, Closed."""
@@ -83,12 +83,20 @@ class KeptConsumer(ABC, Generic[L]):
 
         A stream that was deleted just now would be made anew by any other, count from 0, and be silent up to that message.
         """
-        return self._offset is not None
+        return bool(self._offset)
 
     def _was_cancelled(self, ended: asyncio.Event) -> None:
-        """By the broker."""
-        self._offset = None  # the stream was deleted; a new one counts from 0, and would be silent up to this number
+        """By the broker, which does so with the readers of a stream when it is deleted."""
+        self._begin_new_stream()
         ended.set()
+
+    def _begin_new_stream(self) -> None:
+        """A new stream counts from 0, and would be silent up to the number where the old one was left.
+
+        Its first message may come before this reader does, or at that very moment, when RabbitMQ 3.10 loses it to one who asks for the last.
+        """
+        if STREAM_OFFSET in self.queue.consume_arguments:
+            self._offset = 0
 
     def _consume_arguments(self) -> dict[str, Any]:
         arguments = dict(self.queue.consume_arguments)
@@ -111,7 +119,7 @@ class KeptConsumer(ABC, Generic[L]):
             try:
                 is_remade = (self._on_remade is not None or self._offset is not None) and await self._is_gone()
                 if is_remade:
-                    self._offset = None
+                    self._begin_new_stream()
                 await self._begin()
             except BusUnavailable as exc:
                 failures += 1

@@ -54,7 +54,7 @@ async def test_every_reader_of_a_stream_gets_every_message_and_goes_on_where_it_
 
 
 @pytest.mark.parametrize("is_away", [False, True], ids=["while it is read", "while the reader is away"])
-async def test_a_reader_of_a_stream_that_was_deleted_reads_the_new_one_from_its_newest_message(
+async def test_a_reader_of_a_stream_that_was_deleted_reads_the_new_one_from_its_first_message(
     rabbit_url: str, rabbit_server: RabbitServer, is_away: bool
 ) -> None:
     late = RabbitSettings(delay_s=1.5)
@@ -67,10 +67,24 @@ async def test_a_reader_of_a_stream_that_was_deleted_reads_the_new_one_from_its_
             await asyncio.to_thread(rabbit_server.ctl, "close_all_connections", "--vhost", rabbit_url.rpartition("/")[2], "test")
         await publisher.delete_queue(STREAM.name)
         await until_it_routes(publisher, Message(FANOUT, "", b"new", mandatory=True))
-        assert await reader.bodies(1) == [b"new"]
+        await send(publisher, Message(FANOUT, "", b"newer"))
+        assert await reader.bodies(2) == [b"new", b"newer"]
 
 
-async def test_a_stream_that_is_deleted_while_its_reader_comes_back_is_read_from_its_newest_message(
+async def test_what_came_into_a_new_stream_before_its_reader_is_read(rabbit_url: str) -> None:
+    async with connected(rabbit_url, RabbitSettings(delay_s=1.5)) as server, connected(rabbit_url) as publisher:
+        reader, _ = await consume(server, STREAM, prefetch=5)
+        await send(publisher, Message(FANOUT, "", b"old"))
+        assert await reader.bodies(1) == [b"old"]
+        await publisher.delete_queue(STREAM.name)
+        async with connected(rabbit_url) as another:
+            await consume(another, STREAM, prefetch=5)
+            for number in range(3):
+                await send(publisher, Message(FANOUT, "", b"%d" % number))
+            assert await reader.bodies(3) == [b"0", b"1", b"2"]
+
+
+async def test_a_stream_that_is_deleted_while_its_reader_comes_back_is_read_from_its_first_message(
     rabbit_url: str, rabbit_server: RabbitServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with connected(rabbit_url) as server, connected(rabbit_url) as publisher:
