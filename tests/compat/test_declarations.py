@@ -113,6 +113,8 @@ class Peer:
             sys.executable, program, str(where.conf("oslo", options)), exchange, topic, server,
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
             env={"PATH": os.defpath, "OSLO_LOCK_PATH": str(where.folder)},
+            # oslo's queue manager reads when the leader of its process group began, who may have ended before the tests.
+            start_new_session=True,
         )  # fmt: skip
         try:
             yield cls(process)
