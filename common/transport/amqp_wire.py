@@ -6,7 +6,7 @@ or a queue in between.
 
 import asyncio
 from collections import deque
-from typing import Any
+from typing import Any, cast
 
 from common.amqp.channel import Channel
 from common.amqp.connection import Connection
@@ -53,9 +53,9 @@ class Wire(asyncio.Protocol):
     # -- asyncio's side -----------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        transport.set_write_buffer_limits(high=WRITE_BYTES_HIGH)
+        # Not by isinstance: uvloop's transports are asyncio's by their methods alone.
+        self._transport = cast("asyncio.Transport", transport)
+        self._transport.set_write_buffer_limits(high=WRITE_BYTES_HIGH)
         self._flush()
 
     def data_received(self, data: bytes) -> None:
