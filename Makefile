@@ -5,7 +5,8 @@
 # make lab    a private RabbitMQ, PostgreSQL and tgtd, five services, two compute hosts (as root, on Debian)
 # make compat-openstack  real nova 34 and cinder 29 as our clients (installs them once: 1 to 5 minutes, 700 MB)
 # make bench  how fast our RPC is beside other libraries', and the buses; bench-buses: the buses alone; bench-survival: calls while the broker fails;
-#             bench-attach: an attach and detach, and what further computes add; bench-flood: calls while 100,000 casts flood another queue; bench-plots: cost by calls in flight, size and clients, drawn
+#             bench-attach: an attach and detach, and what further computes add; bench-flood: calls while 100,000 casts flood another queue; bench-plots: cost by calls in flight, size and clients, drawn;
+#             bench-memory: what a client and a server hold in ten minutes of calls
 # make repro  one case of the simulation with its whole trace: CASE='...' SEED=0
 # make chaos  kill -9 at every failpoint of attach and detach, and outages: real processes, RabbitMQ, DATABASE=postgresql, CASES=0 (all)
 # make fuzz   hostile bytes for the decoders, MINUTES=1, with atheris where it can be installed
@@ -23,7 +24,7 @@ PARTS := tgt libiscsi-bin qemu-system-x86 qemu-block-extra qemu-utils rabbitmq-s
 	libvirt-daemon libvirt-daemon-driver-qemu python3-libvirt busybox-static cpio
 STORAGE_PARTS := lvm2 ceph-mon ceph-osd ceph-common
 
-.PHONY: certify parts-storage demo test test-amqp lint check format lab guest datapath repro soak chaos bench bench-attach bench-buses bench-flood bench-plots bench-survival fuzz parts clean compat-openstack
+.PHONY: certify parts-storage demo test test-amqp lint check format lab guest datapath repro soak chaos bench bench-attach bench-buses bench-flood bench-memory bench-plots bench-survival fuzz parts clean compat-openstack
 
 demo: .venv/installed
 	@$(BIN)/lite demo --embedded
@@ -85,6 +86,9 @@ bench-attach: .venv/installed-dev
 
 bench-plots: .venv-bench/installed
 	.venv-bench/bin/python -m tests.bench.rpc_peers.growth
+
+bench-memory: .venv-bench/installed
+	.venv-bench/bin/python -m tests.bench.rpc_peers.memory
 
 bench-buses: .venv/installed-dev
 	$(BIN)/python -m tests.bench.bus_roundtrip
