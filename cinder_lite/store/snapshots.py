@@ -15,7 +15,7 @@ from cinder_lite.domain.snapshot import SNAPSHOT, Event
 from cinder_lite.domain.volume import EXTENDABLE
 from cinder_lite.errors import AmbiguousSnapshot, InvalidVolume, SnapshotNotFound
 from cinder_lite.store.tables import snapshots
-from cinder_lite.store.volumes import lock_volume, message_of, messages_of
+from cinder_lite.store.volumes import lock_volume, messages_of, stored_message
 from common.app.post import Writing
 from common.base.clock import Clock
 from common.base.errors import NotFound
@@ -119,7 +119,7 @@ class Snapshots:
     async def add_message(self, snapshot_id: str, event_id: str, user_message: str, request_id: str | None = None) -> None:
         """Remembers why something failed, for `get`, `find` and `list` to show."""
         said = {"event_id": event_id, "user_message": user_message, "request_id": request_id}
-        await self._db.run(message_of("VOLUME_SNAPSHOT", snapshot_id, clock=self._clock, **said))
+        await self._db.run(stored_message("VOLUME_SNAPSHOT", snapshot_id, clock=self._clock, **said))
 
 
 async def _read(conn: AsyncConnection, snapshot_id: str, *where: ColumnElement[bool]) -> Snapshot:

@@ -215,7 +215,7 @@ class Volumes:
     def saying(self, volume_id: str, event_id: str, user_message: str, request_id: str | None = None) -> Writing:
         """`add_message` within a transaction of another's: whoever sees the status then finds the reason with it."""
         said = {"event_id": event_id, "user_message": user_message, "request_id": request_id}
-        return message_of("VOLUME", volume_id, clock=self._clock, **said)
+        return stored_message("VOLUME", volume_id, clock=self._clock, **said)
 
     async def _update(self, volume_id: str, **values: object) -> None:
         change = {"of_volume": volume_id, **values}
@@ -223,7 +223,7 @@ class Volumes:
             raise VolumeNotFound(volume_id=volume_id)
 
 
-def message_of(kind: str, resource_id: str, *, clock: Clock, **said: object) -> Writing:
+def stored_message(kind: str, resource_id: str, *, clock: Clock, **said: object) -> Writing:
     """Writes a row of messages. `said`: event_id, user_message, request_id."""
     row = {"resource_type": kind, "resource_uuid": resource_id, "message_level": "ERROR", **said}
     stored = insert(messages).values(**row, created_at=clock.utcnow())

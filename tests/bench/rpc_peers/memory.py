@@ -1,4 +1,4 @@
-"""`make bench-memory`: what a client and a server hold while they make calls for MINUTES, 128 at once.
+"""`make bench-memory`: what a client and a server hold while they make calls for ten minutes, 128 at once.
 
     python -m tests.bench.rpc_peers.memory [--minutes 10] [--peer ours_amqp]
 
@@ -23,7 +23,7 @@ SLICE_S = 5.0
 """The client keeps the time of every call of one order, 8 bytes each: an order is short."""
 
 
-async def watch(peer: str, minutes: float) -> None:
+async def watch(peer: str, minutes: int) -> None:
     """Raises PeerFailed when a call goes wrong."""
     with tempfile.TemporaryDirectory(prefix="rpc-memory-") as folder:
         async with RabbitServer() as broker, pair(peer, broker.fresh_url(), Path(folder)) as running:
@@ -43,7 +43,7 @@ def main(argv: Sequence[str]) -> int:
     """The status of the process: 1 when a call goes wrong or the peer is missing."""
     form = argparse.RawTextHelpFormatter
     parser = argparse.ArgumentParser(prog="python -m tests.bench.rpc_peers.memory", description=__doc__, formatter_class=form)
-    parser.add_argument("--minutes", type=float, default=10)
+    parser.add_argument("--minutes", type=int, default=10)
     parser.add_argument("--peer", choices=list(PEERS), default="ours_amqp")
     asked = parser.parse_args(argv)
     if (lack := missing(asked.peer)) is not None:
