@@ -149,8 +149,11 @@ def _volume_deleted(world: World, request: Request, _: Rows) -> str | None:
 
 
 def _powered(world: World, request: Request, flows: Rows) -> str | None:
-    """By its flow; by that of another request which was at it already; or the host was asked again from the row."""
-    if any(flow["state"] == "compensated" for flow in flows):
+    """By its flow; by that of another request which was at it already; or the host was asked again from the row.
+
+    Each try to give it a disk back is a flow of the same request, taken back when it fails; what comes of them is the power flow's to say.
+    """
+    if any(flow["saga"] != "restore_disk" and flow["state"] == "compensated" for flow in flows):
         return _unsaid(world, request, f"the {request.kind} was taken back")
     return None
 
