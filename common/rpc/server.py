@@ -7,7 +7,7 @@ process dies before, the bus gives the request to the next server. oslo.messagin
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from contextvars import copy_context
 from dataclasses import dataclass
@@ -133,7 +133,7 @@ class RpcServer:
         self._callers = Callers()
         self._consumers: list[Consumer] = []
         self._running: set[asyncio.Task[None]] = set()
-        self._begun: deque[tuple[Coroutine[Any, Any, None], Delivery]] = deque()
+        self._begun: deque[tuple[Callable[[], Coroutine[Any, Any, None]], Delivery]] = deque()
         self._starters = 0
         self._replying = Replying()
         # A transport may call us in its publisher's context; what a request logs must not carry the caller's words.
@@ -169,9 +169,7 @@ class RpcServer:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
         while self._begun:
-            work, delivery = self._begun.popleft()
-            work.close()
-            await settle(delivery, ack=False, requeue=True)
+            await settle(self._begun.popleft()[1], ack=False, requeue=True)
         await self._replying.wait(self._grace_s)
         await self._replier.close()
         if consumers and not self._options.names_come_back:
@@ -184,15 +182,15 @@ class RpcServer:
         try:
             request = decode_request(plain(delivery.body, delivery.headers))
         except NotAMessage as exc:
-            self._begin(delivery, self._refuse(delivery, queue, exc))
+            self._begin(delivery, partial(self._refuse, delivery, queue, exc))
             return
         if (msg_id := cancelled_call(request)) is not None:
             self._callers.leave(msg_id)
             delivery.ack_soon()
             return
-        self._begin(delivery, self._handle(_Taken.of(request, delivery, queue)))
+        self._begin(delivery, partial(self._handle, _Taken.of(request, delivery, queue)))
 
-    def _begin(self, delivery: Delivery, work: Coroutine[Any, Any, None]) -> None:
+    def _begin(self, delivery: Delivery, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Run it with others that came in the same moment, see `_begin_all`."""
         self._begun.append((work, delivery))
         if not self._starters:
@@ -212,7 +210,7 @@ class RpcServer:
         begun = None
         try:
             while self._begun and (begun is None or begun.is_done):
-                begun = Begun(self._begun.popleft()[0], self._context.copy())
+                begun = Begun(self._begun.popleft()[0](), self._context.copy())
         finally:
             for _ in range(len(self._begun) - self._starters):
                 self._start()
