@@ -243,7 +243,8 @@ def _dead(topic: str, letter: DeadLetter) -> str:
 def _ended(flow: FlowView, found: Whereabouts) -> str:
     row = flow.row
     why = f": {_short(flow.error)}" if flow.error and row.state is not FlowState.COMPLETED else ""
-    return f"{row.saga} of {row.subject} {row.state} {age(row.updated_at, found.now)} ago (request {row.request_id or '-'}){why}"
+    what = f"{row.saga} refused" if row.is_refusal else f"{row.saga} of {row.subject} {row.state}"
+    return f"{what} {age(row.updated_at, found.now)} ago (request {row.request_id or '-'}){why}"
 
 
 def _more(number: int, what: str) -> Iterator[Fact]:

@@ -60,6 +60,11 @@ class FlowRow:
     updated_at: datetime | None = None
     is_over: bool = False
 
+    @property
+    def is_refusal(self) -> bool:
+        """A flow that was never begun: its row keeps everybody from beginning it. `error` says why."""
+        return self.state is FlowState.COMPENSATED and not self.subject
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JournalRow:

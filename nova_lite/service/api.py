@@ -187,11 +187,14 @@ class ComputeApi(ComputeAPI):
         """The request that was made, once it is completed; None where there is nothing to do.
 
         A process that died in this very request may have left it running, or even completed it: then it is not refused, whatever has
-        changed since.
+        changed since. What is refused is written down first: another process, which lost this request with its connection and does
+        not know it yet, must not begin it when the state that forbids it is over.
         """
         try:
             request = await making or await self._begun_before(ctx, kind)
-        except Invalid:
+        except Invalid as exc:
+            if await self._is_refused(ctx, kind, exc):
+                raise
             request = await self._begun_before(ctx, kind)
             if request is None:
                 raise
@@ -199,10 +202,16 @@ class ComputeApi(ComputeAPI):
             await self._runner.run(request)
         return request
 
+    async def _is_refused(self, ctx: Context, kind: type[Flow[Any, ApiParts]], reason: Invalid) -> bool:
+        """True when nobody can begin it any more; a reason that may pass forbids nothing."""
+        if reason.retryable or ctx.message_id is None:
+            return False
+        return await self._runner.refuse(flow_id_of(kind.saga, ctx), kind.saga, ctx, str(reason))
+
     async def _begun_before(self, ctx: Context, kind: type[Flow[Any, ApiParts]]) -> Any:
         """The flow of the same message, as its row has it, or None."""
         row = await self._parts.journal.flow(flow_id_of(kind.saga, ctx))
-        if row is None:
+        if row is None or row.is_refusal:
             return None
         request = kind.restored(row, self._parts)
         request.deadline = ctx.deadline

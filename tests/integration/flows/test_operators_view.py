@@ -1,5 +1,6 @@
 """What an operator sees of flows in a running cloud, and what his words do to them."""
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -20,7 +21,7 @@ from common.db.hosts import Hosts
 from common.db.journal import FlowState, Journal
 from common.transport.port import Binding, BusUnavailable, Exchange, Queue, Transport
 from nova_lite.contract import Instance
-from nova_lite.errors import VolumeConnectionFailed
+from nova_lite.errors import VolumeBDMNotFound, VolumeConnectionFailed
 from nova_lite.flows.detach_volume import DetachVolume
 from nova_lite.service.about import SERVICE as NOVA
 from tests.support.world import HOST, World
@@ -135,6 +136,19 @@ async def test_an_abandoned_flow_stays_as_it_is_and_what_it_left_is_told(world: 
     assert (found["held_by"]["kind"], found["held_by"]["error"]) == ("nobody", "disk was burnt")
     assert found["things"][0]["status"] == "detaching"
     assert await listed(world.database, world.clock, states=OPEN) == []
+
+
+async def test_a_refused_request_is_known_by_its_id_with_the_reason(world: World) -> None:
+    server, volume = await world.boot(), await world.create()
+    ctx = world.ctx
+    with pytest.raises(VolumeBDMNotFound):
+        await world.servers.detach_volume(ctx, server=server.uuid, volume=volume.id)
+    told = await shown(world, ctx.request_id)
+    assert re.search(
+        rf"nobody holds it: request_detach refused \d s ago \(request {ctx.request_id}\): No volume Block Device", told
+    )
+    assert "boot of server" in await shown(world, server.uuid)
+    assert (await world.doctor.audit()).violations == ()
 
 
 async def test_a_request_in_flight_is_with_the_process_that_carries_it_out(world: World) -> None:

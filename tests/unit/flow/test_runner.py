@@ -196,6 +196,30 @@ async def test_whoever_runs_an_ended_flow_hears_how_it_ended(runner: Runner) -> 
         await runner.run(Walk("bad"))
 
 
+async def test_what_was_refused_is_never_begun_by_anybody(runner: Runner, journal: Journal, clock: NoWait) -> None:
+    assert await runner.refuse("late", SAGA, Context(), "thing 1 is not attached") is True
+    assert await runner.refuse("late", SAGA, Context(), "thing 1 is not attached") is True
+    late = Walk("late")
+    async with Runner(journal, clock=clock, owner=Owner(process="other", home="test")) as elsewhere:
+        for each in (runner, elsewhere):
+            assert await each.start(late) is False
+            with pytest.raises(EndedBefore, match="thing 1 is not attached"):
+                await each.run(late)
+    assert late.done == []
+    assert await marks(journal) == []
+
+
+async def test_what_was_begun_is_never_refused(runner: Runner, journal: Journal) -> None:
+    flow = Walk("early", one=[Conflict(kind="V", name="v", found="a", expected="b")])
+    with pytest.raises(Conflict):
+        await runner.run(flow)
+    assert await runner.refuse("early", SAGA, Context(), "too late") is False
+    assert await runner.refuse("w1", SAGA, Context(), "in time") is True
+    row = await journal.flow("early")
+    assert row is not None
+    assert "too late" not in str(row.error)
+
+
 async def test_the_same_flow_again_ends_with_the_one_that_runs_here_and_elsewhere_is_still_running(
     runner: Runner, journal: Journal, clock: NoWait, sqlite_database: Database
 ) -> None:
