@@ -54,7 +54,7 @@ flows = Table(
 )
 """One run of a saga. `subject` is what it is about (a volume, a server); `home` is who may carry it on, `owner` the process that does,
 and `fence` how many there were: what an earlier owner still writes is refused. `deadline`: nobody waits for it behind that, and what
-has not begun by then does not begin.
+has not begun by then does not begin. A row that ended without a `subject` is a request that was refused, and keeps everybody from it.
 """
 
 journal = Table(
