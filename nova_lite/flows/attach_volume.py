@@ -6,12 +6,13 @@ sees it available can attach it. When the
 answer of `attach` itself is lost, compensation frees the attachment by its id, whichever state cinder had reached.
 """
 
+from contextlib import suppress
 from typing import Any, Self
 
 import msgspec
 
 from common.base.context import Context
-from common.base.errors import Fault
+from common.base.errors import Fault, NotFound
 from common.flow.steps import Flow
 from common.machine.saga import Saga, Step
 from nova_lite.contract import BlockDeviceMapping, Instance
@@ -76,8 +77,9 @@ class AttachVolume(Flow[AttachArguments, ComputeParts]):
         """The row says that from here on the volume is this saga's to free."""
 
     async def detach(self, ctx: Context) -> None:
-        """Frees the volume, and removes its export, whatever became of the attachment."""
-        await self.parts.volumes.detach(ctx, volume_id=self.arguments.volume_id, attachment_id=self.arguments.attachment_id)
+        """Frees the volume, and removes its export, whatever became of the attachment. One that was freed may be deleted by now."""
+        with suppress(NotFound):
+            await self.parts.volumes.detach(ctx, volume_id=self.arguments.volume_id, attachment_id=self.arguments.attachment_id)
 
     async def get_volume_connector(self, ctx: Context) -> dict[str, Any]:
         return await self.parts.connector.get_connector_properties()
@@ -97,10 +99,12 @@ class AttachVolume(Flow[AttachArguments, ComputeParts]):
         await self.parts.mappings.save_connection_info(args.bdm_uuid, {**info, **ours})
 
     async def terminate_connection(self, ctx: Context) -> None:
-        args = self.arguments
-        await self.parts.volumes.terminate_connection(
-            ctx, volume_id=args.volume_id, connector=dict(self.outputs["get_volume_connector"]), attachment_id=args.attachment_id
-        )
+        """A volume that is gone has none."""
+        args, connector = self.arguments, dict(self.outputs["get_volume_connector"])
+        with suppress(NotFound):
+            await self.parts.volumes.terminate_connection(
+                ctx, volume_id=args.volume_id, connector=connector, attachment_id=args.attachment_id
+            )
 
     async def connect_volume(self, ctx: Context) -> None:
         """What the host sees of the volume is kept with the connection, as nova keeps device_path."""

@@ -227,6 +227,22 @@ async def test_an_undo_that_fails_is_tried_again(world: World) -> None:
     await check_nothing_is_left(world, server, volume)
 
 
+async def test_an_attach_is_taken_back_when_its_volume_was_freed_and_deleted_meanwhile(world: World) -> None:
+    server, volume = await world.boot(), await world.create()
+    gate = world.hypervisor.hold("attach_volume")
+    world.hypervisor.script.fail_next("attach_volume", HypervisorRefused(name="m", command="device_add", reason="full"), When.AFTER)
+    mapping = await world.attach(server, volume)
+    await world.volumes.detach(world.ctx, volume_id=volume.id, attachment_id=mapping.attachment_id or "")
+    await world.volumes.delete(world.ctx, volume_id=volume.id)
+    assert await world.volume_is_gone(volume.id)
+    gate.set()
+    flows = await world.ended_flows()
+    assert [flow.state for flow in flows if flow.saga == "attach_volume"] == ["compensated"]
+    assert await world.mappings.list(server.uuid) == []
+    assert world.connector.connected == set()
+    assert world.hypervisor.host.machines[server.uuid] == {}
+
+
 async def test_a_guest_that_keeps_its_disk_makes_the_volume_in_use_again(world: World) -> None:
     server, volume = await world.boot(), await world.create()
     await world.attach(server, volume)
