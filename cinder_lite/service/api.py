@@ -1,6 +1,6 @@
 """cinder-api: volumes for clients, and the compare-and-swap on their status."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,17 +22,20 @@ from cinder_lite.domain.volume import Event
 from cinder_lite.errors import InvalidVolume, VolumeInUse, VolumeNotFound
 from cinder_lite.flows.delete_volume import DELETE_VOLUME
 from cinder_lite.flows.parts import manager_of
-from cinder_lite.service.making import Making
+from cinder_lite.service.making import CREATE, DELETE, EXTEND, SNAPSHOT_CREATE, SNAPSHOT_DELETE, Making
 from cinder_lite.service.resetting import Resetting
 from cinder_lite.store.snapshots import Snapshots
 from cinder_lite.store.volume_attachment import VolumeAttachments
 from cinder_lite.store.volumes import Volumes
-from common.app.post import Post
+from common.app.deciding import Decisions
+from common.app.post import Post, Writing, together
 from common.base.clock import Clock
 from common.base.context import Context
 from common.base.errors import Conflict
+from common.base.ids import same_uuid
 from common.db.hosts import Hosts
 from common.db.journal import Journal
+from common.db.outbox import Letter
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +51,14 @@ class ApiParts:
     orders: VolumeManagerAPI
     post: Post
     journal: Journal
+    decisions: Decisions
     inventory: BackendInventory
     clock: Clock
     service_down_time_s: float
+
+    def accepting(self, ctx: Context, name: str, subject: str, letters: Sequence[Letter]) -> Writing:
+        """What is written with the change that a request of that name makes: that it is accepted, and the orders that follow."""
+        return together(self.decisions.accepting(ctx, name, subject), self.post.entering(letters))
 
 
 class VolumeApi(VolumeAPI):
@@ -66,9 +74,10 @@ class VolumeApi(VolumeAPI):
         volume_type: str | None = None, availability_zone: str | None = None, snapshot_id: str | None = None,
         source_volid: str | None = None,
     ) -> Volume:  # fmt: skip
-        volume = await self._making.drafted(ctx, size=size, name=name, snapshot_id=snapshot_id, source_volid=source_volid)
         more = {"display_description": description, "volume_type": volume_type, "availability_zone": availability_zone}
-        return await self._making.create(ctx, msgspec.structs.replace(volume, **more))
+        making = self._making.create(ctx, more, size=size, name=name, snapshot_id=snapshot_id, source_volid=source_volid)
+        made = await self._parts.decisions.decided(ctx, CREATE, making)
+        return made or await self._parts.volumes.remembered(same_uuid(ctx.message_id))
 
     async def get(self, ctx: Context, *, volume_id: str) -> Volume:
         return await self._parts.volumes.find(volume_id)
@@ -77,6 +86,9 @@ class VolumeApi(VolumeAPI):
         return await self._parts.volumes.list()
 
     async def delete(self, ctx: Context, *, volume_id: str) -> None:
+        await self._parts.decisions.decided(ctx, DELETE, self._delete(ctx, volume_id))
+
+    async def _delete(self, ctx: Context, volume_id: str) -> None:
         try:
             volume = await self._parts.volumes.find(volume_id)
         except VolumeNotFound:
@@ -91,7 +103,7 @@ class VolumeApi(VolumeAPI):
                 deleting = msgspec.structs.replace(volume, status=VolumeStatus.DELETING)
                 await manager_of(self._parts.orders, volume).delete_volume(ctx, volume=deleting)
         try:
-            await self._parts.volumes.delete(volume.id, also=self._parts.post.entering(letters))
+            await self._parts.volumes.delete(volume.id, also=self._parts.accepting(ctx, DELETE, f"volume:{volume.id}", letters))
         except Conflict as exc:
             raise InvalidVolume(
                 reason=f"Volume {volume.label} status must be available, error, error_deleting or error_extending to delete, "
@@ -101,16 +113,17 @@ class VolumeApi(VolumeAPI):
             await self._parts.volumes.advance(volume.id, Event.DESTROYED)
 
     async def extend(self, ctx: Context, *, volume_id: str, new_size: int) -> None:
-        await self._making.extend(ctx, await self._parts.volumes.find(volume_id), new_size)
+        await self._parts.decisions.decided(ctx, EXTEND, self._making.extend(ctx, volume_id, new_size))
 
     async def create_snapshot(
         self, ctx: Context, *, volume_id: str, name: str | None = None, description: str | None = None
     ) -> Snapshot:  # fmt: skip
-        volume = await self._parts.volumes.find(volume_id)
-        return await self._making.create_snapshot(ctx, volume, name=name, description=description)
+        making = self._making.create_snapshot(ctx, volume_id, name=name, description=description)
+        made = await self._parts.decisions.decided(ctx, SNAPSHOT_CREATE, making)
+        return made or await self._parts.snapshots.remembered(same_uuid(ctx.message_id))
 
     async def delete_snapshot(self, ctx: Context, *, snapshot_id: str) -> None:
-        await self._making.delete_snapshot(ctx, snapshot_id)
+        await self._parts.decisions.decided(ctx, SNAPSHOT_DELETE, self._making.delete_snapshot(ctx, snapshot_id))
 
     async def get_snapshot(self, ctx: Context, *, snapshot_id: str) -> Snapshot:
         return await self._parts.snapshots.find(snapshot_id)

@@ -1,6 +1,7 @@
 """What cinder-api checks before a volume or a snapshot is made, grown or deleted. The order goes by post, with the row it belongs to."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -19,6 +20,9 @@ from common.db.tables import flows
 if TYPE_CHECKING:
     from cinder_lite.service.api import ApiParts
 
+CREATE, DELETE, EXTEND = "request_create_volume", "request_delete_volume", "request_extend_volume"
+SNAPSHOT_CREATE, SNAPSHOT_DELETE = "request_create_snapshot", "request_delete_snapshot"
+"""What clients ask for, as it stands in flows.saga."""
 NAME_LENGTH_MAX = 255
 """Characters of volumes.display_name."""
 SIZE_GIB_MAX = 1 << 20
@@ -31,16 +35,24 @@ class Making:
     def __init__(self, parts: "ApiParts") -> None:
         self._parts = parts
 
-    async def create(self, ctx: Context, volume: Volume) -> Volume:
-        """A new volume. One that is made of something goes where that is, without the scheduler (snapshot_same_host)."""
+    async def create(
+        self, ctx: Context, more: Mapping[str, Any], *, size: int | None, name: str | None, snapshot_id: str | None,
+        source_volid: str | None,
+    ) -> Volume:  # fmt: skip
+        """A new volume; `more` is what its row has besides. One that is made of something goes where that is, without the scheduler.
+
+        (snapshot_same_host.) Raises what `_drafted` does.
+        """
+        volume = await self._drafted(ctx, size=size, name=name, snapshot_id=snapshot_id, source_volid=source_volid)
+        volume = msgspec.structs.replace(volume, **more)
         with self._parts.post.letters() as letters:
             if volume.host is None:
                 await self._parts.scheduler.create_volume(ctx, volume=volume, request_spec={"volume_id": volume.id})
             else:
                 await manager_of(self._parts.orders, volume).create_volume(ctx, volume=volume, allow_reschedule=False)
-        return await self._parts.volumes.create(volume, also=self._parts.post.entering(letters))
+        return await self._parts.volumes.create(volume, also=self._parts.accepting(ctx, CREATE, f"volume:{volume.id}", letters))
 
-    async def drafted(
+    async def _drafted(
         self, ctx: Context, *, size: int | None, name: str | None, snapshot_id: str | None, source_volid: str | None
     ) -> Volume:
         """What is to be made: its id, size, and where its source is.
@@ -73,11 +85,12 @@ class Making:
             project_id=ctx.project_id,
         )
 
-    async def extend(self, ctx: Context, volume: Volume, new_size: int) -> None:
+    async def extend(self, ctx: Context, volume_id: str, new_size: int) -> None:
         """Extending to that size already: nothing happens.
 
-        Raises InvalidInput for a size that is not larger; InvalidVolume when it is neither available nor in use.
+        Raises VolumeNotFound; InvalidInput for a size that is not larger; InvalidVolume when it is neither available nor in use.
         """
+        volume = await self._parts.volumes.find(volume_id)
         _checked_size(new_size)
         if volume.status is VolumeStatus.EXTENDING and await self._parts.volumes.extending_to(volume.id) == new_size:
             return
@@ -91,14 +104,15 @@ class Making:
         extending = msgspec.structs.replace(volume, status=VolumeStatus.EXTENDING)
         with self._parts.post.letters() as letters:
             await manager_of(self._parts.orders, volume).extend_volume(ctx, volume=extending, new_size=new_size)
-        also = self._parts.post.entering(letters)
+        also = self._parts.accepting(ctx, EXTEND, f"volume:{volume.id}", letters)
         try:
             await self._parts.volumes.advance(volume.id, Event.EXTEND, also=also, extend_new_size=new_size)
         except Conflict as exc:
             raise _wrong_status(volume.label, "extend", str(exc.fields["found"])) from exc
 
-    async def create_snapshot(self, ctx: Context, volume: Volume, *, name: str | None, description: str | None) -> Snapshot:
+    async def create_snapshot(self, ctx: Context, volume_id: str, *, name: str | None, description: str | None) -> Snapshot:
         check_name(name)
+        volume = await self._parts.volumes.find(volume_id)
         snapshot = Snapshot(
             id=same_uuid(ctx.message_id),
             volume_id=volume.id,
@@ -112,7 +126,8 @@ class Making:
         )
         with self._parts.post.letters() as letters:
             await manager_of(self._parts.orders, volume).create_snapshot(ctx, snapshot=snapshot)
-        return await self._parts.snapshots.create(snapshot, also=self._parts.post.entering(letters))
+        also = self._parts.accepting(ctx, SNAPSHOT_CREATE, f"snapshot:{snapshot.id}", letters)
+        return await self._parts.snapshots.create(snapshot, also=also)
 
     async def delete_snapshot(self, ctx: Context, snapshot_id: str) -> None:
         try:
@@ -128,7 +143,8 @@ class Making:
         with self._parts.post.letters() as letters:
             await manager_of(self._parts.orders, volume).delete_snapshot(ctx, snapshot=deleting)
         try:
-            await self._parts.snapshots.advance(snapshot.id, SnapshotEvent.DELETE, also=self._parts.post.entering(letters))
+            also = self._parts.accepting(ctx, SNAPSHOT_DELETE, f"snapshot:{snapshot.id}", letters)
+            await self._parts.snapshots.advance(snapshot.id, SnapshotEvent.DELETE, also=also)
         except Conflict as exc:
             raise InvalidSnapshot(
                 reason=f"Snapshot {snapshot.label} must be available, error or error_deleting to delete, but it is {snapshot.status}."

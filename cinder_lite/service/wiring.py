@@ -75,6 +75,7 @@ async def api(config: CinderConfig, outside: Outside) -> AsyncIterator[None]:
             orders=_manager_client(config, carrier.post.sender),
             post=carrier.post,
             journal=Journal(base.database, base.clock),
+            decisions=carrier.decisions,
             inventory=BackendInventory.over(base.rpc, exchange=config.common.control_exchange),
             clock=base.clock,
             service_down_time_s=config.common.service_down_time,

@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from common.app.deciding import Decisions
 from common.app.post import Post
 from common.base.clock import Clock
 from common.base.failpoints import Failpoints
@@ -29,6 +30,7 @@ class Carrier:
 
     runner: Runner
     post: Post
+    decisions: Decisions
     _keeper: Keeper
     _relay: Relay
 
@@ -56,12 +58,13 @@ async def carrying(
     outbox = Outbox(database, clock, owner=owner)
     relay = Relay(outbox, transport, clock=clock, failpoints=failpoints)
     outbox.on_put = relay.poke
-    runner = Runner(Journal(database, clock), clock=clock, owner=owner, failpoints=failpoints, outbox=outbox)
+    journal = Journal(database, clock)
+    runner = Runner(journal, clock=clock, owner=owner, failpoints=failpoints, outbox=outbox)
     keeper = Keeper(Leases(database), runner, outbox, relay, owner=owner, clock=clock)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(keeper.end)
         await stack.enter_async_context(runner)
-        yield Carrier(runner, Post(rpc, outbox), keeper, relay)
+        yield Carrier(runner, Post(rpc, outbox), Decisions(journal, owner), keeper, relay)
 
 
 async def for_the_caller(request: Incoming, proceed: Callable[[Incoming], Awaitable[Any]]) -> Any:

@@ -15,6 +15,16 @@ Writing = Callable[[AsyncConnection], Awaitable[None]]
 """Something to be written in a transaction of another's."""
 
 
+def together(*writings: Writing) -> Writing:
+    """All of them, in this order."""
+
+    async def write(conn: AsyncConnection) -> None:
+        for each in writings:
+            await each(conn)
+
+    return write
+
+
 class Post:
     """One process's. `sender` makes the clients whose casts go by post.
 

@@ -154,9 +154,7 @@ class Journal:
 
         deadline_s   seconds that are left to begin it in; None: no limit
         """
-        row = {name: getattr(flow, name) for name in _STORED if name not in {"created_at", "updated_at"}}
-        row |= {"arguments": dict(flow.arguments), "context": None if flow.context is None else dict(flow.context)}
-        row |= {"state": str(flow.state)}
+        row = _row_of(flow)
         statement, row["deadline"] = _INSERT_FLOW, None
         if deadline_s is not None:
             del row["deadline"]
@@ -166,6 +164,10 @@ class Journal:
         except Duplicate:
             return False
         return True
+
+    async def enter(self, conn: AsyncConnection, flow: FlowRow) -> None:
+        """Stores the flow in a transaction of the caller's. Raises SQLAlchemy's IntegrityError when there is one of that id."""
+        await conn.execute(_INSERT_FLOW, {**_row_of(flow), "deadline": None})
 
     async def flow(self, flow_id: str) -> FlowRow | None:
         """The flow, or None."""
@@ -294,6 +296,13 @@ class Journal:
         query = _FLOWS.where(*where).order_by(flows.c.created_at.desc(), flows.c.id.desc()).limit(LIST_ROWS_MAX)
         async with self._db.begin(read_only=True) as conn:
             return [_flow_row(row) for row in await conn.execute(query)][::-1]
+
+
+def _row_of(flow: FlowRow) -> dict[str, Any]:
+    """Its columns, but for what the database fills in."""
+    row = {name: getattr(flow, name) for name in _STORED if name not in {"created_at", "updated_at"}}
+    row |= {"arguments": dict(flow.arguments), "context": None if flow.context is None else dict(flow.context)}
+    return row | {"state": str(flow.state)}
 
 
 async def _insert_fenced(conn: AsyncConnection, values: Sequence[Mapping[str, Any]], held: fence.Fence) -> None:

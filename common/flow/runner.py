@@ -16,7 +16,6 @@ from typing import Any, Self, assert_never
 import msgspec
 
 from common.base.clock import Clock
-from common.base.context import Context
 from common.base.errors import Broken, Fault, Unavailable
 from common.base.failpoints import OFF, Failpoints
 from common.base.limits import FLOWS_MAX
@@ -30,7 +29,6 @@ from common.flow.places import OPENED
 from common.flow.steps import Flow
 from common.host.lean import structlog
 from common.machine.decide import Mark
-from common.machine.saga import Saga
 from common.wire.values import WrongValue
 
 _LOOK_AGAIN_S = 0.5
@@ -182,24 +180,6 @@ class Runner:
                 return
             if looks and live is None:
                 await self._wait_for_another_process(flow)
-
-    async def refuse(self, flow_id: str, saga: Saga, ctx: Context, reason: str) -> bool:
-        """True when no flow of that id can be begun from now on, in any process; False when there is one."""
-        row = FlowRow(
-            id=flow_id,
-            saga=saga.name,
-            subject="",
-            context=ctx.without_deadline().to_dict(),
-            request_id=ctx.request_id,
-            home=self._owner.home,
-            owner=str(self._owner),
-            state=FlowState.COMPENSATED,
-            error=reason,
-        )
-        if await self._journal.open(row):
-            return True
-        found = await self._journal.flow(flow_id)
-        return found is not None and found.is_refusal
 
     async def _is_ended_by(self, live: _Live, flow: Flow[Any, Any]) -> bool:
         """True when it is completed; False when another process has taken it over."""

@@ -5,6 +5,7 @@ from typing import Self
 
 import msgspec
 
+from common.app.deciding import request_id_of
 from common.base.context import Context
 from common.base.errors import Fault
 from common.db.errors import Duplicate
@@ -13,7 +14,7 @@ from common.machine.saga import Saga, Step
 from nova_lite.contract import Instance, PowerState
 from nova_lite.domain.instance import Event
 from nova_lite.errors import InstanceNotFound
-from nova_lite.flows.parts import ApiParts, ComputeParts, advance_once, flow_id_of
+from nova_lite.flows.parts import ApiParts, ComputeParts, advance_once
 
 REQUEST_BOOT = Saga(
     "request_boot", steps=(Step("create_instance", undo="fail_instance"), Step("build_and_run_instance", timeout_s=15, attempts=2))
@@ -42,7 +43,7 @@ class RequestBoot(Flow[InstanceArguments, ApiParts]):
         return cls(
             ctx,
             parts,
-            id=flow_id_of(REQUEST_BOOT, ctx),
+            id=request_id_of(REQUEST_BOOT.name, ctx),
             subject=f"server:{instance.uuid}",
             arguments=InstanceArguments(instance=instance),
         )

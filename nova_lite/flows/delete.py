@@ -4,6 +4,7 @@ from typing import Self
 
 import msgspec
 
+from common.app.deciding import request_id_of
 from common.base.context import Context
 from common.base.errors import Conflict, Fault, Invalid, NotFound
 from common.base.ids import new_uuid
@@ -11,7 +12,7 @@ from common.flow.steps import Flow, Output
 from common.machine.saga import Saga, Step
 from nova_lite.contract import Instance
 from nova_lite.domain.instance import Event, takes_back
-from nova_lite.flows.parts import ApiParts, ComputeParts, advance_once, begin_once, flow_id_of
+from nova_lite.flows.parts import ApiParts, ComputeParts, advance_once, begin_once
 from nova_lite.flows.releasing import release_volumes
 
 REQUEST_DELETE = Saga(
@@ -49,7 +50,7 @@ class RequestDelete(Flow[DeleteArguments, ApiParts]):
         return cls(
             ctx,
             parts,
-            id=flow_id_of(REQUEST_DELETE, ctx),
+            id=request_id_of(REQUEST_DELETE.name, ctx),
             subject=f"server:{instance.uuid}",
             arguments=DeleteArguments(instance=instance),
         )

@@ -5,16 +5,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from common.app.deciding import Decisions
 from common.app.post import Post
 from common.base.clock import Clock
-from common.base.context import Context
 from common.base.errors import Conflict, Fault
-from common.base.ids import same_uuid
 from common.db.journal import Journal
 from common.db.outbox import Letter
 from common.flow.runner import Runner
 from common.flow.steps import Flow
-from common.machine.saga import Saga
 from nova_lite.contract import ComputeManagerAPI, Instance
 from nova_lite.domain.instance import INSTANCE, Event
 from nova_lite.errors import ComputeServiceUnavailable, InstanceNotFound
@@ -23,11 +21,6 @@ from nova_lite.ports.hypervisor import Hypervisor
 from nova_lite.ports.volumes import Volumes
 from nova_lite.store.block_device_mapping import BlockDeviceMappings
 from nova_lite.store.instances import Instances
-
-
-def flow_id_of(saga: Saga, ctx: Context) -> str:
-    """Of the flow that a request to nova-api is: the same message again is the same flow."""
-    return f"{saga.name}:{same_uuid(ctx.message_id)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +34,7 @@ class ApiParts:
     orders: ComputeManagerAPI
     post: Post
     journal: Journal
+    decisions: Decisions
 
     def on(self, instance: Instance) -> ComputeManagerAPI:
         """The compute host that the server is on, for calls."""

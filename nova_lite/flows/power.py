@@ -13,6 +13,7 @@ from typing import Self, TypeVar
 
 import msgspec
 
+from common.app.deciding import request_id_of
 from common.base.context import Context
 from common.base.errors import Fault
 from common.base.ids import new_uuid
@@ -20,7 +21,7 @@ from common.flow.steps import Flow
 from common.machine.saga import Saga, Step
 from nova_lite.contract import Instance, PowerState, RebootType
 from nova_lite.domain.instance import Event, takes_back
-from nova_lite.flows.parts import ApiParts, ComputeParts, advance_once, begin_once, flow_id_of
+from nova_lite.flows.parts import ApiParts, ComputeParts, advance_once, begin_once
 from nova_lite.flows.settle_disk import RestoreDisk
 
 REQUEST_POWER = Saga("request_power", steps=(Step("begin", undo="take_back"), Step("order", timeout_s=15, attempts=2)))
@@ -85,7 +86,7 @@ class RequestPower(Flow[RequestPowerArguments, ApiParts]):
         return cls(
             ctx,
             parts,
-            id=flow_id_of(REQUEST_POWER, ctx),
+            id=request_id_of(REQUEST_POWER.name, ctx),
             subject=f"server:{instance.uuid}",
             arguments=RequestPowerArguments(instance=instance, verb=verb),
         )

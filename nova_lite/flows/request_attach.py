@@ -4,13 +4,14 @@ from typing import Self
 
 import msgspec
 
+from common.app.deciding import request_id_of
 from common.base.context import Context
 from common.base.ids import AttachmentId, same_uuid
 from common.flow.steps import Flow, Output
 from common.machine.saga import Saga, Step
 from common.wire.values import from_primitive, to_primitive
 from nova_lite.contract import BlockDeviceMapping, Instance
-from nova_lite.flows.parts import ApiParts, flow_id_of
+from nova_lite.flows.parts import ApiParts
 from nova_lite.ports.volumes import Volume
 
 REQUEST_ATTACH = Saga(
@@ -60,7 +61,7 @@ class RequestAttach(Flow[RequestAttachArguments, ApiParts]):
         return cls(
             ctx,
             parts,
-            id=flow_id_of(REQUEST_ATTACH, ctx),
+            id=request_id_of(REQUEST_ATTACH.name, ctx),
             subject=f"server:{instance.uuid}",
             arguments=RequestAttachArguments(
                 instance=instance, volume_id=volume.id, volume_size=volume.size, device=device, attachment_id=attachment_id

@@ -4,12 +4,13 @@ from typing import Self
 
 import msgspec
 
+from common.app.deciding import request_id_of
 from common.base.context import Context
 from common.base.errors import Invalid
 from common.flow.steps import Flow
 from common.machine.saga import Saga, Step
 from nova_lite.contract import BlockDeviceMapping, Instance
-from nova_lite.flows.parts import ApiParts, flow_id_of
+from nova_lite.flows.parts import ApiParts
 
 REQUEST_DETACH = Saga(
     "request_detach",
@@ -40,7 +41,7 @@ class RequestDetach(Flow[RequestDetachArguments, ApiParts]):
         return cls(
             ctx,
             parts,
-            id=flow_id_of(REQUEST_DETACH, ctx),
+            id=request_id_of(REQUEST_DETACH.name, ctx),
             subject=f"volume:{bdm.volume_id}",
             arguments=RequestDetachArguments(
                 instance=instance, volume_id=bdm.volume_id or "", attachment_id=bdm.attachment_id or ""

@@ -5,6 +5,7 @@ from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from common.app.deciding import request_id_of
 from common.base.context import Context
 from common.base.errors import Invalid
 from common.base.ids import AttachmentId, same_uuid
@@ -24,7 +25,7 @@ from nova_lite.errors import (
 )
 from nova_lite.flows.boot import RequestBoot
 from nova_lite.flows.delete import RequestDelete
-from nova_lite.flows.parts import ApiParts, flow_id_of
+from nova_lite.flows.parts import ApiParts
 from nova_lite.flows.power import BEGINS, RequestPower, Verb
 from nova_lite.flows.request_attach import RequestAttach, attachment_of
 from nova_lite.flows.request_detach import RequestDetach
@@ -193,7 +194,7 @@ class ComputeApi(ComputeAPI):
         try:
             request = await making or await self._begun_before(ctx, kind)
         except Invalid as exc:
-            if await self._is_refused(ctx, kind, exc):
+            if not exc.retryable and await self._parts.decisions.refuse(ctx, kind.saga.name, str(exc)):
                 raise
             request = await self._begun_before(ctx, kind)
             if request is None:
@@ -202,15 +203,9 @@ class ComputeApi(ComputeAPI):
             await self._runner.run(request)
         return request
 
-    async def _is_refused(self, ctx: Context, kind: type[Flow[Any, ApiParts]], reason: Invalid) -> bool:
-        """True when nobody can begin it any more; a reason that may pass forbids nothing."""
-        if reason.retryable or ctx.message_id is None:
-            return False
-        return await self._runner.refuse(flow_id_of(kind.saga, ctx), kind.saga, ctx, str(reason))
-
     async def _begun_before(self, ctx: Context, kind: type[Flow[Any, ApiParts]]) -> Any:
         """The flow of the same message, as its row has it, or None."""
-        row = await self._parts.journal.flow(flow_id_of(kind.saga, ctx))
+        row = await self._parts.journal.flow(request_id_of(kind.saga.name, ctx))
         if row is None or row.is_refusal:
             return None
         request = kind.restored(row, self._parts)

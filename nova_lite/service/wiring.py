@@ -80,6 +80,7 @@ async def api(config: NovaConfig, outside: Outside) -> AsyncIterator[None]:
             orders=ComputeManagerAPI.over(carrier.post.sender, exchange=config.common.control_exchange),
             post=carrier.post,
             journal=Journal(base.database, base.clock),
+            decisions=carrier.decisions,
         )
         carrier.runner.knows(parts, *API_FLOWS)
         servers = ComputeApi(parts, Fleet(base.hosts, config.common.service_down_time), carrier.runner)

@@ -299,7 +299,7 @@ PLANTED = (
     Planted("no-intent", "the journal does not say what is begun", _intent_is_not_written, "attach: nova-compute.cmp1|effect connector.connect_volume#1|before|raise", ("raise", "hang", "crash")),
     Planted("flow-twice", "a message that comes twice is two flows", _every_message_is_another_flow(AttachVolume), "attach: nova-compute.cmp1|failpoint rpc.compute.attach_volume.handled#1|before|crash", ("twice", "unconfirmed", "crash")),
     Planted("boot-twice", "an order to boot that comes twice is two flows", _every_message_is_another_flow(Boot), "boot: nova-compute.cmp1|failpoint rpc.compute.build_and_run_instance.replied#1|before|crash", ("twice", "unconfirmed", "crash")),
-    Planted("outbox-apart", "letters are entered after the commit", _letters_follow_the_commit, "create: cinder-api.ctl1|commit volumes#1|after|crash"),
+    Planted("outbox-apart", "letters are entered after the commit", _letters_follow_the_commit, "create: cinder-api.ctl1|commit flows+volumes#1|after|crash"),
     Planted("sent-first", "letters are struck off before they are sent", _strikes_off_before_sending, "attach: nova-api.ctl1|failpoint outbox.publishing#1|before|crash"),
     Planted("same-fence", "a flow is taken over under its old fence", _adopts_under_the_old_fence, "attach: nova-compute.cmp1|effect hypervisor.attach_volume#1|after|crash", ("pause",)),
     Planted("no-lease", "a flow is taken from a living process", _nobody_is_alive, "attach: nova-api.ctl1|failpoint request_attach.reserve_volume.begun#1|before|pause", ("pause", "crash", "hang")),

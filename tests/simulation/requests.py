@@ -86,7 +86,7 @@ _POWER = {Kind.STOP, Kind.START, Kind.REBOOT}
 def _refused(request: Request, flows: Rows) -> Iterator[Finding]:
     verb = "power" if request.kind in _POWER else request.kind.removesuffix("_volume")
     for flow in flows:
-        if flow["saga"] in {request.kind, f"request_{verb}"} and flow["state"] == "completed":
+        if flow["saga"] in {request.kind, f"request_{verb}", f"request_{request.kind}"} and flow["state"] == "completed":
             yield "S9", f"{request.what} was refused, and {flow['id']} is completed"
 
 

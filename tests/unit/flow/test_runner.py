@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from common.app.deciding import Decisions, request_id_of
 from common.base.context import Context
 from common.base.errors import Conflict, Fault, Unavailable
 from common.db.engine import Database
@@ -39,6 +40,7 @@ class Nothing(msgspec.Struct, frozen=True):
     """No arguments."""
 
 
+REQUEST = Context(message_id="m1")
 SAGA = Saga(
     "walk",
     pivot="cross",
@@ -197,9 +199,9 @@ async def test_whoever_runs_an_ended_flow_hears_how_it_ended(runner: Runner) -> 
 
 
 async def test_what_was_refused_is_never_begun_by_anybody(runner: Runner, journal: Journal, clock: NoWait) -> None:
-    assert await runner.refuse("late", SAGA, Context(), "thing 1 is not attached") is True
-    assert await runner.refuse("late", SAGA, Context(), "thing 1 is not attached") is True
-    late = Walk("late")
+    late = Walk(request_id_of(SAGA.name, REQUEST))
+    for _ in range(2):
+        assert await Decisions(journal, OWNER).refuse(REQUEST, SAGA.name, "thing 1 is not attached") is True
     async with Runner(journal, clock=clock, owner=Owner(process="other", home="test")) as elsewhere:
         for each in (runner, elsewhere):
             assert await each.start(late) is False
@@ -210,12 +212,11 @@ async def test_what_was_refused_is_never_begun_by_anybody(runner: Runner, journa
 
 
 async def test_what_was_begun_is_never_refused(runner: Runner, journal: Journal) -> None:
-    flow = Walk("early", one=[Conflict(kind="V", name="v", found="a", expected="b")])
+    flow = Walk(request_id_of(SAGA.name, REQUEST), one=[Conflict(kind="V", name="v", found="a", expected="b")])
     with pytest.raises(Conflict):
         await runner.run(flow)
-    assert await runner.refuse("early", SAGA, Context(), "too late") is False
-    assert await runner.refuse("w1", SAGA, Context(), "in time") is True
-    row = await journal.flow("early")
+    assert await Decisions(journal, OWNER).refuse(REQUEST, SAGA.name, "too late") is False
+    row = await journal.flow(flow.id)
     assert row is not None
     assert "too late" not in str(row.error)
 
