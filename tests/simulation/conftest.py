@@ -12,12 +12,14 @@ from tests.simulation.workers import quiet
 
 @pytest.fixture
 def silent() -> Iterator[None]:
-    """Nobody logs in this test; garbage is collected behind it."""
+    """Nobody logs in this test; garbage is collected behind it, without a look at what was there before."""
     kept = structlog.get_config()
     quiet()
     gc.disable()
+    gc.freeze()
     yield
-    gc.enable()
     gc.collect()
+    gc.unfreeze()
+    gc.enable()
     structlog.configure(**kept)
     logging.disable(logging.NOTSET)
