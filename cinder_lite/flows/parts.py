@@ -74,7 +74,7 @@ def manager_of(client: VolumeManagerAPI, volume: Volume) -> VolumeManagerAPI:
 async def advance_once(volumes: Volumes, volume_id: str, event: Event, *, also: Writing | None = None) -> None:
     """Advance a volume's status, and write `also`; where that was done by an earlier try of the same step, nothing happens.
 
-    Others may have gone on from there meanwhile, so the status can be another one by now.
+    Others may have gone on from there meanwhile, so the status can be another one by now, or the volume gone.
     """
     try:
         await volumes.advance(volume_id, event, also=also)
@@ -84,7 +84,7 @@ async def advance_once(volumes: Volumes, volume_id: str, event: Event, *, also: 
         if (await volumes.get(volume_id)).status is not VOLUME.target(event):
             raise
     except VolumeNotFound:
-        if event is not Event.DESTROYED:
+        if event is not Event.DESTROYED and not await volumes.has_made(volume_id, event):
             raise
 
 
@@ -98,5 +98,5 @@ async def advance_snapshot_once(snapshots: Snapshots, snapshot_id: str, event: S
         if (await snapshots.get(snapshot_id)).status is not SNAPSHOT.target(event):
             raise
     except SnapshotNotFound:
-        if event is not SnapshotEvent.DESTROYED:
+        if event is not SnapshotEvent.DESTROYED and not await snapshots.has_made(snapshot_id, event):
             raise

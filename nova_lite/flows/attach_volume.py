@@ -111,7 +111,7 @@ class AttachVolume(Flow[AttachArguments, ComputeParts]):
         await self.parts.connect(self.arguments.bdm_uuid, await self._connection_info())
 
     async def disconnect_volume(self, ctx: Context) -> None:
-        info = await self.parts.mappings.connection_info(self.arguments.bdm_uuid)
+        info = await self.parts.connection_info(self.arguments.bdm_uuid)
         if info is not None:
             await self.parts.connector.disconnect_volume(info)
 

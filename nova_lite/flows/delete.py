@@ -1,5 +1,6 @@
 """Delete a server: its machine first, then each of its volumes by the detach saga, those that go with it, its row last."""
 
+from contextlib import suppress
 from typing import Self
 
 import msgspec
@@ -62,7 +63,8 @@ class RequestDelete(Flow[DeleteArguments, ApiParts]):
         """Of a deletion that was begun: where the answer was lost, it may not have been. Its host has heard nothing of it."""
         instance = self.arguments.instance
         if await self.parts.instances.has_made(instance.uuid, Event.DELETE):
-            await advance_once(self.parts.instances, instance.uuid, takes_back(Event.DELETE, instance.vm_state))
+            with suppress(NotFound):  # another request has deleted it
+                await advance_once(self.parts.instances, instance.uuid, takes_back(Event.DELETE, instance.vm_state))
 
     async def terminate_instance(self, ctx: Context) -> None:
         instance = self.arguments.instance

@@ -7,7 +7,7 @@ whoever sees the volume available can attach it at once.
 """
 
 from contextlib import suppress
-from typing import Any, Self
+from typing import Self
 
 import msgspec
 
@@ -90,19 +90,19 @@ class DetachVolume(Flow[DetachArguments, ComputeParts]):
         A machine that is gone has no disk to give back; what becomes of its volumes is settled with it. Nor has one whose attachment
         is over: nobody exports it any more.
         """
-        args, info, volume = self.arguments, await self._connection_info(), await self._live_volume(ctx)
+        args, info, volume = self.arguments, await self.parts.connection_info(self.arguments.bdm_uuid), await self._live_volume(ctx)
         if info is None or volume is None or args.instance_uuid not in await self.parts.hypervisor.list_instances():
             return
         await self.parts.hypervisor.attach_volume({**info, VOLUME_SIZE: volume.size}, args.instance_uuid, args.device_name)
 
     async def disconnect_volume(self, ctx: Context) -> None:
-        info = await self._connection_info()
+        info = await self.parts.connection_info(self.arguments.bdm_uuid)
         if info is not None:
             await self.parts.connector.disconnect_volume(info)
 
     async def terminate_connection(self, ctx: Context) -> None:
         """With the connector that was used to connect, whatever this host's properties are by now. A volume that is gone has none."""
-        args, info = self.arguments, await self._connection_info()
+        args, info = self.arguments, await self.parts.connection_info(self.arguments.bdm_uuid)
         with suppress(NotFound):
             await self.parts.volumes.terminate_connection(
                 ctx, volume_id=args.volume_id, connector=(info or {}).get("connector"), attachment_id=args.attachment_id
@@ -130,10 +130,3 @@ class DetachVolume(Flow[DetachArguments, ComputeParts]):
         except NotFound:
             return None
         return volume if self.arguments.attachment_id in {held.id for held in volume.volume_attachment} else None
-
-    async def _connection_info(self) -> dict[str, Any] | None:
-        """None when there is none, or no mapping any more: another detachment was here before."""
-        try:
-            return await self.parts.mappings.connection_info(self.arguments.bdm_uuid)
-        except NotFound:
-            return None

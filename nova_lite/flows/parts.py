@@ -8,7 +8,7 @@ from typing import Any
 from common.app.deciding import Decisions
 from common.app.post import Post
 from common.base.clock import Clock
-from common.base.errors import Conflict, Fault
+from common.base.errors import Conflict, Fault, NotFound
 from common.db.journal import Journal
 from common.db.outbox import Letter
 from common.flow.runner import Runner
@@ -80,6 +80,13 @@ class ComputeParts:
         if data != info["data"]:
             await self.mappings.save_connection_info(bdm_uuid, {**info, "data": data})
 
+    async def connection_info(self, bdm_uuid: str) -> dict[str, Any] | None:
+        """None when there is none, or no mapping any more: another flow was here before."""
+        try:
+            return await self.mappings.connection_info(bdm_uuid)
+        except NotFound:
+            return None
+
     async def let_go(self, instance_uuid: str, volume_id: str) -> None:
         """The machine has the disk no longer. A machine that is gone took its disks with it."""
         if instance_uuid in await self.hypervisor.list_instances():
@@ -104,7 +111,7 @@ async def begin_once(instances: Instances, uuid: str, event: Event) -> None:
 async def advance_once(instances: Instances, uuid: str, event: Event, **values: Any) -> None:
     """Advance a server's state; where that was done by an earlier try of the same step, nothing happens.
 
-    Others may have gone on from there meanwhile, so the state can be another one by now.
+    Others may have gone on from there meanwhile, so the state can be another one by now, or the server gone.
     """
     try:
         await instances.advance(uuid, event, **values)
@@ -115,5 +122,5 @@ async def advance_once(instances: Instances, uuid: str, event: Event, **values: 
         if (found.vm_state, found.task_state) != INSTANCE.target(event):
             raise
     except InstanceNotFound:
-        if event is not Event.DESTROYED:
+        if event is not Event.DESTROYED and not await instances.has_made(uuid, event):
             raise

@@ -7,6 +7,7 @@ Before `power_off` a stop can be taken back; after it the server is off, and onl
 fails leaves no machine: the server is stopped, or in error, with its volumes as attached as before, and can be started or rebooted again.
 """
 
+from contextlib import suppress
 from dataclasses import replace
 from enum import StrEnum
 from typing import Self, TypeVar
@@ -15,7 +16,7 @@ import msgspec
 
 from common.app.deciding import request_id_of
 from common.base.context import Context
-from common.base.errors import Fault
+from common.base.errors import Fault, NotFound
 from common.base.ids import new_uuid
 from common.flow.steps import Flow
 from common.machine.saga import Saga, Step
@@ -95,10 +96,14 @@ class RequestPower(Flow[RequestPowerArguments, ApiParts]):
         await begin_once(self.parts.instances, self.arguments.instance.uuid, BEGINS[self.arguments.verb])
 
     async def take_back(self, ctx: Context) -> None:
-        """Of what was begun: where the answer was lost, it may not have been. Its host has heard nothing of it."""
+        """Of what was begun: where the answer was lost, it may not have been. Its host has heard nothing of it.
+
+        A server that was deleted meanwhile has nothing to go back to.
+        """
         instance, event = self.arguments.instance, BEGINS[self.arguments.verb]
         if await self.parts.instances.has_made(instance.uuid, event):
-            await advance_once(self.parts.instances, instance.uuid, takes_back(event, instance.vm_state))
+            with suppress(NotFound):
+                await advance_once(self.parts.instances, instance.uuid, takes_back(event, instance.vm_state))
 
     async def order(self, ctx: Context) -> None:
         instance, verb = self.arguments.instance, self.arguments.verb
