@@ -39,9 +39,9 @@ class Making:
         self, ctx: Context, more: Mapping[str, Any], *, size: int | None, name: str | None, snapshot_id: str | None,
         source_volid: str | None,
     ) -> Volume:  # fmt: skip
-        """A new volume; `more` is what its row has besides. One that is made of something goes where that is, without the scheduler.
+        """A new volume; `more` is what its row has besides. Raises what `_drafted` does.
 
-        (snapshot_same_host.) Raises what `_drafted` does.
+        One that is made of something goes where that is, without the scheduler (snapshot_same_host).
         """
         volume = await self._drafted(ctx, size=size, name=name, snapshot_id=snapshot_id, source_volid=source_volid)
         volume = msgspec.structs.replace(volume, **more)

@@ -20,17 +20,29 @@ from nova_lite.errors import InstanceNotFound
 from nova_lite.flows.parts import advance_once as advance_server_once
 from nova_lite.store.instances import Instances
 
+CLOCK = SystemClock()
+
+
+async def opened(database: Database, flow_id: str) -> Fence:
+    """The fence of a flow that a process has just begun."""
+    await Journal(database, CLOCK).open(FlowRow(id=flow_id, saga="s", subject="x:1", owner="p#1"))
+    return Fence(flow_id, 1)
+
+
+async def created(database: Database) -> tuple[Volumes, Volume, Fence]:
+    """A volume that a flow has made available, and that flow's fence: its process died before the journal knew."""
+    volumes, volume = Volumes(database, CLOCK), Volume(id=new_uuid(), size=1, status=VolumeStatus.CREATING)
+    await volumes.create(volume)
+    fence = await opened(database, f"create_volume:{volume.id}")
+    with fenced(fence):
+        await advance_once(volumes, volume.id, Event.CREATED)
+    return volumes, volume, fence
+
 
 async def test_a_volume_that_somebody_has_reserved_since_it_was_made_stays_theirs(database: Database) -> None:
-    clock = SystemClock()
-    volumes, volume = Volumes(database, clock), Volume(id=new_uuid(), size=1, status=VolumeStatus.CREATING)
-    await volumes.create(volume)
-    flow_id = f"create_volume:{volume.id}"
-    await Journal(database, clock).open(FlowRow(id=flow_id, saga="create_volume", subject="volume", owner="p#1"))
-    with fenced(Fence(flow_id, 1)):
-        await advance_once(volumes, volume.id, Event.CREATED)
-    await VolumeAttachments(database, clock).reserve(volume.id, new_uuid(), new_uuid())
-    with fenced(Fence(flow_id, 1)):
+    volumes, volume, fence = await created(database)
+    await VolumeAttachments(database, CLOCK).reserve(volume.id, new_uuid(), new_uuid())
+    with fenced(fence):
         await advance_once(volumes, volume.id, Event.CREATED)
     assert (await volumes.get(volume.id)).status is VolumeStatus.ATTACHING
     with pytest.raises(Conflict):
@@ -38,16 +50,10 @@ async def test_a_volume_that_somebody_has_reserved_since_it_was_made_stays_their
 
 
 async def test_a_volume_that_was_deleted_since_it_was_made_needs_no_making(database: Database) -> None:
-    clock = SystemClock()
-    volumes, volume = Volumes(database, clock), Volume(id=new_uuid(), size=1, status=VolumeStatus.CREATING)
-    await volumes.create(volume)
-    flow_id = f"create_volume:{volume.id}"
-    await Journal(database, clock).open(FlowRow(id=flow_id, saga="create_volume", subject="volume", owner="p#1"))
-    with fenced(Fence(flow_id, 1)):
-        await advance_once(volumes, volume.id, Event.CREATED)
+    volumes, volume, fence = await created(database)
     for event in (Event.DELETE, Event.DESTROYED):
         await volumes.advance(volume.id, event)
-    with fenced(Fence(flow_id, 1)):
+    with fenced(fence):
         await advance_once(volumes, volume.id, Event.CREATED)
         with pytest.raises(VolumeNotFound):
             await advance_once(volumes, volume.id, Event.CREATE_FAILED)
@@ -56,18 +62,16 @@ async def test_a_volume_that_was_deleted_since_it_was_made_needs_no_making(datab
 
 
 async def test_a_server_that_was_deleted_since_it_was_made_needs_no_making(database: Database) -> None:
-    clock = SystemClock()
     vm_state, task_state = INSTANCE.start
-    instances, uuid = Instances(database, clock), new_uuid()
+    instances, uuid = Instances(database, CLOCK), new_uuid()
     await instances.create(Instance(uuid=uuid, display_name="s", vm_state=vm_state, task_state=task_state))
-    flow_id = f"boot:{uuid}"
-    await Journal(database, clock).open(FlowRow(id=flow_id, saga="boot", subject="server", owner="p#1"))
-    with fenced(Fence(flow_id, 1)):
+    fence = await opened(database, f"boot:{uuid}")
+    with fenced(fence):
         for event in (InstanceEvent.SPAWN, InstanceEvent.SPAWNED):
             await advance_server_once(instances, uuid, event)
     for event in (InstanceEvent.DELETE, InstanceEvent.DESTROYED):
         await instances.advance(uuid, event)
-    with fenced(Fence(flow_id, 1)):
+    with fenced(fence):
         await advance_server_once(instances, uuid, InstanceEvent.SPAWNED)
         with pytest.raises(InstanceNotFound):
             await advance_server_once(instances, uuid, InstanceEvent.BUILD_FAILED)
