@@ -134,10 +134,16 @@ def _nothing_is_done_twice(world: World) -> Iterator[Finding]:
 
 
 def _is_off(world: World, server: Any) -> bool:
-    """Its machine is not there, as it has to be: it was stopped, or failed to start. One whose machine died keeps no disk."""
+    """Its machine is not there, and its volumes are kept for the next: it was stopped, or a start, reboot or deletion of it failed.
+
+    A machine may die by itself in a reboot: that is a reboot that failed. One that dies while nobody is at work on it keeps no disk.
+    """
     if server is None or server["uuid"] in {machine.uuid for machine in world.reality.machines()}:
         return False
-    return server["vm_state"] == "stopped" or (server["vm_state"] == "error" and server["uuid"] not in world.reality.lost)
+    if server["vm_state"] != "error":
+        return bool(server["vm_state"] == "stopped")
+    query = "SELECT event FROM state_history WHERE subject = ? ORDER BY id DESC LIMIT 1"
+    return bool(world.database.rows(query, server["uuid"])[0]["event"] != "machine_lost")
 
 
 def _all_agree(
