@@ -17,18 +17,13 @@ from common.base.errors import Invalid
 from common.base.ids import same_uuid
 from common.db.journal import FlowRow, FlowState, Journal
 from common.db.owner import Owner
+from common.flow.runner import RefusedBefore
 
 R = TypeVar("R")
 
 
 class _DecidedBefore(Exception):
     """No fault: what was to be changed is not, and why stands in the row."""
-
-
-class RefusedBefore(Invalid):
-    """This very request was refused before: {reason}"""
-
-    code = 409
 
 
 def request_id_of(name: str, ctx: Context) -> str:

@@ -16,7 +16,7 @@ from typing import Any, Self, assert_never
 import msgspec
 
 from common.base.clock import Clock
-from common.base.errors import Broken, Fault, Unavailable
+from common.base.errors import Broken, Fault, Invalid, Unavailable
 from common.base.failpoints import OFF, Failpoints
 from common.base.limits import FLOWS_MAX
 from common.db.fence import Fence, Superseded, fenced
@@ -41,6 +41,12 @@ class StillRunning(Unavailable):
 
 class EndedBefore(Broken):
     """{saga} of {subject} did not succeed: {reason}"""
+
+
+class RefusedBefore(Invalid):
+    """This very request was refused before: {reason}"""
+
+    code = 409
 
 
 class Expired(Broken):
@@ -207,7 +213,9 @@ class Runner:
         await self._clock.sleep(_LOOK_AGAIN_S)
 
     async def _has_ended(self, flow: Flow[Any, Any], row: FlowRow) -> bool:
-        """True when an earlier run of the same flow is completed; False while it runs. Raises EndedBefore."""
+        """True when an earlier run of the same flow is completed; False while it runs. Raises EndedBefore, or RefusedBefore."""
+        if row.is_refusal:
+            raise RefusedBefore(reason=row.error or "")
         match row.state:
             case FlowState.COMPLETED:
                 rows = await self._journal.entries(flow.id)

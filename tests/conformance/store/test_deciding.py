@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import func, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from common.app.deciding import Decisions, RefusedBefore, request_id_of
+from common.app.deciding import Decisions, request_id_of
 from common.app.post import together
 from common.base.context import Context
 from common.base.errors import Conflict, Invalid, Unavailable
@@ -18,6 +18,7 @@ from common.db.journal import FlowState, Journal
 from common.db.outbox import Outbox
 from common.db.owner import Owner
 from common.db.tables import state_history
+from common.flow.runner import RefusedBefore
 from common.host.clock import SystemClock
 from common.transport.port import Unroutable
 

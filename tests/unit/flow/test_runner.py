@@ -16,7 +16,7 @@ from common.db.journal import FlowState, Journal, NewRow
 from common.db.lease import Leases
 from common.db.owner import Owner
 from common.flow.driver import FlowParked, StepFailed
-from common.flow.runner import EndedBefore, Runner, StillRunning
+from common.flow.runner import EndedBefore, RefusedBefore, Runner, StillRunning
 from common.flow.steps import Flow
 from common.host.clock import SystemClock
 from common.machine.saga import Saga, Step
@@ -205,7 +205,7 @@ async def test_what_was_refused_is_never_begun_by_anybody(runner: Runner, journa
     async with Runner(journal, clock=clock, owner=Owner(process="other", home="test")) as elsewhere:
         for each in (runner, elsewhere):
             assert await each.start(late) is False
-            with pytest.raises(EndedBefore, match="thing 1 is not attached"):
+            with pytest.raises(RefusedBefore, match="thing 1 is not attached"):
                 await each.run(late)
     assert late.done == []
     assert await marks(journal) == []
