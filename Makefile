@@ -20,6 +20,8 @@
 PYTHON ?= python3
 MINUTES ?= 1
 BIN := .venv/bin
+# What starts a hundred processes shall not compile its sources a hundred times, also where the machine keeps no bytecode by default.
+export PYTHONDONTWRITEBYTECODE :=
 PARTS := tgt libiscsi-bin qemu-system-x86 qemu-block-extra qemu-utils rabbitmq-server postgresql mariadb-server redis-server \
 	libvirt-daemon libvirt-daemon-driver-qemu python3-libvirt busybox-static cpio
 STORAGE_PARTS := lvm2 ceph-mon ceph-osd ceph-common
