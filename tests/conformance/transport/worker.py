@@ -6,9 +6,14 @@ import sys
 import threading
 
 from common.host.clock import SystemClock
+from common.transport.kombu_folder import FolderStore
 from common.transport.port import Delivery, Queue, Transport
+from common.transport.redis_store import RedisStore
 from common.transport.url import open_transport
 from tests.conformance.transport.support import Inbox, consume, send, to_queue
+
+NEVER_S = 3600.0
+"""After which the consumers of a "woken" one look by themselves: it echoes what it is called for."""
 
 
 async def mix(transport: Transport, name: str, number: int) -> None:
@@ -62,6 +67,9 @@ def _end_with_stdin() -> None:
 
 async def main() -> None:
     url, role, *arguments = sys.argv[1:]
+    if role == "woken":
+        for kind in (FolderStore, RedisStore):
+            kind.poll_s = (NEVER_S, NEVER_S)
     transport = await open_transport(url, clock=SystemClock(), connection_name=role)
     try:
         match role:
