@@ -317,16 +317,17 @@ async def test_a_volume_larger_than_any_backend_fails_with_the_reason_of_each(wo
 async def test_whoever_sees_that_a_volume_was_not_placed_finds_the_reason_with_it(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    advance, seen = Volumes.advance, []
+    advance: Any = Volumes.advance
+    seen: asyncio.Future[Volume] = asyncio.get_running_loop().create_future()
 
     async def watched(self: Volumes, volume_id: str, event: Event, **values: Any) -> Volume:
-        advanced = await advance(self, volume_id, event, **values)
-        seen.append(await self.find(volume_id))
+        advanced: Volume = await advance(self, volume_id, event, **values)
+        seen.set_result(await self.find(volume_id))
         return advanced
 
     monkeypatch.setattr(Volumes, "advance", watched)
     await world.create("big", size=5000)
-    [found] = seen
+    found = await seen
     assert found.status is VolumeStatus.ERROR
     assert "5000 GiB wanted" in found.messages[0].user_message
 
