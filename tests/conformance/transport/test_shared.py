@@ -85,9 +85,8 @@ async def test_what_a_killed_process_held_goes_to_another(url: str) -> None:
         await delivery.ack()
 
 
-@pytest.mark.parametrize("url", ["filesystem", pytest.param("redis", marks=pytest.mark.real("redis"))], indirect=True)
 async def test_a_consumer_in_another_process_is_woken(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where consumers are called; those of a database look by themselves."""
+    """Where consumers are called, they look for nothing else here; those of a database always look by themselves."""
     for kind in (FolderStore, RedisStore):
         monkeypatch.setattr(kind, "poll_s", (NEVER_S, NEVER_S))
     async with connected(url) as transport, process(url, "woken", "server") as worker:
