@@ -11,8 +11,9 @@ from msgspec.structs import replace as changed
 from common.base.errors import Timeout
 from common.testing.fate import Crossing, Kind
 from common.testing.process import Process
+from common.transport.errors import address
 from common.transport.memory import MemoryBus, MemoryConsumer, MemoryTransport
-from common.transport.port import BusUnavailable, Delivery, Lack, Message, Queue, QueueDepth
+from common.transport.port import BusUnavailable, Delivery, Lack, Message, Queue, QueueDepth, Unroutable
 
 T = TypeVar("T")
 
@@ -253,15 +254,20 @@ class SimulatedTransport:
         raise Timeout(what="the broker's confirm", timeout_s=timeout_s)
 
     def _put_later(self, message: Message, delay_s: float) -> None:
-        """The broker has it in its queues, and nobody gets it for a while; what expires meanwhile never arrives."""
+        """The broker has it in its queues, and nobody gets it for a while; what expires meanwhile never arrives.
+
+        Raises Unroutable as a broker that takes it at once: without a queue there is nothing for it to lie in.
+        """
         left_ms = None
         if message.expiration_ms is not None:
             left_ms = message.expiration_ms - int(delay_s * 1000)
             if left_ms <= 0:
                 self.process.fate.lasts(asyncio.get_running_loop().time() + message.expiration_ms / 1000)
                 return
-        late = changed(message, mandatory=False, expiration_ms=left_ms)
+        late = changed(message, expiration_ms=left_ms)
         queues = self._bus.route(late, url=self.url)
+        if not queues and message.mandatory:
+            raise Unroutable(address=address(message))
         lying = queues, late.body
         underway = self.process.fate.underway
         underway.append(lying)

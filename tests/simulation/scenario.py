@@ -15,7 +15,7 @@ from common.testing.process import Process
 from nova_lite.contract import ComputeAPI, GuestProbe
 from tests.simulation.invariants import is_quiet, judge, unheld
 from tests.simulation.requests import Answer
-from tests.simulation.world import T_S, World
+from tests.simulation.world import RECONCILED_S, T_S, World
 
 TRIES = 3
 CALL_S_MAX = 61.0
@@ -97,9 +97,11 @@ class Client:
         self._since = world.loop.time()
         await self.quiet()
         if world.fate.struck > self._judged:
-            self._judged = world.fate.struck
-            await asyncio.sleep(_AFTERWARDS_S)
-            await self.quiet()
+            # A fault that strikes in that time has its own.
+            while world.fate.struck > self._judged:
+                self._judged = world.fate.struck
+                await asyncio.sleep(RECONCILED_S if "target" in world.fate.faults else _AFTERWARDS_S)
+                await self.quiet()
             self.check()
         if world.violations:
             raise StopHere
