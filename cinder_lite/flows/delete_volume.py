@@ -3,7 +3,7 @@
 from contextlib import suppress
 from typing import Self
 
-from cinder_lite.contract import Volume
+from cinder_lite.contract import Volume, VolumeStatus
 from cinder_lite.domain.volume import Event
 from cinder_lite.errors import VolumeIsBusy, VolumeNotFound
 from cinder_lite.flows.create_volume import VolumeArguments
@@ -11,7 +11,7 @@ from cinder_lite.flows.parts import BackendParts, advance_once
 from common.base.context import Context
 from common.base.errors import Fault
 from common.base.ids import new_uuid
-from common.flow.steps import Flow
+from common.flow.steps import Flow, TooLate
 from common.machine.saga import Saga, Step
 
 DELETE_VOLUME = Saga(
@@ -46,7 +46,13 @@ class DeleteVolume(Flow[VolumeArguments, BackendParts]):
         return self.arguments.volume
 
     async def adopt_deletion(self, ctx: Context) -> None:
-        """The row says that from here on the volume's status is this saga's to settle."""
+        """The row says that from here on the volume's status is this saga's to settle.
+
+        Behind an order that came late another one has done the work, and its failure gave the volume back to whoever uses it by now.
+        """
+        found = (await self.parts.volumes.remembered(self.volume.id)).status
+        if found is not VolumeStatus.DELETING:
+            raise TooLate(kind="volume", name=self.volume.id, found=found, expected=VolumeStatus.DELETING)
 
     async def remove_export(self, ctx: Context) -> None:
         await self.parts.target.remove_export(await self.parts.export_of(self.volume))

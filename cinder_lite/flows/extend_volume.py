@@ -9,12 +9,12 @@ from typing import Self
 import msgspec
 
 from cinder_lite.contract import AttachStatus, ServerExternalEvent, Volume, VolumeStatus
-from cinder_lite.errors import ExportFailure, InvalidVolume, VolumeBackendAPIException
+from cinder_lite.errors import ExportFailure, VolumeBackendAPIException
 from cinder_lite.flows.parts import BackendParts
 from common.base.context import Context
 from common.base.errors import Fault, Unavailable
 from common.base.ids import new_uuid
-from common.flow.steps import Flow, Output
+from common.flow.steps import Flow, Output, TooLate
 from common.machine.saga import Saga, Step
 
 EXTENDED_EVENT = "volume-extended"
@@ -62,11 +62,11 @@ class ExtendVolume(Flow[ExtendArguments, BackendParts]):
     async def adopt_extension(self, ctx: Context) -> None:
         """The row says that from here on the volume's status is this saga's to settle.
 
-        An order that came late finds what an earlier one has done, or is refused.
+        An order that came late finds what an earlier one has done, or that it has failed.
         """
         found = await self.parts.volumes.remembered(self.volume.id)
         if found.status is not VolumeStatus.EXTENDING and found.size < self.arguments.new_size:
-            raise InvalidVolume(reason=f"Volume {self.volume.id} is {found.status}; wanted: {VolumeStatus.EXTENDING}.")
+            raise TooLate(kind="volume", name=self.volume.id, found=found.status, expected=VolumeStatus.EXTENDING)
 
     async def roll_extending(self, ctx: Context) -> None:
         await self.parts.attachments.roll_extending(self.volume.id)

@@ -5,14 +5,14 @@ from typing import Self
 
 import msgspec
 
-from cinder_lite.contract import Snapshot
+from cinder_lite.contract import Snapshot, SnapshotStatus
 from cinder_lite.domain.snapshot import Event
 from cinder_lite.errors import SnapshotIsBusy, SnapshotNotFound
 from cinder_lite.flows.parts import BackendParts, advance_snapshot_once
 from common.base.context import Context
 from common.base.errors import Fault
 from common.base.ids import new_uuid
-from common.flow.steps import Flow
+from common.flow.steps import Flow, TooLate
 from common.machine.saga import Saga, Step
 
 CREATE_SNAPSHOT = Saga(
@@ -109,7 +109,10 @@ class DeleteSnapshot(Flow[SnapshotArguments, BackendParts]):
         return self.arguments.snapshot
 
     async def adopt_deletion(self, ctx: Context) -> None:
-        """The row says that from here on the snapshot's status is this saga's to settle."""
+        """The row says that from here on the snapshot's status is this saga's to settle; as with a volume's deletion."""
+        found = (await self.parts.snapshots.remembered(self.snapshot.id)).status
+        if found is not SnapshotStatus.DELETING:
+            raise TooLate(kind="snapshot", name=self.snapshot.id, found=found, expected=SnapshotStatus.DELETING)
 
     async def fail_delete(self, ctx: Context) -> None:
         """A busy snapshot becomes available again, as in cinder; one that is gone stays so."""

@@ -22,7 +22,7 @@ from common.db.fence import Fence, Superseded, fenced
 from common.db.journal import Ending, FlowState, Journal, JournalRow, NewRow
 from common.db.outbox import Outbox
 from common.flow.places import FINISHED, Place, step_place
-from common.flow.steps import Act, Flow, Output
+from common.flow.steps import Act, Flow, Output, TooLate
 from common.host.lean import structlog
 from common.machine.decide import Compensated, Completed, Do, Entry, Mark, Parked, Undo, calm_s, decide
 from common.machine.saga import Step
@@ -186,7 +186,8 @@ class Driver:
     async def _tell(self, run: Run) -> None:
         if not run.is_told:
             await self._write(run)
-            await self._written(lambda: run.flow.turned_back(run.why()))
+            if not isinstance(run.why(), TooLate):
+                await self._written(lambda: run.flow.turned_back(run.why()))
             run.is_told = True
 
     async def _park(self, run: Run, step: Step) -> None:

@@ -20,12 +20,21 @@ from typing import Any, ClassVar, Generic, Self, TypeVar, get_args, get_origin
 import msgspec
 
 from common.base.context import Context
-from common.base.errors import Fault
+from common.base.errors import Conflict, Fault
 from common.base.ids import FlowId
 from common.db.journal import FlowRow
 from common.db.outbox import Letter
 from common.machine.saga import Saga
 from common.wire.values import from_primitive
+
+
+class TooLate(Conflict):
+    """The order came too late: {kind} {name} is {found} by now; wanted: {expected}.
+
+    What an order's first step raises when somebody else has done its work meanwhile, whatever came of that. Nobody is told: whoever
+    did it has told.
+    """
+
 
 Output = Mapping[str, Any] | None
 A = TypeVar("A", bound=msgspec.Struct)
@@ -84,7 +93,7 @@ class Flow(Generic[A, P]):
         return found
 
     async def turned_back(self, fault: Fault) -> None:
-        """Called before the first undo; `fault` is what made the flow turn back. May run twice.
+        """Called before the first undo; `fault` is what made the flow turn back, and never TooLate. May run twice.
 
         The place to write down why: whoever sees the outcome finds the reason there already.
         """

@@ -13,7 +13,7 @@ from common.flow.steps import Flow, Output
 from common.machine.saga import Saga, Step
 from nova_lite.contract import Instance
 from nova_lite.domain.instance import Event, takes_back
-from nova_lite.flows.parts import ApiParts, ComputeParts, advance_once, begin_once
+from nova_lite.flows.parts import ApiParts, ComputeParts, advance_once, begin_once, require_begun
 from nova_lite.flows.releasing import release_volumes
 
 REQUEST_DELETE = Saga(
@@ -94,6 +94,7 @@ class Delete(Flow[DeleteArguments, ComputeParts]):
 
     async def adopt_deletion(self, ctx: Context) -> None:
         """The row says that from here on the server's state is this saga's to settle."""
+        await require_begun(self.parts.instances, self.uuid, Event.DESTROYED)
 
     async def fail_delete(self, ctx: Context) -> None:
         await advance_once(self.parts.instances, self.uuid, Event.DELETE_FAILED)

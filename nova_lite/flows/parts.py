@@ -12,7 +12,7 @@ from common.base.errors import Conflict, Fault, NotFound
 from common.db.journal import Journal
 from common.db.outbox import Letter
 from common.flow.runner import Runner
-from common.flow.steps import Flow
+from common.flow.steps import Flow, TooLate
 from nova_lite.contract import ComputeManagerAPI, Instance
 from nova_lite.domain.instance import INSTANCE, Event
 from nova_lite.errors import ComputeServiceUnavailable, InstanceNotFound
@@ -106,6 +106,17 @@ async def begin_once(instances: Instances, uuid: str, event: Event) -> None:
     except Conflict:
         if not await instances.has_made(uuid, event):
             raise
+
+
+async def require_begun(instances: Instances, uuid: str, settles: Event) -> None:
+    """Returns while the server waits for `settles`. Raises TooLate.
+
+    An order can come so late that another one has done its work; the server may be at something else by now, or gone.
+    """
+    found = await instances.remembered(uuid)
+    if not INSTANCE.allows((found.vm_state, found.task_state), settles):
+        wanted = " or ".join(sorted({f"{task}" for _, task in INSTANCE.sources(settles)}))
+        raise TooLate(kind="server", name=uuid, found=found.task_state or found.vm_state, expected=wanted)
 
 
 async def advance_once(instances: Instances, uuid: str, event: Event, **values: Any) -> None:

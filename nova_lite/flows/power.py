@@ -22,7 +22,7 @@ from common.flow.steps import Flow
 from common.machine.saga import Saga, Step
 from nova_lite.contract import Instance, PowerState, RebootType
 from nova_lite.domain.instance import Event, takes_back
-from nova_lite.flows.parts import ApiParts, ComputeParts, advance_once, begin_once
+from nova_lite.flows.parts import ApiParts, ComputeParts, advance_once, begin_once, require_begun
 from nova_lite.flows.settle_disk import RestoreDisk
 
 REQUEST_POWER = Saga("request_power", steps=(Step("begin", undo="take_back"), Step("order", timeout_s=15, attempts=2)))
@@ -153,6 +153,7 @@ class _Power(Flow[PowerArguments, ComputeParts]):
 
     async def adopt(self, ctx: Context) -> None:
         """The row says that from here on the server's state is this saga's to settle."""
+        await require_begun(self.parts.instances, self.uuid, self.settles)
 
     async def fail(self, ctx: Context) -> None:
         await advance_once(self.parts.instances, self.uuid, self.fails)

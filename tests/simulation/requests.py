@@ -56,7 +56,9 @@ class Requests:
     def judge(self, world: World) -> Iterator[Finding]:
         """When nobody is at work any more."""
         for request in self.asked:
-            flows = world.database.rows("SELECT id, saga, state, arguments FROM flows WHERE request_id = ?", request.id)
+            flows = world.database.rows(
+                "SELECT id, saga, subject, state, arguments, error, created_at FROM flows WHERE request_id = ?", request.id
+            )
             match request.answer:
                 case Answer.DONE:
                     yield from _accepted(world, request, flows)
@@ -153,9 +155,17 @@ def _powered(world: World, request: Request, flows: Rows) -> str | None:
 
     Each try to give it a disk back is a flow of the same request, taken back when it fails; what comes of them is the power flow's to say.
     """
-    if any(flow["saga"] != "restore_disk" and flow["state"] == "compensated" for flow in flows):
-        return _unsaid(world, request, f"the {request.kind} was taken back")
+    for flow in flows:
+        if flow["saga"] != "restore_disk" and flow["state"] == "compensated" and not _was_done_by_another(world, flow):
+            return _unsaid(world, request, f"the {request.kind} was taken back")
     return None
+
+
+def _was_done_by_another(world: World, flow: Any) -> bool:
+    """It came too late, and the same work had been begun from the row before, and has ended."""
+    others = "SELECT id FROM flows WHERE saga = ? AND subject = ? AND id <> ? AND created_at <= ? AND state = 'completed'"
+    came_late = (flow["error"] or "").startswith("The order came too late")
+    return came_late and bool(world.database.rows(others, flow["saga"], flow["subject"], flow["id"], flow["created_at"]))
 
 
 _OUTCOMES: dict[Kind, Callable[[World, Request, Rows], str | None]] = {
