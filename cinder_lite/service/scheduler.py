@@ -21,7 +21,9 @@ from common.db.hosts import Hosts
 from common.wire.values import from_primitive
 
 REPORTS_WITHIN_S = 20.0
-"""So long after its start a scheduler waits for backends that are up and have not reported to it; they were asked at once."""
+"""So long a scheduler waits for a backend that is up and has not reported to it, from the first order that found it silent."""
+ASKS_EVERY_S = 1.0
+"""Silent backends are asked no more often, however many orders wait for them: a request or a report can be lost."""
 
 _log = structlog.get_logger(__name__)
 
@@ -40,7 +42,8 @@ class SchedulerManager(SchedulerAPI):
         self._post = post
         self._service_down_time_s = service_down_time_s
         self._clock = clock
-        self._begun_s = clock.monotonic()
+        self._asked_s = -ASKS_EVERY_S
+        self._silent_since: dict[str, float] = {}
         self._stats: dict[str, VolumeStats] = {}
         self._consumed: dict[str, float] = {}
 
@@ -55,7 +58,7 @@ class SchedulerManager(SchedulerAPI):
             backends = await self._backends()
             placement = place(volume, backends)
             if placement.host is None:
-                self._wait_for_reports(backends)
+                await self._wait_for_reports(ctx, backends)
                 raise NoValidBackend(reason=placement.reason)
             await self._hand_over(ctx, volume, placement.host)
         except Fault as exc:
@@ -71,19 +74,25 @@ class SchedulerManager(SchedulerAPI):
     ) -> None:  # fmt: skip
         self._stats[host] = from_primitive(dict(capabilities), VolumeStats)
         self._consumed[host] = 0.0
+        self._silent_since.pop(host, None)
 
     async def ask_for_reports(self, ctx: Context) -> None:
         """Every backend reports soon; nobody there is no error, since each reports when it starts."""
+        self._asked_s = self._clock.monotonic()
         try:
             await self._manager.everywhere().publish_service_capabilities(ctx)
         except Fault as exc:
             _log.debug("no backend to ask for capabilities", reason=str(exc))
 
-    def _wait_for_reports(self, backends: list[Backend]) -> None:
-        """Raises Unavailable, so that the order comes again, while a scheduler that has just begun has not heard of every backend."""
+    async def _wait_for_reports(self, ctx: Context, backends: list[Backend]) -> None:
+        """Raises Unavailable, so that the order comes again, while a backend that is up may still report, and has been asked to."""
+        now = self._clock.monotonic()
         silent = [backend.host for backend in backends if backend.is_up and backend.stats is None]
-        if silent and self._clock.monotonic() - self._begun_s < REPORTS_WITHIN_S:
-            raise Unavailable(what=f"the report of {', '.join(silent)}", reason="this scheduler has just begun, and asked for it")
+        awaited = [host for host in silent if now - self._silent_since.setdefault(host, now) < REPORTS_WITHIN_S]
+        if silent and now - self._asked_s >= ASKS_EVERY_S:
+            await self.ask_for_reports(ctx)
+        if awaited:
+            raise Unavailable(what=f"the report of {', '.join(awaited)}", reason="it has not come yet, and was asked for")
 
     async def _hand_over(self, ctx: Context, volume: Volume, host: str) -> None:
         """Its place and the order to make it there are one write: a request that comes again finds it placed."""
