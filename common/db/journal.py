@@ -291,6 +291,12 @@ class Journal:
         async with self._db.begin(read_only=True) as conn:
             return (await conn.execute(select(flows.c.id).where(*where).limit(1))).first() is not None
 
+    async def is_open(self, saga: str, subject: str) -> bool:
+        """True while such a flow of that subject runs or is parked, whoever carries it on."""
+        where = [flows.c.state.in_([FlowState.RUNNING, FlowState.PARKED]), flows.c.saga == saga, flows.c.subject == subject]
+        async with self._db.begin(read_only=True) as conn:
+            return (await conn.execute(select(flows.c.id).where(*where).limit(1))).first() is not None
+
     async def list(self, *where: ColumnElement[bool]) -> list[FlowRow]:
         """The newest LIST_ROWS_MAX flows for which `where` holds, oldest first."""
         query = _FLOWS.where(*where).order_by(flows.c.created_at.desc(), flows.c.id.desc()).limit(LIST_ROWS_MAX)

@@ -29,6 +29,7 @@ from common.flow.places import OPENED
 from common.flow.steps import Flow
 from common.host.lean import structlog
 from common.machine.decide import Mark
+from common.machine.saga import Saga
 from common.wire.values import WrongValue
 
 _LOOK_AGAIN_S = 0.5
@@ -135,6 +136,10 @@ class Runner:
     def subjects(self) -> frozenset[str]:
         """What the flows of this process work on now."""
         return frozenset(live.run.flow.subject for live in self._live.values() if live.run is not None)
+
+    async def is_open(self, saga: Saga, subject: str) -> bool:
+        """True while such a flow of that subject runs or is parked, in whatever process."""
+        return await self._journal.is_open(saga.name, subject)
 
     @asynccontextmanager
     async def turn(self, subject: str) -> AsyncIterator[None]:

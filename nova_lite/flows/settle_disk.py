@@ -13,7 +13,7 @@ from common.base.ids import new_uuid
 from common.flow.steps import Flow
 from common.machine.saga import Saga, Step
 from nova_lite.contract import BlockDeviceMapping
-from nova_lite.flows.detach_volume import DetachArguments
+from nova_lite.flows.detach_volume import DETACH_VOLUME, DetachArguments
 from nova_lite.flows.parts import ComputeParts
 from nova_lite.ports.connector import VOLUME_SIZE
 from nova_lite.ports.volumes import AttachStatus, VolumeStatus
@@ -53,7 +53,11 @@ class RestoreDisk(Flow[DetachArguments, ComputeParts]):
             await self.parts.hypervisor.attach_volume(info, args.instance_uuid, args.device_name)
 
     async def _wanted(self, ctx: Context) -> dict[str, Any] | None:
-        """The connection_info, while the attachment is attached and the machine is alive."""
+        """The connection_info, while the attachment is attached and the machine is alive.
+
+        It is attached also while its detachment is only asked for: that one comes behind this flow, and can be taken back before. One
+        that has begun here may have taken the disk out already, and gives it back itself.
+        """
         args = self.arguments
         try:
             info = await self.parts.mappings.connection_info(args.bdm_uuid)
@@ -61,7 +65,13 @@ class RestoreDisk(Flow[DetachArguments, ComputeParts]):
         except NotFound:
             return None
         held = {row.id: row.attach_status for row in volume.volume_attachment}
-        is_wanted = volume.status is VolumeStatus.IN_USE and held.get(args.attachment_id) is AttachStatus.ATTACHED
+        match volume.status, held.get(args.attachment_id):
+            case VolumeStatus.IN_USE, AttachStatus.ATTACHED:
+                is_wanted = True
+            case VolumeStatus.DETACHING, AttachStatus.DETACHING:
+                is_wanted = not await self.parts.runner.is_open(DETACH_VOLUME, self.subject)
+            case _:
+                is_wanted = False
         if info is None or not is_wanted or args.instance_uuid not in await self.parts.hypervisor.list_instances():
             return None
         return {**info, VOLUME_SIZE: volume.size}

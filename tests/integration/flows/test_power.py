@@ -8,6 +8,7 @@ import pytest
 
 from cinder_lite.contract import Volume, VolumeStatus
 from common.base.errors import NotFound
+from common.db.journal import FlowRow, FlowState, Journal
 from common.flow.runner import Runner
 from common.flow.steps import Flow
 from nova_lite.contract import Instance, PowerState, RebootType, VmState
@@ -105,6 +106,29 @@ async def test_a_volume_leaves_a_stopped_server_and_is_not_plugged_again(world: 
     await world.detach(server, volume)
     assert (await world.settled(volume.id)).status is VolumeStatus.AVAILABLE
     await started(world, server)
+    assert machine(world, server) == {}
+
+
+async def test_a_disk_whose_detachment_is_only_asked_for_is_there_after_a_reboot(
+    world: World, server: Instance, volume: Volume
+) -> None:
+    (held,) = volume.volume_attachment
+    await world.volumes.begin_detaching(world.ctx, volume_id=volume.id, attachment_id=held.id)
+    await world.servers.reboot(world.ctx, server=server.uuid, reboot_type=RebootType.HARD)
+    assert (await world.settled_server(server.uuid)).status == "ACTIVE"
+    await world.volumes.roll_detaching(world.ctx, volume_id=volume.id, attachment_id=held.id)
+    assert machine(world, server) == {volume.id: "/dev/vdb"}
+
+
+async def test_a_disk_whose_detachment_has_begun_is_not_plugged_again_by_a_reboot(
+    world: World, server: Instance, volume: Volume
+) -> None:
+    (held,) = volume.volume_attachment
+    await world.volumes.begin_detaching(world.ctx, volume_id=volume.id, attachment_id=held.id)
+    begun = FlowRow(id="parked", saga="detach_volume", subject=f"volume:{volume.id}", owner="", state=FlowState.PARKED)
+    await Journal(world.database, world.clock).open(begun)
+    await world.servers.reboot(world.ctx, server=server.uuid, reboot_type=RebootType.HARD)
+    assert (await world.settled_server(server.uuid)).status == "ACTIVE"
     assert machine(world, server) == {}
 
 
