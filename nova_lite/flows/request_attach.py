@@ -11,6 +11,7 @@ from common.flow.steps import Flow, Output
 from common.machine.saga import Saga, Step
 from common.wire.values import from_primitive, to_primitive
 from nova_lite.contract import BlockDeviceMapping, Instance
+from nova_lite.errors import VolumeBDMNotFound
 from nova_lite.flows.parts import ApiParts
 from nova_lite.ports.volumes import Volume
 
@@ -92,9 +93,15 @@ class RequestAttach(Flow[RequestAttachArguments, ApiParts]):
         await self.parts.volumes.unreserve_volume(ctx, volume_id=args.volume_id, attachment_id=args.attachment_id)
 
     async def attach_volume(self, ctx: Context) -> Output:
-        """The order goes out once this step's row says that it does, and then whatever happens to this process."""
+        """The order goes out once this step's row says that it does, and then whatever happens to this process.
+
+        Raises VolumeBDMNotFound when the mapping is gone: with its server, which was deleted while nobody carried this flow on. One of
+        the same disk may be there again, and is another request's.
+        """
         instance, size = self.arguments.instance, self.arguments.volume_size
-        mapping = await self.parts.mappings.get(instance.uuid, self.arguments.volume_id)
+        mapping = await self.parts.mappings.by_attachment(self.arguments.attachment_id)
+        if mapping is None:
+            raise VolumeBDMNotFound(volume_id=self.arguments.volume_id, instance_uuid=instance.uuid)
         await self.parts.mappings.set_volume_size(mapping.uuid, size)
         mapping = msgspec.structs.replace(mapping, volume_size=size)
         with self.parts.ordering(instance) as (compute, letters):

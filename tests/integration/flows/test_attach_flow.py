@@ -3,13 +3,16 @@
 import asyncio
 from typing import Any
 
+import msgspec
 import pytest
 
 from cinder_lite.contract import AttachStatus, Volume, VolumeStatus
 from cinder_lite.domain.volume import Event
 from cinder_lite.errors import ExportFailure, InvalidVolume, TargetUnavailable, VolumeBackendAPIException, VolumeInUse
 from cinder_lite.store.volumes import Volumes
+from common.base.context import Context
 from common.base.errors import Invalid, Timeout
+from common.base.ids import new_uuid
 from common.db.errors import DatabaseBusy
 from common.db.journal import Journal
 from common.testing.script import When
@@ -26,6 +29,7 @@ from nova_lite.errors import (
     VolumeBDMNotFound,
     VolumeConnectionFailed,
 )
+from nova_lite.flows.request_attach import RequestAttach
 from nova_lite.store.block_device_mapping import BlockDeviceMappings
 from tests.support.world import INITIATOR, World, running_world
 
@@ -368,6 +372,29 @@ async def test_the_journal_has_a_row_before_and_after_every_step_and_no_secret(w
         text = repr([(entry.output, entry.error) for entry in entries]) + repr(row.arguments)
         assert export.chap.password not in text
     assert {row.saga for row in rows} >= {"request_boot", "boot", "create_volume", "request_attach", "attach_volume"}
+
+
+async def test_an_attachment_whose_mapping_is_gone_is_not_ordered_with_anothers(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, volume = await world.boot(), await world.create()
+    reserve, mappings = RequestAttach.reserve_volume, world.mappings
+
+    async def reserved(self: RequestAttach, ctx: Context) -> None:
+        """As when the server is deleted behind it, and another request of the same disk comes too late as well."""
+        await reserve(self, ctx)
+        mine = await mappings.by_attachment(self.arguments.attachment_id)
+        assert mine is not None
+        await mappings.destroy(mine.uuid)
+        await mappings.insert(msgspec.structs.replace(mine, uuid=new_uuid(), attachment_id=new_uuid()))
+
+    monkeypatch.setattr(RequestAttach, "reserve_volume", reserved)
+    with pytest.raises(VolumeBDMNotFound):
+        await world.attach(server, volume)
+    assert [row.saga for row in await world.ended_flows() if row.saga == "attach_volume"] == []
+    found = await world.settled(volume.id)
+    assert (found.status, found.volume_attachment) == (VolumeStatus.AVAILABLE, ())
+    assert len(await mappings.list(server.uuid)) == 1
 
 
 async def test_a_bug_in_a_step_does_not_end_the_service(world: World) -> None:
