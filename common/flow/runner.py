@@ -279,7 +279,11 @@ class Runner:
     async def _take_if_free(self, flow_id: str) -> _Live | None:
         """Carry on one flow, if nobody does."""
         rows = [row for row in await self._journal.left_behind(self._owner) if row.id == flow_id]
-        return self._take_over(rows[0]) if rows else self._live.get(flow_id)
+        if rows:
+            return self._take_over(rows[0])
+        live = self._live.get(flow_id)
+        # One that has ended is there until the loop's next turn, which need not come before whoever asks here asks again.
+        return None if live is None or live.task is None or live.task.done() else live
 
     def _take_over(self, row: FlowRow) -> _Live | None:
         """In line before whatever comes next for its subject. None: it runs here already, or cannot be read."""

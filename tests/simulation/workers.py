@@ -2,12 +2,13 @@
 
 import gc
 import logging
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
 from multiprocessing import get_context
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import structlog
 
@@ -20,6 +21,9 @@ R = TypeVar("R")
 
 LAST = 25
 """Lines of a failed case's trace that are kept."""
+
+ENDLESS_S = 60.0
+"""Of the processor; the longest case takes one."""
 
 _CHUNK = 20
 
@@ -84,6 +88,28 @@ def without_pauses() -> None:
 
 
 def _chunk(work: Callable[[T], R], items: Sequence[T]) -> list[R]:
-    found = [work(item) for item in items]
+    found = [_ended(work, item) for item in items]
     gc.collect()
     return found
+
+
+def _ended(work: Callable[[T], R], item: T) -> R:
+    """What `work` gives for `item`. Raises SystemExit, which no loop keeps for itself, where virtual time stands still for ever."""
+    said = f"{item} has not ended after {ENDLESS_S:g} s of the processor: its time stands still"
+    struck: list[SystemExit] = []
+
+    def endless(*_: object) -> NoReturn:
+        struck.append(SystemExit(said))
+        raise struck[0]
+
+    signal.signal(signal.SIGVTALRM, endless)
+    signal.setitimer(signal.ITIMER_VIRTUAL, ENDLESS_S)
+    try:
+        return work(item)
+    except BaseException:
+        # A world that is left in the middle does not come down in order, and says so instead.
+        if struck:
+            raise SystemExit(said) from None
+        raise
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
