@@ -38,13 +38,17 @@ def configure_logs(
         mask_secrets,
     ]
     renderer = _renderer(log_format, colors=out.isatty() and not os.environ.get("NO_COLOR"))
+    own = logging.DEBUG if debug else logging.WARNING if quiet else logging.INFO
     structlog.configure(
         processors=[*shared, renderer],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG if debug else logging.WARNING if quiet else logging.INFO),
+        wrapper_class=structlog.make_filtering_bound_logger(own),
         logger_factory=structlog.WriteLoggerFactory(out),
         cache_logger_on_first_use=False,
     )
     _take_over_stdlib(shared, renderer, out, logging.INFO if debug else logging.WARNING)
+    logging.getLogger(_OWN).setLevel(own)
+    for name in _TOLD_BY_US:
+        logging.getLogger(name).setLevel(logging.NOTSET if debug else logging.CRITICAL)
 
 
 def bind_request(ctx: Context) -> None:
@@ -106,6 +110,12 @@ def _take_over_stdlib(
         logger.setLevel(logging.NOTSET)
     logging.captureWarnings(capture=True)
 
+
+_OWN = "common"
+"""Floors that know no structlog log by the standard library."""
+
+_TOLD_BY_US = ("aiormq.connection",)
+"""What it says of a lost connection, fifty lines of tracebacks and an error for each try, our transport says in two lines, when it is lost and when it is there again."""
 
 _THEIR_OWN_MIND = ("sqlalchemy", "sqlalchemy.engine", "alembic", "kombu", "amqp", "aio_pika", "aiormq", "asyncio")
 """Loggers for which somebody may have set a level or a handler before us."""

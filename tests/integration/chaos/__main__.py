@@ -8,6 +8,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from common.app.logs import configure_logs
 from common.testing.servers import MariaDbServer, PostgresServer, RabbitServer
 from tests.integration.chaos.cases import kills, outages, some
 from tests.integration.chaos.load import run_load
@@ -23,6 +24,7 @@ async def main(arguments: argparse.Namespace) -> int:
     folder = Path(tempfile.mkdtemp(prefix="chaos-"))
     print(f"{arguments.load or len(cases)} {'attachments and detachments' if arguments.load else 'cases'} in {folder}", flush=True)
     started = time.monotonic()
+    configure_logs(service="chaos", host="local", quiet=True, stream=lambda: (folder / "chaos.log").open("a", encoding="utf-8"))
     async with RabbitServer(folder / "rabbit") as broker:
         match arguments.database:
             case "sqlite":

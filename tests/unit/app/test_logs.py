@@ -77,6 +77,19 @@ def test_debug_opens_one_more_level_of_each(debug: bool, events: list[str]) -> N
     assert [line["event"] for line in lines(out)] == events
 
 
+@pytest.mark.parametrize("debug", [False, True])
+def test_a_broker_that_is_lost_and_found_again_is_two_lines(debug: bool) -> None:
+    out = configured(debug=debug)
+    logging.getLogger("aiormq.connection").warning("Cancelling cause reader exited abnormally", exc_info=OSError("reset"))
+    logging.getLogger("common.transport.kept_link").warning("lost the connection to h1; it is made again")
+    logging.getLogger("aiormq.connection").error("error when creating transport: refused")
+    logging.getLogger("common.transport.kept_link").info("connected again to h1")
+    ours = ["lost the connection to h1; it is made again", "connected again to h1"]
+    events = [line["event"] for line in lines(out)]
+    assert [event for event in events if event in ours] == ours
+    assert len(events) == (4 if debug else 2)
+
+
 def test_a_second_configuration_replaces_the_first() -> None:
     first, second = configured(), configured()
     structlog.get_logger().info("x")
