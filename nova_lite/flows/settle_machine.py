@@ -21,7 +21,8 @@ SETTLE_MACHINE = Saga(
     "settle_machine",
     pivot="lose_machine",
     steps=(
-        Step("lose_machine"),
+        # Tried again, for what it writes first nobody would find again: the server is in error then, and no reconciler looks at it.
+        Step("lose_machine", attempts=5),
         Step("destroy", timeout_s=60, attempts=3),
         Step("detach_volumes", timeout_s=300, attempts=6),
     ),

@@ -412,6 +412,7 @@ _PAIRS_THAT_WERE_WRONG = (
         "delete_volume: cinder-api.ctl1|publish cinder-volume.block1@vault.block1.delete_volume#1|before|late"
         " + cinder-volume.block1|effect driver.delete_volume#1|after|raise"
     ),
+    "detach: nova-api.ctl1|deliver reply#2|before|machine + nova-compute.cmp1|commit instance_faults#1|after|error",
 )
 """Bugs of the product that a sample of pairs has found, as failing_seeds.txt keeps those of histories."""
 

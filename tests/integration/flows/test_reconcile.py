@@ -15,12 +15,14 @@ from cinder_lite.store.tables import volumes
 from cinder_lite.store.volumes import Volumes
 from cinder_lite.targets.fake import FakeExport
 from common.base.errors import Broken
+from common.db.errors import DatabaseBusy
 from common.db.journal import FlowRow, FlowState, Journal
 from common.flow.runner import Runner
 from common.flow.steps import Flow
 from common.testing.script import When
 from nova_lite.contract import Instance, VmState
 from nova_lite.errors import DeviceDetachFailed, HypervisorUnavailable
+from nova_lite.store.instances import Instances
 from tests.support.world import HOST, INITIATOR, World
 
 T_S = 6.0
@@ -167,6 +169,27 @@ async def test_a_machine_that_died_is_an_error_and_its_volume_becomes_available(
     assert (await sound.mappings(), sound.served, sound.world.hypervisor.host.leftovers) == ([], {}, {})
     await sound.world.servers.delete(sound.world.ctx, server=sound.server.uuid)
     assert await sound.world.server_is_gone(sound.server.uuid)
+
+
+async def test_a_machine_that_died_is_cleared_up_after_also_when_its_fault_could_not_be_written_at_once(
+    sound: Sound, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, failed = Instances.add_fault, list[str]()
+
+    async def add_fault(self: Instances, uuid: str, *args: Any, **values: Any) -> None:
+        if not failed:
+            failed.append(uuid)
+            raise DatabaseBusy(url="sqlite://", reason="database is locked")
+        await write(self, uuid, *args, **values)
+
+    monkeypatch.setattr(Instances, "add_fault", add_fault)
+    sound.world.hypervisor.host.kill(sound.server.uuid)
+    await sound.heals()
+    server = await sound.world.servers.get(sound.world.ctx, server=sound.server.uuid)
+    assert failed == [sound.server.uuid]
+    assert (server.vm_state, server.fault is not None) == (VmState.ERROR, True)
+    assert (await sound.world.settled(sound.used.id)).status is VolumeStatus.AVAILABLE
+    assert sound.world.hypervisor.host.leftovers == {}
 
 
 async def test_a_disk_that_is_missing_is_plugged_in_again(sound: Sound) -> None:
