@@ -74,7 +74,6 @@ class SchedulerManager(SchedulerAPI):
     ) -> None:  # fmt: skip
         self._stats[host] = from_primitive(dict(capabilities), VolumeStats)
         self._consumed[host] = 0.0
-        self._silent_since.pop(host, None)
 
     async def ask_for_reports(self, ctx: Context) -> None:
         """Every backend reports soon; nobody there is no error, since each reports when it starts."""
@@ -88,7 +87,8 @@ class SchedulerManager(SchedulerAPI):
         """Raises Unavailable, so that the order comes again, while a backend that is up may still report, and has been asked to."""
         now = self._clock.monotonic()
         silent = [backend.host for backend in backends if backend.is_up and backend.stats is None]
-        awaited = [host for host in silent if now - self._silent_since.setdefault(host, now) < REPORTS_WITHIN_S]
+        self._silent_since = {host: self._silent_since.get(host, now) for host in silent}
+        awaited = [host for host in silent if now - self._silent_since[host] < REPORTS_WITHIN_S]
         if silent and now - self._asked_s >= ASKS_EVERY_S:
             await self.ask_for_reports(ctx)
         if awaited:

@@ -115,7 +115,7 @@ _OWN = "common"
 """Floors that know no structlog log by the standard library."""
 
 _TOLD_BY_US = ("aiormq.connection",)
-"""What it says of a lost connection, fifty lines of tracebacks and an error for each try, our transport says in two lines, when it is lost and when it is there again."""
+"""What it says of a lost connection in fifty lines, tracebacks and an error for each try to connect, our transport says in two."""
 
 _THEIR_OWN_MIND = ("sqlalchemy", "sqlalchemy.engine", "alembic", "kombu", "amqp", "aio_pika", "aiormq", "asyncio")
 """Loggers for which somebody may have set a level or a handler before us."""
