@@ -1,19 +1,18 @@
 """Who asks for what, and until when: the request context that travels with every message."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from typing import Any, Self
+
+import msgspec
+from msgspec.structs import replace
 
 from common.base.ids import RequestId, new_request_id
 from common.base.limits import WORD_MAX
 from common.base.trace import Trace
-from common.base.values import cheap
 
 
-@cheap
-@dataclass(frozen=True, slots=True)
-class Context:
-    """The request context. Keys on the wire are those of oslo.context's `to_dict`.
+class Context(msgspec.Struct, frozen=True):
+    """The request context; `msgspec.structs.replace` changes it. Keys on the wire are those of oslo.context's `to_dict`.
 
     deadline   this process's monotonic second after which nobody waits for the answer; None: no limit.
                It does not travel as such: the wire carries the time that is left.
@@ -25,13 +24,13 @@ class Context:
                `auth_token` and `service_catalog`, which are dropped at the door.
     """
 
-    request_id: RequestId = field(default_factory=new_request_id)
+    request_id: RequestId = msgspec.field(default_factory=new_request_id)
     user_id: str | None = None
     project_id: str | None = None
     is_admin: bool = False
     roles: tuple[str, ...] = ()
     deadline: float | None = None
-    others: Mapping[str, Any] = field(default_factory=dict)
+    others: Mapping[str, Any] = msgspec.field(default_factory=dict)
     message_id: str | None = None
     trace: Trace | None = None
     fence: str | None = None
@@ -81,6 +80,14 @@ class Context:
     def without_deadline(self) -> Self:
         """The same request for work that goes on after its caller left."""
         return replace(self, deadline=None)
+
+    def anew(self) -> Self:
+        """The same request for another piece of work than the message that brought it."""
+        return replace(self, message_id=None)
+
+    def fenced(self, fence: str) -> Self:
+        """The same request with the right to act for a flow."""
+        return replace(self, fence=fence)
 
     def elevated(self) -> Self:
         """The same request with an administrator's rights, for what a service does in its own name."""

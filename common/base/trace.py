@@ -3,21 +3,19 @@
 Source: https://www.w3.org/TR/trace-context/ (version 00). `tracestate` is passed on as it came.
 """
 
-import os
 import re
-from dataclasses import dataclass
 from typing import Self
 
-from common.base.values import cheap
+import msgspec
+
+from common.base.ids import new_hex, new_span_id
 
 _TRACEPARENT = re.compile(r"00-(?P<trace>[0-9a-f]{32})-(?P<span>[0-9a-f]{16})-(?P<flags>[0-9a-f]{2})")
 _STATE_MAX = 512
 _NO_TRACE, _NO_SPAN = "0" * 32, "0" * 16
 
 
-@cheap
-@dataclass(frozen=True, slots=True)
-class Trace:
+class Trace(msgspec.Struct, frozen=True):
     """One hop of a trace. `trace_id` stays over all hops, `span_id` is this one's."""
 
     trace_id: str
@@ -33,8 +31,7 @@ class Trace:
     @classmethod
     def new(cls) -> Self:
         """The first hop of a new trace."""
-        digits = os.urandom(24).hex()
-        return cls(digits[:32], digits[32:])
+        return cls(new_hex(), new_span_id())
 
     @classmethod
     def parse(cls, traceparent: object, tracestate: object = None) -> Self | None:
@@ -50,4 +47,4 @@ class Trace:
 
     def child(self) -> Self:
         """The next hop."""
-        return type(self)(self.trace_id, os.urandom(8).hex(), self.flags, self.state)
+        return type(self)(self.trace_id, new_span_id(), self.flags, self.state)

@@ -8,7 +8,7 @@ is said of the flow's outcome.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, assert_never
 
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
@@ -94,7 +94,7 @@ class Driver:
     async def drive(self, run: Run) -> None:
         """Return when the flow is completed. Raises the fault that turned it back, FlowParked, Superseded or HandedBack."""
         flow = run.flow
-        flow.ctx = replace(flow.ctx, fence=str(run.fence))
+        flow.ctx = flow.ctx.fenced(str(run.fence))
         with (
             fenced(run.fence),
             structlog.contextvars.bound_contextvars(request_id=flow.ctx.request_id, saga=flow.saga.name, subject=flow.subject),

@@ -2,12 +2,12 @@
 
 import inspect
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol, cast as typing_cast
+
+import msgspec
 
 from common.base.context import Context
 from common.base.errors import Invalid
-from common.base.values import cheap
 from common.base.version import serves
 from common.rpc.contract import Contract, Kind, Method, contract_of, methods_of
 from common.wire.failure import NoSuchMethod, UnsupportedVersion
@@ -27,9 +27,7 @@ PING = "oslo_rpc_server_ping"
 """Method that every server answers when rpc_ping_enabled is set (oslo_messaging/rpc/server.py, PingEndpoint)."""
 
 
-@cheap
-@dataclass(frozen=True, slots=True)
-class Bound:
+class Bound(msgspec.Struct, frozen=True):
     """A request with the method that serves it and its arguments, checked against the contract."""
 
     method: Method

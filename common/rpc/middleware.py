@@ -5,21 +5,19 @@ context, refuse by an error, or proceed more than once where that is safe.
 """
 
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
+import msgspec
+
 from common.base.context import Context
-from common.base.values import cheap
 from common.rpc.contract import Method, Route
 
 T = TypeVar("T")
 
 
-@cheap
-@dataclass(frozen=True, slots=True)
-class Outgoing:
-    """A request before it is sent."""
+class Outgoing(msgspec.Struct, frozen=True):
+    """A request before it is sent; `msgspec.structs.replace` changes it."""
 
     route: Route
     method: Method
@@ -27,10 +25,8 @@ class Outgoing:
     arguments: Mapping[str, Any]
 
 
-@cheap
-@dataclass(frozen=True, slots=True)
-class Incoming:
-    """A request before its endpoint runs. `server` is `<topic>.<server>`; `attempts` how often it was begun before."""
+class Incoming(msgspec.Struct, frozen=True):
+    """A request before its endpoint runs; `msgspec.structs.replace` changes it. `server` is `<topic>.<server>`; `attempts` how often it was begun before."""
 
     server: str
     method: Method

@@ -1,9 +1,9 @@
 """Client middleware that repeats what surely did not happen, within the request's deadline and a budget of the process."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from typing import Any
 
+from msgspec.structs import replace
 from tenacity import AsyncRetrying, RetryCallState
 from tenacity.wait import wait_exponential, wait_random
 

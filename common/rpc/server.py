@@ -10,11 +10,12 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from contextvars import copy_context
-from dataclasses import dataclass
 from enum import Enum, auto
 from functools import partial
 from types import TracebackType
 from typing import Any, Self
+
+import msgspec
 
 from common.base.clock import Clock
 from common.base.context import Context
@@ -22,7 +23,6 @@ from common.base.errors import Broken, Fault, Unavailable
 from common.base.failpoints import OFF, Failpoints
 from common.base.ids import new_hex
 from common.base.limits import CAST_RETRY_DELAY_S, DRAIN_TIMEOUT_S, PUBLISH_TIMEOUT_S
-from common.base.values import cheap
 from common.host.lean import structlog
 from common.rpc.callers import CallerLeft, Callers
 from common.rpc.contract import Ack
@@ -63,9 +63,7 @@ class _Verdict(Enum):
     GIVE_BACK = auto()
 
 
-@cheap
-@dataclass(frozen=True, slots=True)
-class _Taken:
+class _Taken(msgspec.Struct, frozen=True):
     """A request with the delivery that brought it and the queue that it lay in.
 
     id         what makes it the same piece of work as another one

@@ -5,9 +5,9 @@ Attributes follow the semantic conventions for messaging and RPC (https://opente
 
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any, Self
 
+from msgspec.structs import replace
 from opentelemetry import trace
 from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind, Status, StatusCode, TraceFlags, Tracer, TraceState
 
@@ -18,10 +18,8 @@ from common.rpc.middleware import Incoming, Outgoing
 from common.rpc.outcome import outcome_of
 
 
-class SpanHop(Trace):
+class SpanHop(Trace, frozen=True):
     """The hop that a span is: what is sent from within it carries the span itself, not a further hop."""
-
-    __slots__ = ()
 
     @classmethod
     def of(cls, span: Span) -> Self:

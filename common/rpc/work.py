@@ -4,8 +4,9 @@ import asyncio
 import logging
 import math
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from common.base.clock import Clock
 from common.base.context import Context
@@ -13,7 +14,6 @@ from common.base.errors import Broken, Fault, Timeout
 from common.base.ids import new_hex
 from common.base.limits import CAST_RETRY_DELAY_S
 from common.base.retry import Retry
-from common.base.values import cheap
 from common.host.lean import structlog
 from common.rpc.contract import Method
 from common.rpc.counts import Counts, Event
@@ -39,9 +39,7 @@ class UnserialisableResult(Broken):
     """{method} of {server} returned what cannot be sent: {reason}"""
 
 
-@cheap
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True):
     """What came of a request: `reply` for a call; `error` when it failed, `attempts` after that many tries in this process."""
 
     reply: bytes | None = None

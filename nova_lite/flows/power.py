@@ -8,7 +8,6 @@ fails leaves no machine: the server is stopped, or in error, with its volumes as
 """
 
 from contextlib import suppress
-from dataclasses import replace
 from enum import StrEnum
 from typing import Self, TypeVar
 
@@ -170,7 +169,7 @@ class _Power(Flow[PowerArguments, ComputeParts]):
 
     async def attach_volumes(self, ctx: Context) -> None:
         # One that failed is begun anew at the next try: the same id would only tell of the first one's end.
-        anew = replace(ctx, message_id=None)
+        anew = ctx.anew()
         for mapping in await self.parts.mappings.list(self.uuid):
             if mapping.volume_id is not None:
                 await self.parts.runner.run(RestoreDisk.of(anew, self.parts, bdm=mapping))

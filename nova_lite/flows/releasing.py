@@ -1,7 +1,5 @@
 """What becomes of the volumes of a server whose machine is gone: each is detached by its own saga."""
 
-from dataclasses import replace
-
 from common.base.context import Context
 from common.base.errors import NotFound, Unavailable
 from nova_lite.contract import BlockDeviceMapping
@@ -17,7 +15,7 @@ class StillBusy(Unavailable):
 async def release_volumes(ctx: Context, parts: ComputeParts, instance_uuid: str) -> None:
     """Returns when the server has no mapping any more. Raises StillBusy, to be tried again, and the fault of a detachment."""
     # A detachment that failed is begun anew at the next try: the same id would only tell of the first one's end.
-    anew = replace(ctx, message_id=None)
+    anew = ctx.anew()
     for mapping in await parts.mappings.list(instance_uuid):
         if mapping.volume_id is not None:
             await _release(anew, parts, mapping)

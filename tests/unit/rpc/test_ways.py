@@ -2,10 +2,11 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import pytest
+from msgspec.structs import replace
 
 from common.base.context import Context
 from common.base.errors import Invalid, Misconfigured
