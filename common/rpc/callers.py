@@ -29,6 +29,10 @@ class Callers:
         if (task := self._tasks.get(msg_id)) is not None:
             task.cancel()
 
+    def may_have_left(self, msg_id: str | None) -> bool:
+        """True when `has_left` must be asked."""
+        return msg_id in self._left
+
     def has_left(self, msg_id: str | None) -> bool:
         """True once for a call whose caller left before it was begun."""
         return msg_id is not None and self._left.pop(msg_id, self) is None

@@ -8,6 +8,8 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any, TypeVar
 
+import msgspec
+from msgspec import UNSET
 from msgspec.structs import replace as changed
 
 from common.base.clock import Clock
@@ -33,14 +35,13 @@ from common.wire.caller import InFlight
 from common.wire.compression import plain
 from common.wire.envelope import NotAMessage
 from common.wire.failure import decode_failure
-from common.wire.messages import Reply, Request, cancellation, decode_reply, encode_request
-from common.wire.values import WrongValue, from_primitive, to_primitive
+from common.wire.messages import AnyRequest, Reply, Request, UsualRequest, cancellation, encoded, unread_reply
+from common.wire.values import WrongValue, from_primitive
 
 T = TypeVar("T")
 
 _REPLIES_PREFETCH = 100
 _LOOK_AGAIN_S = 0.1
-_TRACE_HEADERS = ("traceparent", "tracestate")
 _RESEND = Retry(first_delay_s=RESEND_FIRST_S, factor=2.0, delay_s_max=RESEND_MAX_S)
 _log = structlog.get_logger(__name__)
 
@@ -131,6 +132,8 @@ class RpcClient:
         if reply.failure is not None:
             raise decode_failure(reply.failure, self._foreign)
         try:
+            if type(reply.result) is msgspec.Raw:
+                return method.signature.result.decode(reply.result)
             return from_primitive(reply.result, method.result)
         except WrongValue as exc:
             raise UnusableReply(method=method.name, address=str(route), reason=str(exc)) from exc
@@ -220,7 +223,7 @@ class RpcClient:
             self._in_flight.remove(msg_id)
 
     async def _ask_until_heard(
-        self, sent: Outgoing, request: Request, waiting: Waiting, deadline: float, monitor_s: float | None
+        self, sent: Outgoing, request: AnyRequest, waiting: Waiting, deadline: float, monitor_s: float | None
     ) -> Reply:
         """Repeat the request, under the same `_unique_id`, until there is an answer: some queue on its way may have been lost."""
         repeats = 0
@@ -237,26 +240,32 @@ class RpcClient:
 
     def _request(
         self, sent: Outgoing, *, msg_id: str | None = None, deadline_s: float | None = None, monitor_s: float | None = None
-    ) -> Request:
-        method, ctx = sent.method, sent.ctx
-        return Request(
-            method=method.name,
-            args={name: _sendable(method, name, value) for name, value in sent.arguments.items()},
-            unique_id=new_hex(),
-            namespace=sent.route.namespace,
-            version=method.version,
-            msg_id=msg_id,
-            reply_q=self._reply_queue.name if msg_id else None,
-            monitor_timeout_s=monitor_s,
-            deadline_s=deadline_s,
-            context=ctx.sent(ctx.trace.child() if ctx.trace else Trace.new(), with_fence=msg_id is not None),
-        )
+    ) -> AnyRequest:
+        """Raises InvalidArguments."""
+        method, route, ctx = sent.method, sent.route, sent.ctx
+        try:
+            args = method.signature.encode(sent.arguments)
+        except WrongValue as exc:
+            raise InvalidArguments(method=method.name, reason=str(exc)) from exc
+        reply_q = self._reply_queue.name if msg_id else None
+        unique_id, trace = new_hex(), ctx.trace.child() if ctx.trace else Trace.new()
+        if ctx.others or trace.state:
+            context = ctx.sent(trace, with_fence=msg_id is not None)
+            return Request(
+                method.name, msgspec.json.decode(args), unique_id, route.namespace, method.version, msg_id, reply_q, monitor_s,
+                deadline_s, context,
+            )  # fmt: skip
+        return UsualRequest(
+            method.name, args, route.namespace, method.version, msg_id, reply_q, monitor_s if msg_id else UNSET, deadline_s,
+            unique_id, ctx.request_id, ctx.user_id, ctx.user_id, ctx.project_id, ctx.project_id, ctx.is_admin, ctx.roles,
+            ctx.fence or UNSET if msg_id else UNSET, trace.traceparent,
+        )  # fmt: skip
 
-    def _message(self, sent: Outgoing, request: Request, *, expires_s: float | None = None) -> Message:
+    def _message(self, sent: Outgoing, request: AnyRequest, *, expires_s: float | None = None) -> Message:
         exchange, key, _ = self._place(sent.route)
-        headers = {word: request.context[word] for word in _TRACE_HEADERS if word in request.context}
+        body, headers = encoded(request)
         expiration_ms = None if expires_s is None else max(0, int(expires_s * 1000))
-        return Message(exchange, key, encode_request(request), mandatory=True, expiration_ms=expiration_ms, headers=headers)
+        return Message(exchange, key, body, True, expiration_ms, headers)
 
     async def _publish(self, route: Route, message: Message, *, timeout_s: float, failed_with: Exception | None = None) -> None:
         """The caller sets the time limit of the whole; `timeout_s` is that of one try. `failed_with`: what a first one came to."""
@@ -352,7 +361,7 @@ class RpcClient:
     def _on_reply(self, delivery: Delivery) -> None:
         delivery.ack_soon()
         try:
-            reply = decode_reply(plain(delivery.body, delivery.headers))
+            reply = unread_reply(plain(delivery.body, delivery.headers))
         except NotAMessage as exc:
             _log.warning("reply dropped", reason=str(exc))
             self.counts.add(Event.REFUSED, exc.kind)
@@ -378,13 +387,6 @@ class RpcClient:
     def _check_open(self) -> None:
         if self._closed:
             raise Closed(url=self._transport.url)
-
-
-def _sendable(method: Method, name: str, value: Any) -> Any:
-    try:
-        return to_primitive(value, method.parameters.get(name, Any))
-    except WrongValue as exc:
-        raise InvalidArguments(method=method.name, reason=f"argument {name}: {exc}") from exc
 
 
 async def _sent_or_answered(publishing: Coroutine[Any, Any, None], waiting: Waiting) -> None:

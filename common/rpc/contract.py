@@ -14,7 +14,7 @@ Python both refuse a server that lacks one. Arguments are keyword-only, as on os
 
 import inspect
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cache
 from typing import Any, ClassVar, Concatenate, ParamSpec, Protocol, Self, TypeVar, cast as typing_cast, get_type_hints
@@ -22,6 +22,7 @@ from typing import Any, ClassVar, Concatenate, ParamSpec, Protocol, Self, TypeVa
 from common.base.context import Context
 from common.base.errors import Broken
 from common.base.version import serves
+from common.wire.typed import Signature
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -68,6 +69,7 @@ class Method:
     once         executed exactly once, see `call`
     ack          when the request is settled
     raises       exceptions, other than faults, that belong to the contract: the caller is told of them in their own words
+    signature    the arguments and the result on the wire
     """
 
     name: str
@@ -81,6 +83,10 @@ class Method:
     once: bool = False
     ack: Ack = Ack.LATE
     raises: tuple[type[Exception], ...] = ()
+    signature: Signature = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "signature", Signature(self.parameters, self.optional, self.result))
 
 
 @dataclass(frozen=True, slots=True)

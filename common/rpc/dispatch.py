@@ -11,7 +11,7 @@ from common.base.errors import Invalid
 from common.base.version import serves
 from common.rpc.contract import Contract, Kind, Method, contract_of, methods_of
 from common.wire.failure import NoSuchMethod, UnsupportedVersion
-from common.wire.messages import Request
+from common.wire.messages import Request, UsualRequest
 from common.wire.values import WrongValue, from_primitive
 
 
@@ -22,6 +22,7 @@ class InvalidArguments(Invalid):
 
 
 _NAMES_SHOWN_MAX, _NAME_SHOWN_MAX = 10, 100
+_REMEMBERED_MAX = 1000
 
 PING = "oslo_rpc_server_ping"
 """Method that every server answers when rpc_ping_enabled is set (oslo_messaging/rpc/server.py, PingEndpoint)."""
@@ -31,7 +32,12 @@ class Bound(msgspec.Struct, frozen=True):
     """A request with the method that serves it and its arguments, checked against the contract."""
 
     method: Method
-    run: Callable[[Context], Coroutine[Any, Any, Any]]
+    function: Callable[..., Coroutine[Any, Any, Any]]
+    arguments: Mapping[str, Any]
+
+    def run(self, ctx: Context) -> Coroutine[Any, Any, Any]:
+        """The method at work."""
+        return self.function(ctx, **self.arguments)
 
 
 class Served(Protocol):
@@ -59,6 +65,7 @@ class Dispatcher:
         if ping:
             self._endpoints.append(_Pong())
         contracts = (each.contract for each in self._endpoints if isinstance(each, ContractEndpoint))
+        self._usual: dict[tuple[str, str | None, str | None], tuple[Method, Callable[..., Coroutine[Any, Any, Any]]]] = {}
         self.topic = next((contract.__rpc_route__.topic for contract in contracts), "")
         """The topic of the first contract: that of the dead letters, whatever further topics it is served on."""
 
@@ -72,6 +79,29 @@ class Dispatcher:
             if (bound := endpoint.bound(request.method, request.args)) is not None:
                 return bound
         raise NoSuchMethod(method=request.method)
+
+    def bind_usual(self, request: UsualRequest) -> Bound | None:
+        """As `bind`, at once; None: it is no contract's method, or something is wrong, which `bind` names."""
+        asked = request.method, request.version, request.namespace
+        if (found := self._usual.get(asked)) is None:
+            if (found := self._found(request)) is None:
+                return None
+            if len(self._usual) < _REMEMBERED_MAX:
+                self._usual[asked] = found
+        method, function = found
+        arguments = method.signature.decode(request.args)
+        return None if arguments is None else Bound(method, function, arguments)
+
+    def _found(self, request: UsualRequest) -> tuple[Method, Callable[..., Coroutine[Any, Any, Any]]] | None:
+        version = request.version or "1.0"
+        for endpoint in self._endpoints:
+            if not endpoint.serves(request.namespace, version):
+                continue
+            if not isinstance(endpoint, ContractEndpoint):
+                return None
+            if (found := endpoint.function_of(request.method)) is not None:
+                return found
+        return None
 
 
 def is_served(endpoint: object) -> bool:
@@ -95,8 +125,13 @@ class ContractEndpoint:
         return namespace in self._namespaces and _serves(self._version, version)
 
     def bound(self, method: str, args: Mapping[str, Any]) -> Bound | None:
+        found = self.function_of(method)
+        return None if found is None else _bound(*found, args)
+
+    def function_of(self, method: str) -> tuple[Method, Callable[..., Coroutine[Any, Any, Any]]] | None:
+        """What serves the method of that name."""
         found = self._methods.get(method)
-        return None if found is None else _bound(self._endpoint, found, args)
+        return None if found is None else (found, getattr(self._endpoint, method))
 
 
 class _Pong:
@@ -108,7 +143,7 @@ class _Pong:
         return namespace is None and _serves(self._METHOD.version, version)
 
     def bound(self, method: str, args: Mapping[str, Any]) -> Bound | None:  # noqa: ARG002 - any will do
-        return Bound(self._METHOD, self._pong) if method == PING else None
+        return Bound(self._METHOD, self._pong, {}) if method == PING else None
 
     async def _pong(self, _: Context) -> str:
         return "pong"
@@ -129,16 +164,10 @@ def _serves(implemented: str, requested: str) -> bool:
         return False
 
 
-def _bound(endpoint: object, method: Method, args: Mapping[str, Any]) -> Bound:
+def _bound(method: Method, function: Callable[..., Coroutine[Any, Any, Any]], args: Mapping[str, Any]) -> Bound:
     if args.keys() != method.parameters.keys():
         _check_names(method, args)
-    arguments = {name: _converted(method, name, value) for name, value in args.items()}
-    function = getattr(endpoint, method.name)
-
-    def run(ctx: Context) -> Coroutine[Any, Any, Any]:
-        return function(ctx, **arguments)  # type: ignore[no-any-return]  # checked when the server was made
-
-    return Bound(method, run)
+    return Bound(method, function, {name: _converted(method, name, value) for name, value in args.items()})
 
 
 def _check_names(method: Method, args: Mapping[str, Any]) -> None:

@@ -26,14 +26,21 @@ class Outgoing(msgspec.Struct, frozen=True):
 
 
 class Incoming(msgspec.Struct, frozen=True):
-    """A request before its endpoint runs; `msgspec.structs.replace` changes it. `server` is `<topic>.<server>`; `attempts` how often it was begun before."""
+    """A request before its endpoint runs; `msgspec.structs.replace` changes it.
+
+    server     `<topic>.<server>`
+    arguments  as the endpoint gets them
+    attempts   how often it was begun before
+    run        the endpoint
+    """
 
     server: str
     method: Method
     ctx: Context
     arguments: Mapping[str, Any]
     is_call: bool
-    attempts: int = 0
+    attempts: int
+    run: Callable[[Context], Coroutine[Any, Any, Any]]
 
 
 class ClientMiddleware(Protocol):

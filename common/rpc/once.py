@@ -10,7 +10,7 @@ from common.rpc.inbox import Inbox, OutcomeUnknown
 from common.rpc.replies import failed
 from common.rpc.work import Outcome
 from common.wire.callee import Standing
-from common.wire.messages import Request
+from common.wire.messages import AnyRequest
 
 _LOOK_AGAIN_S = 1.0
 RENEW_S = INBOX_LEASE_S / 3
@@ -25,7 +25,7 @@ class Once:
         self._owner = f"{server}:{new_hex()}"
         self._clock = clock
 
-    async def begin(self, message_id: str, request: Request) -> Outcome | None:
+    async def begin(self, message_id: str, request: AnyRequest) -> Outcome | None:
         """What came of a request that another server began before us; None: it is ours now.
 
         As long as that server lives we wait: its answer is ours, and if it dies nobody else may hear of it.

@@ -14,7 +14,7 @@ from common.host.lean import structlog
 from common.rpc.counts import Counts, Event
 from common.transport.port import Message, MessageTooLarge, Pipelining, Transport, Unroutable
 from common.wire.failure import encode_failure
-from common.wire.messages import Reply, Request, encode_reply
+from common.wire.messages import AnyRequest, Reply, encode_reply
 
 _AGAIN = Retry(first_delay_s=0.1, factor=1.5, delay_s_max=1.0)
 _GONE_MAX = 200
@@ -73,7 +73,7 @@ class Replier:
         self._waiting: set[asyncio.Task[None]] = set()
         self._gone: OrderedDict[str, None] = OrderedDict()
 
-    def send_soon(self, request: Request, body: bytes, on_end: Callable[[Exception | None], None]) -> bool:
+    def send_soon(self, request: AnyRequest, body: bytes, on_end: Callable[[Exception | None], None]) -> bool:
         """Send it, if that needs no waiting; `on_end` hears of the confirm, or of the error that `send` goes on from.
 
         False: it was not sent.
@@ -85,7 +85,7 @@ class Replier:
         except Fault:  # `send` meets it too
             return False
 
-    async def send(self, request: Request, body: bytes, *, failed_with: Exception | None = None) -> None:
+    async def send(self, request: AnyRequest, body: bytes, *, failed_with: Exception | None = None) -> None:
         """Returns when the bus has it, or when it is tried again in the background. Never raises.
 
         failed_with   what a first try came to
@@ -105,7 +105,7 @@ class Replier:
             _log.warning("reply not sent", server=self._server, method=request.method, reason=str(exc))
             self._counts.add(Event.REPLY_LOST, "bus")
 
-    async def beat(self, request: Request) -> None:
+    async def beat(self, request: AnyRequest) -> None:
         """A sign of life to the caller of a long call (oslo-wire 5.4). Raises Fault: nobody listens for it."""
         await self._publish(request, encode_reply(Reply(request.msg_id or "", ending=False, unique_id=new_hex())))
 
@@ -116,15 +116,15 @@ class Replier:
         if self._waiting:
             await asyncio.wait(self._waiting, timeout=SETTLE_TIMEOUT_S)
 
-    async def _publish(self, request: Request, body: bytes) -> None:
+    async def _publish(self, request: AnyRequest, body: bytes) -> None:
         await self._transport.publish(self._message(request, body), timeout_s=PUBLISH_TIMEOUT_S)
         self._gone.pop(request.reply_q or "", None)
 
-    def _message(self, request: Request, body: bytes) -> Message:
+    def _message(self, request: AnyRequest, body: bytes) -> Message:
         assert request.reply_q is not None
         return Message(None, request.reply_q, body, mandatory=self._is_mandatory)
 
-    def _wait_for_queue(self, request: Request, body: bytes) -> None:
+    def _wait_for_queue(self, request: AnyRequest, body: bytes) -> None:
         if request.reply_q in self._gone or len(self._waiting) >= REPLIES_WAITING_MAX:
             self._lost(request)
             return
@@ -132,7 +132,7 @@ class Replier:
         self._waiting.add(task)
         task.add_done_callback(self._waiting.discard)
 
-    async def _send_later(self, request: Request, body: bytes) -> None:
+    async def _send_later(self, request: AnyRequest, body: bytes) -> None:
         patience_s = self._retry_s if request.deadline_s is None else min(self._retry_s, request.deadline_s)
         until = self._clock.monotonic() + patience_s
         failures = 0
@@ -152,6 +152,6 @@ class Replier:
             self._gone.popitem(last=False)
         self._lost(request)
 
-    def _lost(self, request: Request) -> None:
+    def _lost(self, request: AnyRequest) -> None:
         _log.info("caller is gone", server=self._server, method=request.method, queue=request.reply_q)
         self._counts.add(Event.REPLY_LOST, "no queue")

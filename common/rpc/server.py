@@ -9,13 +9,14 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
-from contextvars import copy_context
+from contextvars import Context as Variables, copy_context
 from enum import Enum, auto
 from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
 import msgspec
+from msgspec.structs import replace as changed
 
 from common.base.clock import Clock
 from common.base.context import Context
@@ -39,9 +40,8 @@ from common.rpc.topology import server_queues
 from common.rpc.work import Outcome, Work, beating
 from common.transport.port import Consumer, Delivery, Message, Transport
 from common.wire.callee import Answers
-from common.wire.compression import plain
 from common.wire.envelope import NotAMessage
-from common.wire.messages import Request, cancelled_call, decode_request
+from common.wire.messages import AnyRequest, Request, UsualRequest, cancelled_call, decode_request, read_request
 
 DELIVERED, HANDLED, REPLIED = "delivered", "handled", "replied"
 """Failpoints of a request: before its endpoint runs, before its outcome is told, and before it is acked."""
@@ -70,14 +70,14 @@ class _Taken(msgspec.Struct, frozen=True):
     attempts   how often it was begun before
     """
 
-    request: Request
+    request: AnyRequest
     delivery: Delivery
     queue: str
     id: str | None
     attempts: int = 0
 
     @classmethod
-    def of(cls, request: Request, delivery: Delivery, queue: str) -> Self:
+    def of(cls, request: AnyRequest, delivery: Delivery, queue: str) -> Self:
         headers, unique_id = delivery.headers, request.unique_id
         if not headers:
             return cls(request, delivery, queue, unique_id)
@@ -131,7 +131,7 @@ class RpcServer:
         self._callers = Callers()
         self._consumers: list[Consumer] = []
         self._running: set[asyncio.Task[None]] = set()
-        self._begun: deque[tuple[Callable[[], Coroutine[Any, Any, None]], Delivery]] = deque()
+        self._begun: deque[tuple[_Taken | Callable[[], Coroutine[Any, Any, None]], Delivery]] = deque()
         self._starters = 0
         self._replying = Replying()
         # A transport may call us in its publisher's context; what a request logs must not carry the caller's words.
@@ -178,17 +178,17 @@ class RpcServer:
 
     def _on_delivery(self, delivery: Delivery, queue: str = "") -> None:
         try:
-            request = decode_request(plain(delivery.body, delivery.headers))
+            request = read_request(delivery.body, delivery.headers)
         except NotAMessage as exc:
             self._begin(delivery, partial(self._refuse, delivery, queue, exc))
             return
-        if (msg_id := cancelled_call(request)) is not None:
+        if isinstance(request, Request) and (msg_id := cancelled_call(request)) is not None:
             self._callers.leave(msg_id)
             delivery.ack_soon()
             return
-        self._begin(delivery, partial(self._handle, _Taken.of(request, delivery, queue)))
+        self._begin(delivery, _Taken.of(request, delivery, queue))
 
-    def _begin(self, delivery: Delivery, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    def _begin(self, delivery: Delivery, work: "_Taken | Callable[[], Coroutine[Any, Any, None]]") -> None:
         """Run it with others that came in the same moment, see `_begin_all`."""
         self._begun.append((work, delivery))
         if not self._starters:
@@ -205,15 +205,73 @@ class RpcServer:
         send goes out together. Each has a context of its own.
         """
         self._starters -= 1
-        begun = None
+        rest = None
         try:
-            while self._begun and (begun is None or begun.is_done):
-                begun = Begun(self._begun.popleft()[0](), self._context.copy())
+            while self._begun and rest is None:
+                work, _ = self._begun.popleft()
+                rest = self._serve_at_once(work) if type(work) is _Taken else self._stepped(work(), self._context.copy())  # type: ignore[operator]  # it is the other one
         finally:
             for _ in range(len(self._begun) - self._starters):
                 self._start()
-        if begun is not None and not begun.is_done:
-            await begun.rest()
+        if rest is not None:
+            await rest
+
+    def _stepped(self, work: Coroutine[Any, Any, None], context: Variables) -> Coroutine[Any, Any, None] | None:
+        """What is left of it after its first step."""
+        begun = Begun(work, context)
+        return None if begun.is_done else begun.rest()
+
+    def _serve_at_once(self, taken: _Taken) -> Coroutine[Any, Any, None] | None:
+        """Serve it here and now, if nothing is unusual about it and its endpoint need not wait. What is left to do; None: nothing.
+
+        This is `_handle` with all that it calls, for the one way that nearly every request goes.
+        """
+        request, delivery, key, context = taken.request, taken.delivery, taken.id, self._context.copy()
+        if (
+            type(request) is not UsualRequest
+            or key is None
+            or taken.attempts
+            or delivery.redelivered
+            or key in self._at_work
+            or self._answers.knows(key)
+            or self._callers.may_have_left(request.msg_id)
+            or self._places.locked()
+            or self._failpoints.is_on
+            or (request.deadline_s is not None and request.deadline_s <= 0)
+            or (bound := self._dispatcher.bind_usual(request)) is None
+            or bound.method.once
+            or bound.method.ack is Ack.EARLY
+        ):
+            return self._stepped(self._handle(taken), context)
+        deadline = None if request.deadline_s is None else self._clock.monotonic() + request.deadline_s
+        ctx = request.context(deadline=deadline)
+        self._at_work[key] = None
+        running: Coroutine[Any, Any, Any]
+        try:
+            begun = context.run(_first_step, self._work.run(request, bound, ctx, 0), ctx.request_id)
+            if begun.is_done:
+                reply = self._work.answer(request, bound, begun.result) if request.is_call else None
+                self._answers.record(key, reply)
+                if reply is None:
+                    self._no_longer_at_work(key)
+                    delivery.ack_soon()
+                    return None
+                if self._is_replied_soon(taken, reply, is_settled=False):
+                    self._no_longer_at_work(key)
+                    return None
+                return self._stepped(self._finish(taken, key, self._reply(taken, reply)), context)
+            running = begun.rest()
+        except (Exception, asyncio.CancelledError) as exc:  # noqa: BLE001 - what comes of that, the long way says
+            running = _raising(exc)
+        return self._stepped(self._finish(taken, key, self._go_on(taken, bound, ctx, running)), context)
+
+    async def _go_on(self, taken: _Taken, bound: Bound, ctx: Context, running: Coroutine[Any, Any, Any]) -> _Verdict | None:
+        async with self._places:
+            return await self._serve_bound(taken, bound, ctx, 0, running)
+
+    async def _reply(self, taken: _Taken, reply: bytes) -> _Verdict:
+        await self._replier.send(taken.request, reply)
+        return _Verdict.ACK
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work, name=f"rpc {self._name}", context=self._context.copy())
@@ -231,17 +289,31 @@ class RpcServer:
 
     async def _handle(self, taken: _Taken) -> None:
         delivery, key = taken.delivery, taken.id or new_hex()
+        if isinstance(taken.request, UsualRequest):
+            try:
+                taken = changed(taken, request=decode_request(delivery.body))
+            except NotAMessage as exc:
+                await self._refuse(delivery, taken.queue, exc)
+                return
         try:
             # A copy that the bus gives while we are at it waits for the end: it is all that is left of the request when the
             # connection of the first one is gone, and the first one is not done in the end.
             while key in self._at_work:
                 await self._ended(key)
-            self._at_work[key] = None
+        except asyncio.CancelledError:
+            await asyncio.shield(settle(delivery, ack=False, requeue=True))
+            raise
+        self._at_work[key] = None
+        await self._finish(taken, key, self._serve_once(taken))
+
+    async def _finish(self, taken: _Taken, key: str, serving: Coroutine[Any, Any, _Verdict | None]) -> None:
+        """Settle it by what comes of serving it."""
+        delivery = taken.delivery
+        try:
             try:
-                verdict = await self._serve_once(taken)
+                verdict = await serving
             finally:
-                if (ended := self._at_work.pop(key)) is not None:
-                    ended.set_result(None)
+                self._no_longer_at_work(key)
         except asyncio.CancelledError:
             await asyncio.shield(settle(delivery, ack=False, requeue=True))
             raise
@@ -249,6 +321,10 @@ class RpcServer:
             delivery.ack_soon()
         elif verdict is not None:
             await settle(delivery, ack=False, requeue=True)
+
+    def _no_longer_at_work(self, key: str) -> None:
+        if (ended := self._at_work.pop(key)) is not None:
+            ended.set_result(None)
 
     async def _ended(self, key: str) -> None:
         """Returns when whoever is at work on it has ended."""
@@ -279,7 +355,7 @@ class RpcServer:
         async with self._places:
             return await self._serve(taken, attempts)
 
-    async def _repeat(self, request: Request, body: bytes | None) -> _Verdict:
+    async def _repeat(self, request: AnyRequest, body: bytes | None) -> _Verdict:
         _log.info("duplicate dropped", server=self._name, method=request.method)
         self.counts.add(Event.DUPLICATE)
         if body is not None:
@@ -309,6 +385,7 @@ class RpcServer:
     async def _serve(self, taken: _Taken, attempts: int) -> _Verdict | None:
         request = taken.request
         deadline = None if request.deadline_s is None else self._clock.monotonic() + request.deadline_s
+        assert isinstance(request, Request)
         ctx = Context.from_dict(request.context, deadline=deadline, message_id=taken.id)
         structlog.contextvars.bind_contextvars(request_id=ctx.request_id)  # of this request's task alone
         try:
@@ -331,11 +408,14 @@ class RpcServer:
     async def _reach(self, bound: Bound, place: str) -> None:
         await self._failpoints.reach(request_place(self._dispatcher.topic or "", bound.method.name, place))
 
-    async def _serve_bound(self, taken: _Taken, bound: Bound, ctx: Context, attempts: int) -> _Verdict | None:
+    async def _serve_bound(
+        self, taken: _Taken, bound: Bound, ctx: Context, attempts: int, running: Coroutine[Any, Any, Any] | None = None
+    ) -> _Verdict | None:
+        """`running`: its endpoint, when that was begun already."""
         request = taken.request
         once = self._once if bound.method.once and taken.id else None
         if once is None:
-            outcome = await self._done(request, bound, ctx, attempts, None)
+            outcome = await self._done(request, bound, ctx, attempts, running=running)
             if self._failpoints.is_on:
                 await self._reach(bound, HANDLED)
             is_settled = bound.method.ack is Ack.EARLY
@@ -347,14 +427,17 @@ class RpcServer:
         if (found := await once.begin(message_id, request)) is not None:
             self.counts.add(Event.DUPLICATE)
             return await self._end(taken, found)
-        outcome = await self._done(request, bound, ctx, attempts, once)
+        outcome = await self._done(request, bound, ctx, attempts, once=once)
         await once.finish(message_id, outcome.reply)
         if self._failpoints.is_on:
             await self._reach(bound, HANDLED)
         return await self._end(taken, outcome)
 
-    def _done(self, request: Request, bound: Bound, ctx: Context, attempts: int, once: Once | None) -> Coroutine[Any, Any, Outcome]:
-        work = self._work.do(request, bound, ctx, attempts=attempts)
+    def _done(
+        self, request: AnyRequest, bound: Bound, ctx: Context, attempts: int, *, once: Once | None = None,
+        running: Coroutine[Any, Any, Any] | None = None,
+    ) -> Coroutine[Any, Any, Outcome]:  # fmt: skip
+        work = self._work.do(request, bound, ctx, attempts=attempts, running=running)
         if request.msg_id is not None and request.deadline_s is not None:  # only our own peers say that they leave
             work = self._until_caller_leaves(request, request.msg_id, work)
         if once is None and not request.monitor_timeout_s:
@@ -362,12 +445,12 @@ class RpcServer:
         return self._while_alive(request, once, ctx.message_id, work)
 
     async def _while_alive(
-        self, request: Request, once: Once | None, message_id: str | None, work: Coroutine[Any, Any, Outcome]
+        self, request: AnyRequest, once: Once | None, message_id: str | None, work: Coroutine[Any, Any, Outcome]
     ) -> Outcome:
         async with self._signs_of_life(request, once, message_id):
             return await work
 
-    async def _until_caller_leaves(self, request: Request, msg_id: str, work: Coroutine[Any, Any, Outcome]) -> Outcome:
+    async def _until_caller_leaves(self, request: AnyRequest, msg_id: str, work: Coroutine[Any, Any, Outcome]) -> Outcome:
         try:
             return await self._callers.run(msg_id, work)
         except CallerLeft:
@@ -443,7 +526,7 @@ class RpcServer:
     # -- signs of life ------------------------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def _signs_of_life(self, request: Request, once: Once | None, message_id: str | None) -> AsyncIterator[None]:
+    async def _signs_of_life(self, request: AnyRequest, once: Once | None, message_id: str | None) -> AsyncIterator[None]:
         """What tells others inside the block that the request is at work: its caller, and servers that share the inbox."""
         beats = []
         if request.is_call and request.monitor_timeout_s is not None and request.monitor_timeout_s > 0:
@@ -459,13 +542,22 @@ class RpcServer:
             if tasks:
                 await asyncio.wait(tasks)
 
-    async def _beat(self, request: Request) -> bool:
+    async def _beat(self, request: AnyRequest) -> bool:
         try:
             await self._replier.beat(request)
         except Fault as exc:
             _log.debug("sign of life not sent", server=self._name, method=request.method, reason=str(exc))
             return isinstance(exc, Unavailable)
         return True
+
+
+def _first_step(work: Coroutine[Any, Any, Any], request_id: str) -> Begun[Any]:
+    structlog.contextvars.bind_contextvars(request_id=request_id)  # in the context of this request alone
+    return Begun(work)
+
+
+async def _raising(exc: BaseException) -> Any:
+    raise exc
 
 
 def _is_refusal(outcome: Outcome) -> bool:

@@ -15,14 +15,13 @@ from common.base.ids import new_hex
 from common.base.limits import CAST_RETRY_DELAY_S
 from common.base.retry import Retry
 from common.host.lean import structlog
-from common.rpc.contract import Method
 from common.rpc.counts import Counts, Event
 from common.rpc.dispatch import Bound
 from common.rpc.middleware import Incoming, ServerMiddleware, chained
 from common.rpc.replies import failed
 from common.rpc.stepping import Begun
-from common.wire.messages import Reply, Request, encode_reply
-from common.wire.values import WrongValue, to_primitive
+from common.wire.messages import AnyRequest, encode_result
+from common.wire.values import WrongValue
 
 _WHEN_AWAY = Retry(first_delay_s=CAST_RETRY_DELAY_S, factor=2.0, delay_s_max=30.0)
 _AFTER_A_BUG = Retry(first_delay_s=0.1, factor=3.0, delay_s_max=5.0)
@@ -56,23 +55,44 @@ class Work:
         self._server = server
         self._clock = clock
         self._counts = counts
-        self._middleware = tuple(middleware)
+        self._around = chained(middleware, _run) if middleware else None
         self._limit = delivery_limit
         self.pausing: set[asyncio.Task[Any]] = set()
         """Casts between two tries: whoever drains need not wait for them."""
 
-    def do(self, request: Request, bound: Bound, ctx: Context, *, attempts: int) -> Coroutine[Any, Any, Outcome]:
+    def do(
+        self, request: AnyRequest, bound: Bound, ctx: Context, *, attempts: int, running: Coroutine[Any, Any, Any] | None = None
+    ) -> Coroutine[Any, Any, Outcome]:
         """A call once; a cast until it is done, is refused for good, or has failed `delivery_limit` times.
 
         A cast that waits keeps its place at the bus, so that its queue cannot fill this process.
+
+        running   the first try, when it was begun already
         """
         serve = self._call if request.is_call else self._cast
-        return serve(request, bound, ctx, attempts)
+        return serve(request, bound, ctx, attempts, running)
 
-    async def _cast(self, request: Request, bound: Bound, ctx: Context, attempts: int) -> Outcome:
+    def run(self, request: AnyRequest, bound: Bound, ctx: Context, attempts: int) -> Coroutine[Any, Any, Any]:
+        """The endpoint with the middleware around it."""
+        if self._around is None:
+            return bound.run(ctx)
+        return self._around(Incoming(self._server, bound.method, ctx, bound.arguments, request.is_call, attempts, bound.run))
+
+    def answer(self, request: AnyRequest, bound: Bound, result: Any) -> bytes:
+        """The body of the reply. Raises UnserialisableResult."""
+        try:
+            written = bound.method.signature.result.encode(result)
+        except WrongValue as exc:
+            raise UnserialisableResult(method=bound.method.name, server=self._server, reason=str(exc)) from exc
+        return encode_result(request.msg_id or "", written, new_hex())
+
+    async def _cast(
+        self, request: AnyRequest, bound: Bound, ctx: Context, attempts: int, running: Coroutine[Any, Any, Any] | None
+    ) -> Outcome:
         tries = waits = 0
         while True:
-            error = await self._attempt(request, bound, ctx, attempts + tries)
+            error = await self._attempt(request, bound, running or self.run(request, bound, ctx, attempts + tries))
+            running = None
             if isinstance(error, Fault) and error.retryable:
                 waits += 1
                 _log.warning("cast not served for now", server=self._server, method=request.method, reason=str(error))
@@ -92,32 +112,22 @@ class Work:
         finally:
             self.pausing.discard(task)
 
-    async def _call(self, request: Request, bound: Bound, ctx: Context, attempts: int) -> Outcome:
-        msg_id = request.msg_id or ""
+    async def _call(
+        self, request: AnyRequest, bound: Bound, ctx: Context, attempts: int, running: Coroutine[Any, Any, Any] | None
+    ) -> Outcome:
         try:
-            result = await self._within(ctx, self._run(request, bound, ctx, attempts))
-            sendable = _sendable(result, bound.method, self._server)
-            return Outcome(encode_reply(Reply(msg_id, result=sendable, unique_id=new_hex())))
+            result = await self._within(ctx, running or self.run(request, bound, ctx, attempts))
+            return Outcome(self.answer(request, bound, result))
         except Exception as exc:  # noqa: BLE001  # whatever an endpoint raises, its caller hears of it
             error = self._told(exc, request, bound)
-            return Outcome(failed(msg_id, error), error)
+            return Outcome(failed(request.msg_id or "", error), error)
 
-    async def _attempt(self, request: Request, bound: Bound, ctx: Context, attempts: int) -> Exception | None:
+    async def _attempt(self, request: AnyRequest, bound: Bound, work: Coroutine[Any, Any, Any]) -> Exception | None:
         try:
-            await self._run(request, bound, ctx, attempts)
+            await work
         except Exception as exc:  # noqa: BLE001  # nobody waits for a cast: what it raised decides what becomes of it
             return self._told(exc, request, bound)
         return None
-
-    def _run(self, request: Request, bound: Bound, ctx: Context, attempts: int) -> Coroutine[Any, Any, Any]:
-        if not self._middleware:
-            return bound.run(ctx)
-
-        def last(incoming: Incoming) -> Coroutine[Any, Any, Any]:
-            return bound.run(incoming.ctx)
-
-        incoming = Incoming(self._server, bound.method, ctx, request.args, request.is_call, attempts)
-        return chained(self._middleware, last)(incoming)
 
     async def _within(self, ctx: Context, work: Coroutine[Any, Any, Any]) -> Any:
         """The result of `work`, which is cancelled when nobody waits for it any more; one that ends at once needs no time limit."""
@@ -139,7 +149,7 @@ class Work:
             self._counts.add(Event.EXPIRED)
             raise Timeout(what=self._server, timeout_s=max(left_s, 0)) from exc
 
-    def _told(self, exc: Exception, request: Request, bound: Bound) -> Exception:
+    def _told(self, exc: Exception, request: AnyRequest, bound: Bound) -> Exception:
         """What the caller is told; what a bug it is, only the log."""
         if isinstance(exc, (Fault, *bound.method.raises)):
             # The caller of a call hears of it; of a cast only this log tells, and the dead-letter queue.
@@ -150,11 +160,8 @@ class Work:
         return InternalError(method=request.method, kind=type(exc).__name__, server=self._server)
 
 
-def _sendable(result: Any, method: Method, server: str) -> Any:
-    try:
-        return to_primitive(result, method.result)
-    except WrongValue as exc:
-        raise UnserialisableResult(method=method.name, server=server, reason=str(exc)) from exc
+def _run(incoming: Incoming) -> Coroutine[Any, Any, Any]:
+    return incoming.run(incoming.ctx)
 
 
 async def beating(interval_s: float, clock: Clock, beat: Callable[[], Awaitable[bool]]) -> None:

@@ -35,6 +35,10 @@ class Answers:
             return None
         return Answer(self._answers[unique_id])
 
+    def knows(self, unique_id: str) -> bool:
+        """True when `recall` has an answer."""
+        return unique_id in self._answers
+
     def record(self, unique_id: str | None, body: bytes | None) -> None:
         """The request was served."""
         if unique_id is None or unique_id in self._answers:

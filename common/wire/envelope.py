@@ -16,6 +16,7 @@ T = TypeVar("T")
 VERSION = "2.0"
 _VERSION_KEY = "oslo.version"
 _MESSAGE_KEY = "oslo.message"
+_BEFORE = b'{"oslo.version":"2.0","oslo.message":'
 _NOT_JSON = (b"NaN", b"Infinity")
 
 
@@ -32,8 +33,12 @@ class NotAMessage(ValueError):
 
 def pack(message: Mapping[str, Any]) -> bytes:
     """The body of a message. Raises TypeError when a value is not JSON's."""
-    inner = msgspec.json.encode(message).decode()
-    return msgspec.json.encode({_VERSION_KEY: VERSION, _MESSAGE_KEY: inner})
+    return enveloped(msgspec.json.encode(message))
+
+
+def enveloped(message: bytes) -> bytes:
+    """The body of a message that is JSON already."""
+    return _BEFORE + msgspec.json.encode(message.decode()) + b"}"
 
 
 def unpack(body: bytes) -> dict[str, Any]:

@@ -2,20 +2,27 @@
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Annotated, Any
 
 import msgspec
 
+from common.base.context import Context
+from common.base.ids import RequestId, new_request_id
 from common.base.limits import WORD_MAX
+from common.base.trace import Trace
 from common.wire.address import is_reply_queue
-from common.wire.envelope import NotAMessage, opened, pack, unpack
+from common.wire.compression import HEADER, plain
+from common.wire.envelope import NotAMessage, enveloped, opened, pack, unpack
 
 CONTROL_NAMESPACE = "lite.control"
 """Messages between servers and clients of this framework; they come by an exchange that no other peer is bound to."""
 CANCEL = "cancel"
 """The caller of the call `msg_id` (its only argument) is gone."""
 _CONTEXT = "_context_"
+_TRACEPARENT, _TRACESTATE = "traceparent", "tracestate"
 _CONTEXT_SIZE = len(_CONTEXT)
+_UNREADABLE = (msgspec.DecodeError, UnicodeError, OverflowError, RecursionError)
 _SECONDS_MAX = 1e9  # 30 years; more, or NaN, is no time that anybody waits
 
 
@@ -97,62 +104,120 @@ _Word = Annotated[str, msgspec.Meta(min_length=1, max_length=WORD_MAX)]
 _Time = Annotated[float, msgspec.Meta(ge=-_SECONDS_MAX, le=_SECONDS_MAX)]
 
 
-class _UsualRequest(msgspec.Struct, forbid_unknown_fields=True):
-    """A request whose keys are those that our own peers send, each of its type."""
+class UsualRequest(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """A request whose keys are those that our own peers send, each of its type, with the arguments as they are on the wire.
+
+    It is written and read in one step each. Words as in `Request`; of the context `user` is oslo.context's older word for `user_id`,
+    as `project` is.
+    """
 
     method: _Word
-    args: dict[str, Any]
-    unique_id: _Word | None = msgspec.field(name="_unique_id", default=None)
+    args: msgspec.Raw
     namespace: _Word | None = None
     version: _Word | None = None
     msg_id: _Word | None = msgspec.field(name="_msg_id", default=None)
     reply_q: _Word | None = msgspec.field(name="_reply_q", default=None)
-    monitor_timeout_s: _Time | None = msgspec.field(name="_timeout", default=None)
+    timeout: _Time | msgspec.UnsetType | None = msgspec.field(name="_timeout", default=msgspec.UNSET)
     deadline_s: _Time | None = msgspec.field(name="_deadline", default=None)
-    request_id: Any = msgspec.field(name="_context_request_id", default=msgspec.UNSET)
-    user_id: Any = msgspec.field(name="_context_user_id", default=msgspec.UNSET)
-    user: Any = msgspec.field(name="_context_user", default=msgspec.UNSET)
-    project_id: Any = msgspec.field(name="_context_project_id", default=msgspec.UNSET)
-    project: Any = msgspec.field(name="_context_project", default=msgspec.UNSET)
-    is_admin: Any = msgspec.field(name="_context_is_admin", default=msgspec.UNSET)
-    roles: Any = msgspec.field(name="_context_roles", default=msgspec.UNSET)
-    fence: Any = msgspec.field(name="_context_fence", default=msgspec.UNSET)
-    traceparent: Any = msgspec.field(name="_context_traceparent", default=msgspec.UNSET)
+    unique_id: _Word | None = msgspec.field(name="_unique_id", default=None)
+    request_id: _Word | msgspec.UnsetType = msgspec.field(name="_context_request_id", default=msgspec.UNSET)
+    user_id: _Word | msgspec.UnsetType | None = msgspec.field(name="_context_user_id", default=msgspec.UNSET)
+    user: _Word | msgspec.UnsetType | None = msgspec.field(name="_context_user", default=msgspec.UNSET)
+    project_id: _Word | msgspec.UnsetType | None = msgspec.field(name="_context_project_id", default=msgspec.UNSET)
+    project: _Word | msgspec.UnsetType | None = msgspec.field(name="_context_project", default=msgspec.UNSET)
+    is_admin: bool | msgspec.UnsetType = msgspec.field(name="_context_is_admin", default=msgspec.UNSET)
+    roles: tuple[str, ...] | msgspec.UnsetType = msgspec.field(name="_context_roles", default=msgspec.UNSET)
+    fence: _Word | msgspec.UnsetType = msgspec.field(name="_context_fence", default=msgspec.UNSET)
+    traceparent: str | msgspec.UnsetType = msgspec.field(name="_context_traceparent", default=msgspec.UNSET)
 
     @property
-    def context(self) -> dict[str, Any]:
-        """As `encode_request` was given it."""
-        return {key: value for key in _USUAL_CONTEXT if (value := getattr(self, key)) is not msgspec.UNSET}
+    def is_call(self) -> bool:
+        """As of `Request`."""
+        return self.msg_id is not None and self.reply_q is not None
+
+    @property
+    def monitor_timeout_s(self) -> float | None:
+        """As of `Request`."""
+        return None if self.timeout is msgspec.UNSET else self.timeout
+
+    def context(self, *, deadline: float | None) -> Context:
+        """What `Context.from_dict` makes of its keys."""
+        return Context(
+            RequestId(self.request_id or new_request_id()),
+            self.user_id or self.user or None,
+            self.project_id or self.project or None,
+            self.is_admin is True,
+            self.roles or (),
+            deadline,
+            {},
+            self.unique_id,
+            Trace.parse(self.traceparent),
+            self.fence or None,
+        )
+
+    def general(self) -> "Request":
+        """The same for who looks at arguments and context by name.
+
+        Raises NotAMessage for arguments that are no object, msgspec.DecodeError for what is no JSON in them.
+        """
+        args = msgspec.json.decode(self.args)
+        if not isinstance(args, dict):
+            raise NotAMessage(f"args is {type(args).__name__}; wanted an object")
+        context = {
+            name: list(value) if isinstance(value, tuple) else value
+            for name in _CONTEXT_FIELDS
+            if (value := getattr(self, name)) is not msgspec.UNSET
+        }
+        return Request(
+            self.method, args, self.unique_id, self.namespace, self.version, self.msg_id, self.reply_q,
+            self.monitor_timeout_s, self.deadline_s, context,
+        )  # fmt: skip
 
 
-_USUAL_CONTEXT = tuple(
+_CONTEXT_FIELDS = tuple(
     name
-    for name, key in zip(_UsualRequest.__struct_fields__, _UsualRequest.__struct_encode_fields__, strict=True)
+    for name, key in zip(UsualRequest.__struct_fields__, UsualRequest.__struct_encode_fields__, strict=True)
     if key == _CONTEXT + name
 )
-_USUAL_REQUEST = msgspec.json.Decoder(_UsualRequest)
+_USUAL_REQUEST = msgspec.json.Decoder(UsualRequest)
+AnyRequest = Request | UsualRequest
+
+
+def encoded(request: AnyRequest) -> tuple[bytes, Mapping[str, str]]:
+    """The body of a request, and the headers that go with it: the trace's, by which others than its server see it."""
+    if isinstance(request, UsualRequest):
+        if request.timeout:
+            request = msgspec.structs.replace(request, timeout=_whole(request.timeout))
+        headers = {} if request.traceparent is msgspec.UNSET else {_TRACEPARENT: request.traceparent}
+        return enveloped(msgspec.json.encode(request)), headers
+    context = request.context
+    return encode_request(request), {word: context[word] for word in (_TRACEPARENT, _TRACESTATE) if word in context}
+
+
+def usual_request(body: bytes) -> UsualRequest | None:
+    """The request in a body; None: something is unusual, or wrong, and `decode_request` must look at it."""
+    usual = opened(body, _USUAL_REQUEST)
+    if usual is None or ((reply_q := usual.reply_q) is not None and not is_reply_queue(reply_q)):
+        return None
+    return usual
 
 
 def decode_request(body: bytes) -> Request:
     """The request in a body. Raises NotAMessage, naming the key that is missing or of a wrong type."""
-    usual = opened(body, _USUAL_REQUEST)
-    if usual is None:
-        return _decode_request(body)
-    reply_q = usual.reply_q
-    if reply_q is not None and not is_reply_queue(reply_q):
-        return _decode_request(body)
-    return Request(
-        usual.method,
-        usual.args,
-        usual.unique_id,
-        usual.namespace,
-        usual.version,
-        usual.msg_id,
-        reply_q,
-        usual.monitor_timeout_s,
-        usual.deadline_s,
-        usual.context,
-    )
+    usual = usual_request(body)
+    if usual is not None:
+        with suppress(*_UNREADABLE):  # what stands in the arguments was passed over until now
+            return usual.general()
+    return _decode_request(body)
+
+
+def read_request(body: bytes, headers: Mapping[str, Any]) -> AnyRequest:
+    """The request in a body as it came with these headers. Raises NotAMessage."""
+    if not headers or HEADER not in headers:
+        usual = usual_request(body)
+        if usual is not None and usual.namespace != CONTROL_NAMESPACE:
+            return usual
+    return decode_request(plain(body, headers))
 
 
 def _decode_request(body: bytes) -> Request:
@@ -192,11 +257,19 @@ def encode_reply(reply: Reply) -> bytes:
     )
 
 
-class _UsualReply(msgspec.Struct):
-    """A reply whose keys are each of its type."""
+_NULL = msgspec.Raw(b"null")
+
+
+def encode_result(msg_id: str, result: bytes, unique_id: str) -> bytes:
+    """The body of the reply with a result, which is JSON already."""
+    return enveloped(msgspec.json.encode(_UsualReply(msg_id, msgspec.Raw(result), None, True, unique_id)))
+
+
+class _UsualReply(msgspec.Struct, frozen=True):
+    """A reply whose keys are each of its type, with its result as it is on the wire."""
 
     msg_id: _Word = msgspec.field(name="_msg_id")
-    result: Any = None
+    result: msgspec.Raw = _NULL
     failure: str | None = None
     ending: bool = False
     unique_id: _Word | None = msgspec.field(name="_unique_id", default=None)
@@ -205,11 +278,27 @@ class _UsualReply(msgspec.Struct):
 _USUAL_REPLY = msgspec.json.Decoder(_UsualReply)
 
 
+def unread_reply(body: bytes) -> Reply:
+    """The reply in a body, its result a msgspec.Raw unless it is null or the reply is an unusual one. Raises NotAMessage."""
+    usual = opened(body, _USUAL_REPLY)
+    if usual is None:
+        return _decode_reply(body)
+    result = usual.result
+    return Reply(usual.msg_id, None if result == _NULL else result, usual.failure, usual.ending, usual.unique_id)
+
+
 def decode_reply(body: bytes) -> Reply:
     """The reply in a body. A failure given as an object is taken as well as oslo's JSON string. Raises NotAMessage."""
-    usual = opened(body, _USUAL_REPLY)
-    if usual is not None:
-        return Reply(usual.msg_id, usual.result, usual.failure, usual.ending, usual.unique_id)
+    reply = unread_reply(body)
+    if type(reply.result) is not msgspec.Raw:
+        return reply
+    try:
+        return msgspec.structs.replace(reply, result=msgspec.json.decode(reply.result))
+    except _UNREADABLE:
+        return _decode_reply(body)
+
+
+def _decode_reply(body: bytes) -> Reply:
     message = unpack(body)
     return Reply(
         msg_id=_text(message, "_msg_id", needed=True) or "",

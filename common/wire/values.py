@@ -31,7 +31,7 @@ def to_primitive(value: Any, declared: Any = Any) -> Any:
         found = msgspec.to_builtins(value, str_keys=True)
         if plan is not None:
             found = plan.pack(found)
-        if not _is_sendable(found):
+        if not is_sendable(found, msgspec.json.encode(found)):
             # Asked here, where an error can still be answered: msgspec turns NaN into null and meets the others too late.
             _JSON.encode(found).encode()
     except (TypeError, ValueError, OverflowError, RecursionError) as exc:
@@ -39,15 +39,24 @@ def to_primitive(value: Any, declared: Any = Any) -> Any:
     return found
 
 
-def _is_sendable(found: Any) -> bool:
-    """True when msgspec writes it as it is; what it does not is looked at once more, by who can say what is wrong with it."""
-    try:
-        written = msgspec.json.encode(found)
-    except (TypeError, ValueError, OverflowError, RecursionError):
-        return False
+def is_sendable(value: Any, written: bytes) -> bool:
+    """True when msgspec wrote `value` as it is; of what it did not, or may not have, `to_primitive` says what is wrong with it."""
     if len(written) > _SURELY_FLAT and written.count(b"[") + written.count(b"{") > NESTING_MAX:
         return False
-    return b"null" not in written or bool(msgspec.json.decode(written) == found)  # NaN equals nothing, and no null
+    return b"null" not in written or _has_only_numbers(value)
+
+
+def _has_only_numbers(value: Any) -> bool:
+    """False when there may be a NaN in it, or an infinity, which msgspec writes as null too. MessagePack has them as they are."""
+    try:
+        packed = msgspec.msgpack.encode(value)
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        return False
+    return not any(begin in packed for begin in _NOT_A_NUMBER)
+
+
+_NOT_A_NUMBER = (b"\xcb\x7f", b"\xcb\xff")
+"""Where a float of MessagePack begins whose exponent may be all ones (IEEE 754, 3.4)."""
 
 
 def from_primitive(value: Any, wanted: Any) -> Any:

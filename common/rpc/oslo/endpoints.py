@@ -61,13 +61,13 @@ class OsloEndpoint:
         except TypeError as exc:
             raise InvalidArguments(method=method, reason=str(exc)) from None
 
-        async def run(ctx: Context) -> Any:
+        async def run(ctx: Context, **args: Any) -> Any:
             ctxt = incoming(self._serializer, ctx)
             arguments = {name: self._serializer.deserialize_entity(ctxt, value) for name, value in args.items()}
             result = await _heard(found, ctxt, arguments)
             return self._serializer.serialize_entity(ctxt, result)
 
-        return Bound(found.method, run)
+        return Bound(found.method, run, args)
 
 
 async def _heard(found: _Endpoint, ctxt: Any, arguments: Mapping[str, Any]) -> Any:

@@ -147,7 +147,7 @@ async def test_what_implements_no_contract_is_refused_before_the_bus_is_asked() 
             raise AssertionError("not reached")
 
 
-HEAVY = {"aiormq", "aio_pika", "asyncio", "kombu", "msgspec", "sqlalchemy", "ssl", "structlog"}
+HEAVY = {"aiormq", "aio_pika", "asyncio", "kombu", "sqlalchemy", "ssl", "structlog"}
 
 
 def loaded(code: str, heavy: set[str] = HEAVY) -> set[str]:

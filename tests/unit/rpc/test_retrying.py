@@ -1,10 +1,11 @@
 """Retries of what surely did not happen."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from dataclasses import replace as readdressed
 from typing import Any, Protocol
 
 import pytest
+from msgspec.structs import replace
 
 from common.base.budget import RetryBudget
 from common.base.context import Context
@@ -122,7 +123,7 @@ async def test_all_tries_share_the_time_of_one(clock: JumpingClock) -> None:
     failing = Failing(NOBODY, NOBODY, clock=clock)
     await retrying(clock)(REQUEST, failing)
     assert {request.ctx.deadline for request in failing.requests} == {30.0}
-    route = replace(REQUEST.route, timeout_s=7)
+    route = readdressed(REQUEST.route, timeout_s=7)
     await retrying(JumpingClock(jumps=True))(replace(REQUEST, route=route), failing)
     assert failing.requests[-1].ctx.deadline == 7.0
 
