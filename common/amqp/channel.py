@@ -9,11 +9,10 @@ from msgspec.structs import replace
 from common.amqp.content import (
     NO_PROPERTIES,
     Content,
-    Plain,
+    Form,
     Properties,
     encode_properties,
     header_size,
-    plain_frames,
     publish_frames,
     publish_method,
     read_properties,
@@ -39,11 +38,8 @@ REPLY_SUCCESS = 200
 
 
 _ID_BASE = 16
-
-
-def _message_id(number: int) -> str:
-    """Of a mandatory publish."""
-    return f"{number:x}"
+_MESSAGE_ID = b"%x"
+"""Of a mandatory publish, by its number."""
 
 
 class Busy(Exception):
@@ -120,38 +116,50 @@ class Channel:
         if number and mandatory:
             if properties.message_id is not None:
                 raise ValueError("the message_id of a mandatory message belongs to the channel")
-            properties = replace(properties, message_id=_message_id(number))
+            properties = replace(properties, message_id=(_MESSAGE_ID % number).decode())
         method, encoded = publish_method(self.number, exchange, routing_key, mandatory), encode_properties(properties)
         self._send(publish_frames(self.number, method=method, properties=encoded, body=body, frame_bytes=self._frame_bytes))
         if number:
             self.unconfirmed.add(token)
         return number
 
-    def publish_plain(
-        self, body: bytes, plain: Plain, *, headers: Mapping[str, Any], expiration: str | None = None, token: Any = None
+    def publish_form(
+        self, form: Form, body: bytes, headers: Mapping[str, Any], *, expiration_ms: int | None = None, token: Any = None
     ) -> int:
-        """`publish` of a message that has these properties and no others; `plain.channel` is this one's number."""
+        """`publish` of a message of one of our forms."""
         number = self._next_number()
-        message_id = _message_id(number) if number and plain.mandatory else None
-        self._send(
-            plain_frames(plain, body, headers=headers, expiration=expiration, message_id=message_id, frame_bytes=self._frame_bytes)
-        )
+        message_id = _MESSAGE_ID % number if number and form.mandatory else b""
+        expiration = b"" if expiration_ms is None else b"%d" % expiration_ms
+        self._send(form.frames(body, headers, expiration=expiration, message_id=message_id, frame_bytes=self._frame_bytes))
         if number:
             self.unconfirmed.add(token)
         return number
 
+    def form(
+        self, exchange: str, routing_key: str, *, mandatory: bool, content_type: str, content_encoding: str, delivery_mode: int,
+        priority: int,
+    ) -> Form:  # fmt: skip
+        """For `publish_form` on this channel. Raises ValueError for names that are too long."""
+        return Form(
+            self.number, exchange, routing_key, mandatory=mandatory, content_type=content_type,
+            content_encoding=content_encoding, delivery_mode=delivery_mode, priority=priority,
+        )  # fmt: skip
+
     def _next_number(self) -> int:
         """Of the publish that is about to leave; 0 without confirms."""
-        self._check_open()
+        if self.state is not ChannelState.OPEN:
+            self._check_open()
         if not self.is_confirming:
             return 0
-        if self.unconfirmed.is_full:
-            raise Busy(f"{len(self.unconfirmed)} publishes without a confirm")
-        return self.unconfirmed.last + 1
+        unconfirmed = self.unconfirmed
+        if unconfirmed.is_full:
+            raise Busy(f"{len(unconfirmed)} publishes without a confirm")
+        return unconfirmed.last + 1
 
     def ack(self, tag: int) -> None:
         """Leaves with the connection's next bytes, together with others. Raises ValueError for what is not unsettled."""
-        self._check_open()
+        if self.state is not ChannelState.OPEN:
+            self._check_open()
         self.unsettled.ack(tag)
 
     def reject(self, tag: int, *, requeue: bool) -> None:

@@ -8,7 +8,8 @@ import struct
 from collections.abc import Mapping
 from datetime import datetime
 from functools import lru_cache
-from typing import Any, NamedTuple
+from types import MappingProxyType
+from typing import Any
 
 import msgspec
 
@@ -129,54 +130,59 @@ def publish_frames(channel: int, *, method: bytes, properties: bytes, body: byte
     return b"".join(parts)
 
 
-class Plain(NamedTuple):
-    """What messages to one place have in common, when they have these properties and no others but for an expiration."""
+class Form:
+    """What messages to one place have in common, when they have these properties and no others but for an expiration.
 
-    channel: int
-    exchange: str
-    routing_key: str
-    mandatory: bool
-    content_type: str
-    content_encoding: str
-    delivery_mode: int
-    priority: int
+    Nearly every message is one of few forms: what stands in all of one is made once, and `frames` puts the rest in between.
+    Raises ValueError for names that are too long.
+    """
 
+    __slots__ = ("_behind", "_channel", "_head", "_method", "_words_by_flags", "mandatory")
 
-def plain_frames(
-    plain: Plain, body: bytes, *, headers: Mapping[str, Any], expiration: str | None, message_id: str | None, frame_bytes: int
-) -> bytes:
-    """What `publish_frames` makes of these, in a third of the time: nearly every message is such a one."""
-    head, words, behind = _plain(plain, expiration is not None, message_id is not None)
-    table = fields.encode_table(headers) if headers else fields.NO_TABLE
-    if expiration is not None:
-        behind += fields.encode_short(expiration)
-    if message_id is not None:
-        behind += fields.encode_short(message_id)
-    properties = words + table + behind
-    size, header_bytes, most = len(body), _HEADER_SIZE + len(properties), frame_bytes - FRAME_OVERHEAD
-    if not 0 < size <= most or header_bytes > most:
-        method = head[: -_CHANNEL.size]
-        return publish_frames(plain.channel, method=method, properties=properties, body=body, frame_bytes=frame_bytes)
-    header = _REST_OF_HEADER.pack(header_bytes, CLASS_BASIC, 0, size)
-    return b"".join((head, header, properties, _END_AND_BODY.pack(FRAME_END, BODY_FRAME, plain.channel, size), body, END))
+    def __init__(
+        self, channel: int, exchange: str, routing_key: str, *, mandatory: bool, content_type: str, content_encoding: str,
+        delivery_mode: int, priority: int,
+    ) -> None:  # fmt: skip
+        self._channel = channel
+        self.mandatory = mandatory
+        self._method = publish_method(channel, exchange, routing_key, mandatory)
+        self._head = self._method + _CHANNEL.pack(HEADER_FRAME, channel)
+        words = fields.encode_short(content_type) + fields.encode_short(content_encoding)
+        self._words_by_flags = tuple(
+            (_ALWAYS | (_EXPIRATION_BIT if has_expiration else 0) | (_ID_BIT if has_id else 0)).to_bytes(2, "big") + words
+            for has_expiration in (False, True)
+            for has_id in (False, True)
+        )
+        self._behind = bytes((delivery_mode, priority))
+
+    def frames(
+        self, body: bytes, headers: Mapping[str, Any], *, expiration: bytes = b"", message_id: bytes = b"", frame_bytes: int
+    ) -> bytes:
+        """A whole publish in one piece, as `publish_frames` makes it. `expiration` and `message_id` are ASCII; empty: not there.
+
+        Raises ValueError for headers that AMQP cannot carry.
+        """
+        words = self._words_by_flags[(2 if expiration else 0) + (1 if message_id else 0)]
+        table = fields.encode_table(headers) if headers else fields.NO_TABLE
+        behind = self._behind
+        if expiration:
+            behind += fields.SIZES[len(expiration)] + expiration
+        if message_id:
+            behind += fields.SIZES[len(message_id)] + message_id
+        size, most = len(body), frame_bytes - FRAME_OVERHEAD
+        header_bytes = _HEADER_SIZE + len(words) + len(table) + len(behind)
+        if not 0 < size <= most or header_bytes > most:
+            properties = words + table + behind
+            return publish_frames(self._channel, method=self._method, properties=properties, body=body, frame_bytes=frame_bytes)
+        header = _REST_OF_HEADER.pack(header_bytes, CLASS_BASIC, 0, size)
+        between = _END_AND_BODY.pack(FRAME_END, BODY_FRAME, self._channel, size)
+        return b"".join((self._head, header, words, table, behind, between, body, END))
 
 
 _CHANNEL = struct.Struct(">BH")
 _HEADER_SIZE = _HEADER.size
 _REST_OF_HEADER = struct.Struct(">IHHQ")
 _END_AND_BODY = struct.Struct(">BBHI")
-
-
-@lru_cache(maxsize=1024)
-def _plain(plain: Plain, has_expiration: bool, has_message_id: bool) -> tuple[bytes, bytes, bytes]:
-    """What stands before the size of the content header, before the headers, and behind them."""
-    method = publish_method(plain.channel, plain.exchange, plain.routing_key, plain.mandatory)
-    words = fields.encode_short(plain.content_type) + fields.encode_short(plain.content_encoding)
-    flags = _ALWAYS | (_EXPIRATION_BIT if has_expiration else 0) | (_ID_BIT if has_message_id else 0)
-    head = method + _CHANNEL.pack(HEADER_FRAME, plain.channel)
-    return head, flags.to_bytes(2, "big") + words, bytes((plain.delivery_mode, plain.priority))
-
-
 _ALWAYS = sum(_BITS[name] for name in ("content_type", "content_encoding", "headers", "delivery_mode", "priority"))
 _EXPIRATION_BIT, _ID_BIT = _BITS["expiration"], _BITS["message_id"]
 
@@ -207,7 +213,7 @@ def read_properties(payload: bytes) -> tuple[Properties, str]:
 
 
 def _frequent(data: bytes) -> Properties | None:
-    """What `decode_properties` finds in what `plain_frames` wrote, in half of the time; None: there may be something else."""
+    """What `decode_properties` finds in what `Form.frames` wrote, in half of the time; None: there may be something else."""
     at = _HEADER.size
     flags = data[at] << 8 | data[at + 1]
     if flags & ~(_EXPIRATION_BIT | _ID_BIT) != _ALWAYS:
@@ -216,21 +222,27 @@ def _frequent(data: bytes) -> Properties | None:
         words_end = at + 3 + data[at + 2]
         words_end += 1 + data[words_end]
         content_type, content_encoding = _words(data[at + 2 : words_end])
-        headers, at = fields.decode_table(data, words_end)
+        if data[words_end : words_end + 4] == fields.NO_TABLE:
+            headers, at = _NO_HEADERS, words_end + 4
+        else:
+            headers, at = fields.decode_table(data, words_end)
         delivery_mode, priority = data[at], data[at + 1]
         at += 2
         expiration = message_id = None
         if flags & _EXPIRATION_BIT:
-            expiration, at = fields.decode_short(data, at)
+            end = at + 1 + data[at]
+            expiration, at = data[at + 1 : end].decode("utf-8", "replace"), end
         if flags & _ID_BIT:
-            message_id, at = fields.decode_short(data, at)
+            end = at + 1 + data[at]
+            message_id, at = data[at + 1 : end].decode("utf-8", "replace"), end
     except (struct.error, IndexError):
         return None
     if at != len(data):
         return None
-    return Properties(
-        content_type, content_encoding, headers, delivery_mode, priority, expiration=expiration, message_id=message_id
-    )
+    return Properties(content_type, content_encoding, headers, delivery_mode, priority, None, None, expiration, message_id)
+
+
+_NO_HEADERS: Mapping[str, Any] = MappingProxyType({})
 
 
 @lru_cache(maxsize=64)

@@ -32,10 +32,11 @@ def encode_short(text: str) -> bytes:
     data = text.encode()
     if len(data) > SHORT_MAX:
         raise ValueError(f"a name of {len(data)} bytes; AMQP takes {SHORT_MAX}")
-    return _SIZES[len(data)] + data
+    return SIZES[len(data)] + data
 
 
-_SIZES = tuple(bytes((size,)) for size in range(SHORT_MAX + 1))
+SIZES = tuple(bytes((size,)) for size in range(SHORT_MAX + 1))
+"""What stands before a short string of so many bytes."""
 
 
 def encode_long(data: bytes) -> bytes:
@@ -55,7 +56,14 @@ def encode_table(table: Mapping[str, Any], depth: int = 0) -> bytes:
 
 def table_content(table: Mapping[str, Any], depth: int = 0) -> bytes:
     """A field table without its length, as the login AMQPLAIN has it."""
-    return b"".join([encode_short(name) + _encode_field(value, depth + 1) for name, value in table.items()])
+    parts: list[bytes] = []
+    for name, value in table.items():
+        if type(value) is str and depth < TABLE_DEPTH_MAX:
+            data = value.encode()
+            parts += (encode_short(name), b"S", _U32.pack(len(data)), data)
+        else:
+            parts += (encode_short(name), _encode_field(value, depth + 1))
+    return b"".join(parts)
 
 
 def _encode_field(value: Any, depth: int) -> bytes:
@@ -143,12 +151,24 @@ def decode_table(data: bytes, at: int, depth: int = 0) -> tuple[dict[str, Any], 
     at += 4
     found: dict[str, Any] = {}
     while at < end:
-        name, at = decode_short(data, at)
-        decode = _FIELD_DECODERS.get(data[at])
+        name_end = at + 1 + data[at]
+        name, kind = data[at + 1 : name_end].decode("utf-8", "replace"), data[name_end]
+        if kind == _TEXT:
+            start = name_end + 5
+            at = start + _U32.unpack_from(data, name_end + 1)[0]
+            try:
+                found[name] = data[start:at].decode()
+            except UnicodeDecodeError:
+                found[name] = data[start:at]
+            continue
+        decode = _FIELD_DECODERS.get(kind)
         if decode is None:
-            raise ProtocolError(SYNTAX_ERROR, f"a field of the unknown type {data[at]}")
-        found[name], at = decode(data, at + 1, depth + 1)
+            raise ProtocolError(SYNTAX_ERROR, f"a field of the unknown type {kind}")
+        found[name], at = decode(data, name_end + 1, depth + 1)
     return found, _exactly(at, end)
+
+
+_TEXT = ord("S")
 
 
 def _decode_field(data: bytes, at: int, depth: int) -> tuple[Any, int]:

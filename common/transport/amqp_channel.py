@@ -5,12 +5,13 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from common.amqp.channel import Channel
-from common.amqp.content import Plain
+from common.amqp.content import Form
 from common.amqp.events import ChannelClosed, Confirmed, ConsumerCancelled, Delivered, FlowChanged, Replied, Returned
 from common.amqp.states import ChannelState
 from common.transport.port import Message
 
 _PERSISTENT, _PRIORITY = 2, 0
+_FORMS_MAX = 1000
 
 ANSWERS = frozenset({311, 403, 404, 405, 406, 540})
 """Reply codes that answer a request: content-too-large, access-refused, not-found, resource-locked, precondition-failed,
@@ -44,6 +45,8 @@ class NotTaken(Exception):
 class Sender(Protocol):
     """Where the bytes of a channel go."""
 
+    has_room: bool
+
     def wake(self) -> None: ...
 
 
@@ -69,8 +72,15 @@ class AmqpChannel:
         self.on_cancelled: Callable[[], None] = _nothing
         self.on_ended: Callable[[], None] = _nothing
         self._sender = sender
+        self._forms: dict[tuple[str, str, bool, str, str], Form] = {}
         self._ending: asyncio.Future[None] = opened.get_loop().create_future()
         self._reason = Lost("the channel was closed")
+
+    @property
+    def has_room(self) -> bool:
+        """True when what is published now can leave at once, and its confirm be waited for."""
+        core = self.core
+        return core.state is ChannelState.OPEN and self._sender.has_room and not core.unconfirmed.is_full
 
     @property
     def is_closed(self) -> bool:
@@ -95,13 +105,21 @@ class AmqpChannel:
         core, exchange, expiration_ms = self.core, message.exchange, message.expiration_ms
         if core.state is not ChannelState.OPEN and self.is_closed:
             raise self._reason
-        plain = Plain(
-            core.number, "" if exchange is None else exchange.name, message.key, message.mandatory, message.content_type,
-            message.content_encoding, _PERSISTENT, _PRIORITY,
-        )  # fmt: skip
-        expiration = None if expiration_ms is None else str(expiration_ms)
-        core.publish_plain(message.body, plain, headers=message.headers, expiration=expiration, token=sent)
+        name = "" if exchange is None else exchange.name
+        place = name, message.key, message.mandatory, message.content_type, message.content_encoding
+        form = self._forms.get(place) or self._new_form(*place)
+        core.publish_form(form, message.body, message.headers, expiration_ms=expiration_ms, token=sent)
         self._sender.wake()
+
+    def _new_form(self, exchange: str, key: str, mandatory: bool, content_type: str, content_encoding: str) -> Form:
+        form = self.core.form(
+            exchange, key, mandatory=mandatory, content_type=content_type, content_encoding=content_encoding,
+            delivery_mode=_PERSISTENT, priority=_PRIORITY,
+        )  # fmt: skip
+        if len(self._forms) >= _FORMS_MAX:
+            self._forms.clear()
+        self._forms[exchange, key, mandatory, content_type, content_encoding] = form
+        return form
 
     def ack(self, tag: int) -> None:
         """It is on its way when the loop turns."""

@@ -4,7 +4,6 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
-from common.amqp.states import ChannelState
 from common.base.clock import Clock
 from common.base.errors import Timeout
 from common.transport.amqp_channel import AmqpChannel, Lost, NoRoute, NotTaken, Refused
@@ -224,14 +223,7 @@ class _Lane:
     def is_ready_for(self, exchange: Exchange | None) -> bool:
         """True when a message to it can leave at once."""
         channel = self._channel
-        return (
-            channel is not None
-            and channel.core.state is ChannelState.OPEN
-            and exchange in self._declared
-            and self._link.has_room
-            and not channel.core.unconfirmed.is_full
-            and not self._waiting
-        )
+        return channel is not None and (exchange is None or exchange in self._declared) and channel.has_room and not self._waiting
 
     def send(self, message: Message, sent: "_Waiting | _Telling | _Sending") -> None:
         """Give it to the channel. Raises Lost, ValueError."""

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 from msgspec.structs import replace as changed
 
 from common.base.clock import Clock
+from common.base.limits import MESSAGE_BYTES_MAX
 from common.transport.errors import check_prefetch, check_size
 from common.transport.kept_consumer import KeptConsumer
 from common.transport.kept_link import KeptLink
@@ -116,8 +117,9 @@ class KeptTransport(ABC, Generic[L]):
 
     def _checked(self, message: Message) -> Message:
         """As it goes out. Raises Closed, MessageTooLarge."""
-        self._check_open()
-        check_size(message)
+        if self._is_closed or len(message.body) > MESSAGE_BYTES_MAX:
+            self._check_open()
+            check_size(message)
         if self._compression is None or HEADER in message.headers:  # a dead letter may be compressed already
             return message
         body, header = compressed(message.body, self._compression)

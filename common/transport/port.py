@@ -78,6 +78,9 @@ class Exchange:
     durable: bool = False
     auto_delete: bool = False
 
+    def __hash__(self) -> int:
+        return hash(self.name)
+
 
 @dataclass(frozen=True, slots=True)
 class Binding:

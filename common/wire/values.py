@@ -52,10 +52,10 @@ def _has_only_numbers(value: Any) -> bool:
         packed = msgspec.msgpack.encode(value)
     except (TypeError, ValueError, OverflowError, RecursionError):
         return False
-    return not any(begin in packed for begin in _NOT_A_NUMBER)
+    return not (_NOT_A_NUMBER in packed or _NOT_A_NUMBER_EITHER in packed)
 
 
-_NOT_A_NUMBER = (b"\xcb\x7f", b"\xcb\xff")
+_NOT_A_NUMBER, _NOT_A_NUMBER_EITHER = b"\xcb\x7f", b"\xcb\xff"
 """Where a float of MessagePack begins whose exponent may be all ones (IEEE 754, 3.4)."""
 
 
