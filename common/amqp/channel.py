@@ -200,7 +200,7 @@ class Channel:
 
     @property
     def takes_messages(self) -> bool:
-        """True when a basic.deliver may come now."""
+        """True when a basic.deliver or basic.ack may come now."""
         return self.state is ChannelState.OPEN and self._incoming is None
 
     def received(self, kind: int, payload: bytes) -> Event | None:
@@ -231,6 +231,13 @@ class Channel:
         if consumer_tag not in self._unacked_consumers:
             self.unsettled.delivered(delivery_tag)
         return Delivered(self.number, consumer_tag, delivery_tag, redelivered, content)
+
+    def confirmed(self, tag: int, *, multiple: bool, is_ack: bool = True) -> Confirmed | None:
+        """The broker has one publish, or all up to it; with `is_ack` false it has them not. Raises ProtocolError."""
+        if not self.is_confirming:
+            raise ProtocolError(COMMAND_INVALID, f"basic.{'ack' if is_ack else 'nack'} on a channel without confirms")
+        tokens = self.unconfirmed.settle(tag, multiple=multiple)
+        return Confirmed(self.number, tokens, is_ack) if tokens else None
 
     def end(self, reply_code: int, reply_text: str, *, is_by_peer: bool, method: str = "") -> ChannelClosed:
         """It is over, whatever ended it."""
@@ -294,8 +301,7 @@ class Channel:
     def _method(self, method: Method) -> Event | None:
         match method.name:
             case "basic.ack" | "basic.nack":
-                tokens = self._confirmed(method)
-                return Confirmed(self.number, tokens, method.name == "basic.ack") if tokens else None
+                return self.confirmed(method["delivery_tag"], multiple=method["multiple"], is_ack=method.name == "basic.ack")
             case "basic.cancel":
                 self._unacked_consumers.discard(method["consumer_tag"])
                 if not method["nowait"]:
@@ -311,11 +317,6 @@ class Channel:
                 return self.end(REPLY_SUCCESS, "", is_by_peer=False)
             case _:
                 return self._reply(method)
-
-    def _confirmed(self, method: Method) -> list[Any]:
-        if not self.is_confirming:
-            raise ProtocolError(COMMAND_INVALID, f"{method.name} on a channel without confirms")
-        return self.unconfirmed.settle(method["delivery_tag"], multiple=method["multiple"])
 
     def _closed_by_peer(self, method: Method) -> ChannelClosed | None:
         self._send(encode_method(self.number, "channel.close-ok", {}))

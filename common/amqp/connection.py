@@ -5,6 +5,7 @@ import struct
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from common.amqp import fields
 from common.amqp.channel import REPLY_SUCCESS, Busy, Channel
 from common.amqp.content import Content, read_properties
 from common.amqp.errors import (
@@ -35,8 +36,11 @@ from common.amqp.states import ConnectionState, after
 
 ACCESS_REFUSED, CONNECTION_FORCED = 403, 320
 _HEARTBEAT = FRAME.pack(HEARTBEAT_FRAME, 0, 0) + bytes((FRAME_END,))
-_DELIVER = BY_NAME["basic.deliver"].key
-_DELIVER_HEAD = struct.Struct(">I")
+_DELIVER, _ACK = BY_NAME["basic.deliver"].key, BY_NAME["basic.ack"].key
+_FREQUENT = frozenset((_DELIVER, _ACK))
+_ACK_FRAME = 21
+_METHOD_HEAD = struct.Struct(">BHII")
+"""The head of a frame with a method, and which one it is."""
 _TAG_AND_BIT = struct.Struct(">QB")
 _HEAD = FRAME.size
 _HEADER_FRAME_HEAD = struct.Struct(">BHIHHQ")
@@ -188,63 +192,85 @@ class Connection:
 
     def _receive(self, buffer: bytes, events: list[Event]) -> int:
         """Read whole frames; the place where the first one begins that is not whole. Raises ProtocolError."""
-        at, channels, end_of_frame, append = 0, self.channels, self._reader.end_of_frame, events.append
-        while end := end_of_frame(buffer, at):
-            kind, number, _ = FRAME.unpack_from(buffer, at)
-            channel = channels.get(number)
-            if channel is not None:
-                if (
-                    kind == METHOD_FRAME
-                    and buffer[at + _HEAD : at + _HEAD + 4] == _DELIVER_BYTES
-                    and channel.takes_messages
-                    and (next_at := self._delivery(buffer, at, end, channel, append))
-                ):
-                    at = next_at
-                    continue
-                event = channel.received(kind, buffer[at + _HEAD : end - 1])
-                if event is not None:
-                    append(event)
-                    if isinstance(event, ChannelClosed):
-                        self._forget(number)
-            elif number == 0:
-                events += self._on_zero(kind, buffer[at + _HEAD : end - 1])
-                if self._is_closed:
-                    return end
-            else:
-                self._unknown(kind, number)
+        at, total, channels, end_of_frame, append = 0, len(buffer), self.channels, self._reader.end_of_frame, events.append
+        while True:
+            if total - at >= _METHOD_HEAD.size:
+                kind, number, size, key = _METHOD_HEAD.unpack_from(buffer, at)
+                if kind == METHOD_FRAME and key in _FREQUENT and (channel := channels.get(number)) is not None:
+                    # Nearly all bytes are these two.
+                    end = at + FRAME_OVERHEAD + size
+                    if next_at := (self._delivery if key == _DELIVER else self._confirm)(buffer, at, end, channel, append):
+                        at = next_at
+                        continue
+            if not (end := end_of_frame(buffer, at)):
+                return at
+            self._frame(buffer, at, end, events)
             at = end
-        return at
+            if self._is_closed:
+                return at
+
+    def _frame(self, buffer: bytes, at: int, end: int, events: list[Event]) -> None:
+        """Any frame. Raises ProtocolError."""
+        kind, number, _ = FRAME.unpack_from(buffer, at)
+        payload = buffer[at + _HEAD : end - 1]
+        channel = self.channels.get(number)
+        if channel is not None:
+            event = channel.received(kind, payload)
+            if event is not None:
+                events.append(event)
+                if isinstance(event, ChannelClosed):
+                    self._forget(number)
+        elif number == 0:
+            events += self._on_zero(kind, payload)
+        else:
+            self._unknown(kind, number)
+
+    def _confirm(self, buffer: bytes, at: int, end: int, channel: Channel, append: Callable[[Event], None]) -> int:
+        """As `_delivery`, for a basic.ack."""
+        if end - at != _ACK_FRAME or len(buffer) < end or buffer[end - 1] != FRAME_END or not channel.takes_messages:
+            return 0
+        tag, is_multiple = _TAG_AND_BIT.unpack_from(buffer, at + _METHOD_HEAD.size)
+        if (event := channel.confirmed(tag, multiple=is_multiple & 1 == 1)) is not None:
+            append(event)
+        return end
 
     def _delivery(self, buffer: bytes, at: int, end: int, channel: Channel, append: Callable[[Event], None]) -> int:
-        """Read a basic.deliver with its header and its only body frame, which is what nearly all bytes of a consumer are.
+        """Read a basic.deliver that ends at `end`, with its header and its only body frame.
 
         The place behind it; 0 when it is something else, or not all there yet: then it is read frame by frame. Raises ProtocolError.
         """
-        total = len(buffer)
-        if total - end < _SHORTEST_HEADER_FRAME:
+        total, most = len(buffer), self._frame_bytes - FRAME_OVERHEAD
+        if total - end < _SHORTEST_HEADER_FRAME or buffer[end - 1] != FRAME_END or not channel.takes_messages:
             return 0
-        kind, number, length, class_id, _, size = _HEADER_FRAME_HEAD.unpack_from(buffer, end)
+        kind, number, length, class_id, _, body_size = _HEADER_FRAME_HEAD.unpack_from(buffer, end)
         after_header: int = end + FRAME_OVERHEAD + length
         if kind != HEADER_FRAME or number != channel.number or class_id != CLASS_BASIC or length < _SHORTEST_HEADER:
             return 0  # an error, or a frame of another channel in between
-        after_body: int = after_header + FRAME_OVERHEAD + size if size else after_header
-        if after_body > total or size > self.limits.body_bytes or length > self._frame_bytes - FRAME_OVERHEAD:
+        after_body: int = after_header + FRAME_OVERHEAD + body_size if body_size else after_header
+        if after_body > total or body_size > self.limits.body_bytes or length > most or body_size > most:
             return 0
         body = b""
-        if size:
+        if body_size:
             kind, number, found = FRAME.unpack_from(buffer, after_header)
-            if kind != BODY_FRAME or number != channel.number or found != size or buffer[after_body - 1] != FRAME_END:
+            if kind != BODY_FRAME or number != channel.number or found != body_size or buffer[after_body - 1] != FRAME_END:
                 return 0
             body = buffer[after_header + _HEAD : after_body - 1]
-        if buffer[after_header - 1] != FRAME_END or size > self._frame_bytes - FRAME_OVERHEAD:
+        if buffer[after_header - 1] != FRAME_END:
             return 0
         try:
-            consumer_tag, delivery_tag, redelivered, exchange, key = _deliver(buffer, at + _HEAD + 4, end - 1)
+            place = at + _METHOD_HEAD.size
+            stop = place + 1 + buffer[place]
+            consumer_tag = buffer[place + 1 : stop].decode("utf-8", "replace")
+            delivery_tag, bits = _TAG_AND_BIT.unpack_from(buffer, stop)
+            stop += _TAG_AND_BIT.size
+            exchange, key, stop = fields.decode_two_short(buffer, stop)
         except (struct.error, IndexError):
             raise ProtocolError(SYNTAX_ERROR, "basic.deliver that ends too early") from None
+        if stop != end - 1:
+            raise ProtocolError(SYNTAX_ERROR, "basic.deliver of another length than its frame")
         properties, unreadable = read_properties(buffer[end + _HEAD : after_header - 1])
-        content = Content(exchange, key, properties, body, size, unreadable)
-        append(channel.delivered(consumer_tag, delivery_tag, redelivered=redelivered, content=content))
+        content = Content(exchange, key, properties, body, body_size, unreadable)
+        append(channel.delivered(consumer_tag, delivery_tag, redelivered=bits & 1 == 1, content=content))
         return after_body
 
     def _unknown(self, kind: int, number: int) -> None:
@@ -349,27 +375,3 @@ class Connection:
     def _send(self, data: bytes) -> None:
         self._out.append(data)
         self.pending_bytes += len(data)
-
-
-_DELIVER_BYTES = _DELIVER_HEAD.pack(_DELIVER)
-
-
-def _deliver(buffer: bytes, at: int, end: int) -> tuple[str, int, bool, str, str]:
-    """The arguments of basic.deliver between two places. Raises ProtocolError, IndexError, struct.error."""
-    stop = at + 1 + buffer[at]
-    consumer_tag = buffer[at + 1 : stop]
-    delivery_tag, bits = _TAG_AND_BIT.unpack_from(buffer, stop)
-    at = stop + 9
-    stop = at + 1 + buffer[at]
-    exchange = buffer[at + 1 : stop]
-    at = stop + 1 + buffer[stop]
-    key = buffer[stop + 1 : at]
-    if at != end:
-        raise ProtocolError(SYNTAX_ERROR, "basic.deliver of another length than its frame")
-    return (
-        consumer_tag.decode("utf-8", "replace"),
-        delivery_tag,
-        bits & 1 == 1,
-        exchange.decode("utf-8", "replace"),
-        key.decode("utf-8", "replace"),
-    )

@@ -136,6 +136,15 @@ def decode_short(data: bytes, at: int) -> tuple[str, int]:
     return data[start:end].decode("utf-8", "replace"), end
 
 
+def decode_two_short(data: bytes, at: int) -> tuple[str, str, int]:
+    """Two short strings, one behind the other, and the place behind both."""
+    middle = at + 1 + data[at]
+    end = middle + 1 + data[middle]
+    if end > len(data):
+        raise IndexError
+    return data[at + 1 : middle].decode("utf-8", "replace"), data[middle + 1 : end].decode("utf-8", "replace"), end
+
+
 def decode_long(data: bytes, at: int) -> tuple[bytes, int]:
     """A long string."""
     (size,) = _U32.unpack_from(data, at)

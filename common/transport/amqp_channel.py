@@ -140,9 +140,6 @@ class AmqpChannel:
 
     # -- events -------------------------------------------------------------------------------------------------------
 
-    def delivered(self, event: Delivered) -> None:
-        self.on_delivery(event)
-
     def confirmed(self, event: Confirmed) -> None:
         error = None if event.is_ack else NotTaken("basic.nack")
         for sent in event.tokens:

@@ -36,7 +36,7 @@ class AmqpConsumer(KeptConsumer[AmqpLink]):
 
     @property
     def is_over(self) -> bool:
-        return self._is_cancelled and (self._channel is None or self._channel.is_closed or not self._channel.core.unsettled)
+        return self.is_cancelled and (self._channel is None or self._channel.is_closed or not self._channel.core.unsettled)
 
     async def _unsubscribe(self) -> None:
         channel = self._channel
@@ -50,7 +50,7 @@ class AmqpConsumer(KeptConsumer[AmqpLink]):
 
     def settled(self) -> None:
         """One delivery less to wait for."""
-        if self._is_cancelled and self.is_over and self._channel is not None:
+        if self.is_cancelled and self.is_over and self._channel is not None:
             self._channel.close_soon()
 
     async def _end_channel(self) -> None:
@@ -89,15 +89,15 @@ class AmqpConsumer(KeptConsumer[AmqpLink]):
 
     def _take(self, event: Delivered) -> None:
         """Runs where the bytes arrive, one message after another."""
-        assert self._channel is not None
-        if event.content.unreadable or self._is_cancelled:
+        channel = self._channel
+        if event.content.unreadable or self.is_cancelled or channel is None:
             self._not_taken(event)
             return
         if self._is_stream:
             offset = (event.content.properties.headers or _NO_HEADERS).get(STREAM_OFFSET)
             if isinstance(offset, int):
                 self._offset = offset + 1
-        self._on_delivery(AmqpDelivery(event, self._channel, self, link=self._link))
+        self._on_delivery(AmqpDelivery(event, channel, self, self._link))
 
     def _not_taken(self, event: Delivered) -> None:
         assert self._channel is not None
@@ -107,7 +107,9 @@ class AmqpConsumer(KeptConsumer[AmqpLink]):
 
 
 class Holder(Protocol):
-    """Who handed a delivery out and wants to know when it is settled."""
+    """Who handed a delivery out and, once `is_cancelled`, wants to know when it is settled."""
+
+    is_cancelled: bool
 
     def settled(self) -> None: ...
 
@@ -117,8 +119,9 @@ class AmqpDelivery(OnceSettled):
 
     __slots__ = ("_channel", "_content", "_holder", "_tag", "body", "headers", "redelivered")
 
-    def __init__(self, event: Delivered, channel: AmqpChannel, holder: "Holder", *, link: AmqpLink) -> None:
-        super().__init__(link)
+    def __init__(self, event: Delivered, channel: AmqpChannel, holder: "Holder", link: AmqpLink) -> None:
+        self._link = link
+        self._is_settled = False
         content: Content = event.content
         self._content = content
         self._tag = event.delivery_tag
@@ -148,7 +151,8 @@ class AmqpDelivery(OnceSettled):
             return
         self._is_settled = True
         channel.ack(self._tag)
-        self._holder.settled()
+        if self._holder.is_cancelled:
+            self._holder.settled()
 
     def _sent(self, *, ack: bool, requeue: bool) -> bool:
         if self._channel.is_closed:

@@ -16,6 +16,8 @@ _NOT_FOUND = 404
 class AmqpGetter:
     """Implements `amqp_consume.Holder`: one channel for all messages in hand; it ends when the last one is settled."""
 
+    is_cancelled = True
+
     def __init__(self, link: AmqpLink) -> None:
         self._link = link
         self._channel: AmqpChannel | None = None
@@ -57,4 +59,4 @@ class AmqpGetter:
             return None
         method = answer.method
         event = Delivered(channel.core.number, "", method["delivery_tag"], method["redelivered"], answer.content)
-        return AmqpDelivery(event, channel, self, link=self._link)
+        return AmqpDelivery(event, channel, self, self._link)

@@ -147,7 +147,7 @@ class Wire(asyncio.Protocol):
         for event in events:
             kind = type(event)
             if kind is Delivered:
-                channels[event.channel].delivered(event)  # type: ignore[union-attr, arg-type]  # kind says so; isinstance is slower
+                channels[event.channel].on_delivery(event)  # type: ignore[union-attr, arg-type]  # kind says so; isinstance is slower
             elif kind is Confirmed:
                 channels[event.channel].confirmed(event)  # type: ignore[union-attr, arg-type]
             else:

@@ -36,7 +36,7 @@ class KeptConsumer(ABC, Generic[L]):
         self._clock = clock
         self._ended = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
-        self._is_cancelled = False
+        self.is_cancelled = False
         self._offset: int | None = None
         """The first message of a stream that was not seen yet; 0: it was made anew, and all in it are news."""
 
@@ -46,9 +46,9 @@ class KeptConsumer(ABC, Generic[L]):
         self._keeper = keep(self._keep(), name=f"consumes {self.queue.name}")
 
     async def cancel(self) -> None:
-        if self._is_cancelled:
+        if self.is_cancelled:
             return
-        self._is_cancelled = True
+        self.is_cancelled = True
         await self.stop()
         await self._unsubscribe()
 

@@ -36,7 +36,7 @@ class RabbitConsumer(KeptConsumer[Link]):
 
     @property
     def is_over(self) -> bool:
-        return self._is_cancelled and not self._unsettled
+        return self.is_cancelled and not self._unsettled
 
     async def _unsubscribe(self) -> None:
         channel = self._channel
@@ -51,7 +51,7 @@ class RabbitConsumer(KeptConsumer[Link]):
     def settled(self, delivery: "RabbitDelivery") -> None:
         """One delivery less to wait for."""
         self._unsettled.discard(delivery)
-        if self._is_cancelled:
+        if self.is_cancelled:
             self._close_when_over()
 
     def _close_when_over(self) -> None:
@@ -100,7 +100,7 @@ class RabbitConsumer(KeptConsumer[Link]):
         """Runs in the driver's reader, one message after another: it waits for nothing."""
         assert self._settlements is not None
         delivery = RabbitDelivery(self, message, self._settlements, link=self._link)
-        if self._is_cancelled:
+        if self.is_cancelled:
             with suppress(BusUnavailable):
                 await delivery.reject(requeue=True)
             return
