@@ -26,10 +26,10 @@ from common.rpc.dispatch import InvalidArguments
 from common.rpc.middleware import ClientMiddleware, Outgoing, chained
 from common.rpc.options import RpcOptions
 from common.rpc.topology import cancellations, destination, new_reply_queue
-from common.rpc.waiting import Late, NoSignOfLife, NotPublished, Waiting
+from common.rpc.waiting import Confirm, Late, NoSignOfLife, NotPublished, Waiting
 from common.transport.deadlines import Deadlines
 from common.transport.errors import check_size
-from common.transport.port import Closed, Consumer, Delivery, Exchange, Message, Pipelining, Transport, Unroutable
+from common.transport.port import BusUnavailable, Closed, Consumer, Delivery, Exchange, Message, Pipelining, Transport, Unroutable
 from common.wire.address import routing_key
 from common.wire.caller import InFlight
 from common.wire.compression import plain
@@ -140,9 +140,41 @@ class RpcClient:
 
     async def _cast(self, sent: Outgoing) -> None:
         timeout_s = min(self._timeout_s(sent.route, sent.method, sent.ctx), self._options.publish_timeout_s)
-        request = self._request(sent)
-        publishing = self._publish(sent.route, self._message(sent, request), timeout_s=timeout_s)
+        message = self._message(sent, self._request(sent))
+        failed_with: Exception | None = None
+        if self._pipelining is not None and sent.route.publish_s is None and timeout_s > 0:
+            began_s = self._clock.monotonic()
+            try:
+                if await self._told_soon(sent, message, timeout_s):
+                    return
+            except NotPublished as exc:
+                failed_with = exc.cause
+                timeout_s -= self._clock.monotonic() - began_s
+        publishing = self._publish(sent.route, message, timeout_s=timeout_s, failed_with=failed_with)
         await self._within(timeout_s, f"{sent.method.name} to {sent.route}", publishing)
+
+    async def _told_soon(self, sent: Outgoing, message: Message, timeout_s: float) -> bool:
+        """True when the bus has it; False: it must be waited for before it can leave. Raises NotPublished, Timeout."""
+        assert self._pipelining is not None
+        self._check_open()
+        deadlines = self._all_deadlines()
+        confirm = Confirm(deadlines.loop)
+        if not self._pipelining.publish_soon(message, confirm.published):
+            return False
+        deadlines.add(confirm, timeout_s)
+        try:
+            await confirm.told
+        except Late as exc:
+            raise Timeout(what=f"{sent.method.name} to {sent.route}", timeout_s=timeout_s) from exc
+        finally:
+            deadlines.done(confirm)
+        self._note_reached(self._place(sent.route)[2])
+        return True
+
+    def _all_deadlines(self) -> Deadlines:
+        if self._deadlines is None:
+            self._deadlines = Deadlines(asyncio.get_running_loop())
+        return self._deadlines
 
     def _may_ask_soon(self, sent: Outgoing, timeout_s: float) -> bool:
         """True when one future is all that the call needs to wait for."""
@@ -159,10 +191,8 @@ class RpcClient:
     async def _ask_soon(self, sent: Outgoing, timeout_s: float) -> Reply:
         """As `_ask`, without a wait of its own for the confirm, and with a deadline among others instead of a timer."""
         assert self._pipelining is not None
-        if self._deadlines is None:
-            self._deadlines = Deadlines(asyncio.get_running_loop())
         self._check_open()
-        deadlines, route, msg_id = self._deadlines, sent.route, new_hex()
+        deadlines, route, msg_id = self._all_deadlines(), sent.route, new_hex()
         message = self._message(sent, self._request(sent, msg_id=msg_id, deadline_s=timeout_s), expires_s=timeout_s)
         waiting = Waiting(self._clock, deadlines.loop)
         deadline = deadlines.add(waiting, timeout_s)
@@ -279,6 +309,10 @@ class RpcClient:
                 if isinstance(failed_with, Unroutable):
                     raise failed_with
                 await self._transport.publish(message, timeout_s=timeout_s)
+            except BusUnavailable as exc:
+                if _may_be_there(failed_with):
+                    exc.fields = {**exc.fields, "is_sent": True}
+                raise
             except Unroutable as exc:
                 failed_with = None
                 until = min(until, self._clock.monotonic() + ABSENCE_S)  # from the first refusal: the try itself may have waited
@@ -400,6 +434,11 @@ async def _sent_or_answered(publishing: Coroutine[Any, Any, None], waiting: Wait
             task.cancel()
     if task.done() and not task.cancelled():
         task.result()
+
+
+def _may_be_there(failed_with: Exception | None) -> bool:
+    """True when nobody knows whether the bus has the message of a first try."""
+    return isinstance(failed_with, BusUnavailable) and bool(failed_with.fields.get("is_sent", True))
 
 
 def _modules(names: Sequence[str]) -> Mapping[str, ModuleType]:

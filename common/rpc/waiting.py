@@ -25,6 +25,33 @@ class Late(Exception):
     """No reply in time."""
 
 
+class Confirm:
+    """Implements `common.transport.deadlines.Expiring`: the bus's word on a cast, to come. One task waits for `told`.
+
+    Its errors are NotPublished and Late.
+    """
+
+    __slots__ = ("slot", "told")
+
+    slot: int
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.told: asyncio.Future[None] = loop.create_future()
+
+    def published(self, error: Exception | None) -> None:
+        """It is there, or this is what came of it."""
+        if self.told.done():
+            return
+        if error is None:
+            self.told.set_result(None)
+        else:
+            self.told.set_exception(NotPublished(error))
+
+    def expire(self) -> None:
+        if not self.told.done():
+            self.told.set_exception(Late())
+
+
 class Waiting:
     """Implements `common.transport.deadlines.Expiring`: a reply to come.
 
