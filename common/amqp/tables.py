@@ -70,6 +70,11 @@ class Unsettled:
     def __len__(self) -> int:
         return len(self._open) - len(self._acked)
 
+    @property
+    def held(self) -> int:
+        """How many the peer counts as not settled: those whose ack has not left are among them."""
+        return len(self._open)
+
     def delivered(self, tag: int) -> None:
         """One more to settle. Raises ProtocolError for a tag that was there before, and beyond the limit."""
         if tag <= self._last:

@@ -48,6 +48,7 @@ class Sender(Protocol):
     has_room: bool
 
     def wake(self) -> None: ...
+    def wake_later(self) -> None: ...
 
 
 class Sent(Protocol):
@@ -125,6 +126,15 @@ class AmqpChannel:
         """It is on its way when the loop turns."""
         self.core.ack(tag)
         self._sender.wake()
+
+    def ack_soon(self, tag: int, prefetch: int) -> None:
+        """It is on its way in a moment; with the loop's turn where the broker may hold messages back for want of it."""
+        unsettled = self.core.unsettled
+        self.core.ack(tag)
+        if unsettled.held * 2 < prefetch:
+            self._sender.wake_later()
+        else:
+            self._sender.wake()
 
     def reject(self, tag: int, *, requeue: bool) -> None:
         """Likewise."""

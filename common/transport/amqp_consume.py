@@ -73,7 +73,7 @@ class AmqpConsumer(KeptConsumer[AmqpLink]):
         channel = await self._link.channel(confirms=False)
         ended = self._ended = asyncio.Event()
         try:
-            await channel.ask("basic.qos", prefetch_count=self._prefetch)
+            await channel.ask("basic.qos", prefetch_count=self.prefetch)
             await declare_queue(channel, queue, passive=self._goes_on)
             channel.on_cancelled = partial(self._was_cancelled, ended)
             channel.on_delivery = self._take
@@ -110,6 +110,7 @@ class Holder(Protocol):
     """Who handed a delivery out and, once `is_cancelled`, wants to know when it is settled."""
 
     is_cancelled: bool
+    prefetch: int
 
     def settled(self) -> None: ...
 
@@ -150,7 +151,7 @@ class AmqpDelivery(OnceSettled):
             super().ack_soon()
             return
         self._is_settled = True
-        channel.ack(self._tag)
+        channel.ack_soon(self._tag, self._holder.prefetch)
         if self._holder.is_cancelled:
             self._holder.settled()
 

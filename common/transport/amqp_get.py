@@ -17,6 +17,7 @@ class AmqpGetter:
     """Implements `amqp_consume.Holder`: one channel for all messages in hand; it ends when the last one is settled."""
 
     is_cancelled = True
+    prefetch = 1
 
     def __init__(self, link: AmqpLink) -> None:
         self._link = link

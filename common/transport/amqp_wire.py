@@ -31,6 +31,8 @@ WRITE_BYTES_HIGH = 1024 * 1024
 """Bytes on their way to the socket from which on publishers wait."""
 WRITE_AT_ONCE_BYTES = 256 * 1024
 """So much is not kept until the loop turns."""
+ACKS_WAIT_S = 0.002
+"""So long acks wait for others, as long as the consumer may hold twice as many messages as it does: each write costs both sides."""
 
 
 class Wire(asyncio.Protocol):
@@ -47,6 +49,7 @@ class Wire(asyncio.Protocol):
         self._channels: dict[int, AmqpChannel] = {}
         self._is_woken = False
         self._is_paused = False
+        self._later: asyncio.TimerHandle | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._waiting: deque[asyncio.Future[None]] = deque()
 
@@ -69,8 +72,9 @@ class Wire(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         self._is_paused = True
         self._take(self.core.receive_eof())
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._later):
+            if timer is not None:
+                timer.cancel()
 
     def pause_writing(self) -> None:
         self._is_paused = True
@@ -106,6 +110,11 @@ class Wire(asyncio.Protocol):
             self._is_woken = True
             self._loop.call_soon(self._flush_when_woken)
 
+    def wake_later(self) -> None:
+        """There is something to send that can wait a moment for others."""
+        if not self._is_woken and self._later is None:
+            self._later = self._loop.call_later(ACKS_WAIT_S, self._flush_later)
+
     async def room(self) -> None:
         """Returns when a publish may go out, or the connection has ended. Who came first goes first."""
         while not self.has_room and not self.is_closed:
@@ -134,6 +143,10 @@ class Wire(asyncio.Protocol):
 
     def _flush_when_woken(self) -> None:
         self._is_woken = False
+        self._flush()
+
+    def _flush_later(self) -> None:
+        self._later = None
         self._flush()
 
     def _flush(self) -> None:

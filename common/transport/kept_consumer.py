@@ -31,7 +31,7 @@ class KeptConsumer(ABC, Generic[L]):
         self.queue = queue
         self._on_remade = on_remade
         self._link = link
-        self._prefetch = prefetch
+        self.prefetch = prefetch
         self._on_delivery = on_delivery
         self._clock = clock
         self._ended = asyncio.Event()

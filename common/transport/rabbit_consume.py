@@ -84,7 +84,7 @@ class RabbitConsumer(KeptConsumer[Link]):
         ended = self._ended = asyncio.Event()
         try:
             with watched():
-                await channel.basic_qos(prefetch_count=self._prefetch)
+                await channel.basic_qos(prefetch_count=self.prefetch)
                 await declare_queue(channel, queue, passive=self._goes_on)
                 channel.on_consumer_cancel_callbacks.add(lambda _: self._was_cancelled(ended))
                 run_at_once(channel, self._take)
