@@ -31,7 +31,7 @@ from common.amqp.events import (
 from common.amqp.limits import Limits
 from common.amqp.methods import Method, decode_method, encode_method, name_of
 from common.amqp.spec import BODY_FRAME, BY_NAME, HEADER_FRAME, METHOD_FRAME
-from common.amqp.states import CHANNEL, ChannelState
+from common.amqp.states import CHANNEL, CHANNEL_OPEN, ChannelState
 from common.amqp.tables import Unconfirmed, Unsettled
 
 REPLY_SUCCESS = 200
@@ -74,7 +74,8 @@ class Channel:
         self._frame_bytes = frame_bytes
         self._requests: deque[tuple[tuple[str, ...], Any, bool]] = deque()
         self._unacked_consumers: set[str] = set()
-        self._incoming: _Incoming | None = None
+        self.incoming: _Incoming | None = None
+        """A message of which the rest is still to come."""
 
     # -- commands -----------------------------------------------------------------------------------------------------
 
@@ -147,18 +148,18 @@ class Channel:
 
     def _next_number(self) -> int:
         """Of the publish that is about to leave; 0 without confirms."""
-        if self.state is not ChannelState.OPEN:
+        if self.state is not CHANNEL_OPEN:
             self._check_open()
         if not self.is_confirming:
             return 0
         unconfirmed = self.unconfirmed
-        if unconfirmed.is_full:
+        if len(unconfirmed.tokens) >= unconfirmed.limit:
             raise Busy(f"{len(unconfirmed)} publishes without a confirm")
         return unconfirmed.last + 1
 
     def ack(self, tag: int) -> None:
         """Leaves with the connection's next bytes, together with others. Raises ValueError for what is not unsettled."""
-        if self.state is not ChannelState.OPEN:
+        if self.state is not CHANNEL_OPEN:
             self._check_open()
         self.unsettled.ack(tag)
 
@@ -178,14 +179,14 @@ class Channel:
             return
         self.flush()
         self.state = ChannelState.CLOSING
-        self._incoming = None
+        self.incoming = None
         self._send(encode_method(self.number, "channel.close", {"reply_code": reply_code, "reply_text": reply_text}))
 
     def give_up(self) -> None:
         """The connection is about to be closed: acks leave, and nothing more is taken."""
         self.flush()
         self.state = ChannelState.CLOSING
-        self._incoming = None
+        self.incoming = None
 
     def flush(self) -> None:
         """Send the acks that were collected."""
@@ -193,20 +194,15 @@ class Channel:
             self._send(frames)
 
     def _check_open(self) -> None:
-        if self.state is not ChannelState.OPEN and self.state is not ChannelState.OPENING:
+        if self.state is not CHANNEL_OPEN and self.state is not ChannelState.OPENING:
             raise ValueError(f"channel {self.number} is {self.state}")
 
     # -- what comes ---------------------------------------------------------------------------------------------------
 
-    @property
-    def takes_messages(self) -> bool:
-        """True when a basic.deliver or basic.ack may come now."""
-        return self.state is ChannelState.OPEN and self._incoming is None
-
     def received(self, kind: int, payload: bytes) -> Event | None:
         """What a frame means. Raises ProtocolError."""
         if kind == METHOD_FRAME:
-            if self._incoming is not None:
+            if self.incoming is not None:
                 raise ProtocolError(UNEXPECTED_FRAME, "a method in the middle of a message")
             spec, method = decode_method(payload)
             if self.state is ChannelState.CLOSING and method.name not in CHANNEL[self.state]:
@@ -215,7 +211,7 @@ class Channel:
                 raise ProtocolError(COMMAND_INVALID, f"{method.name} on a channel that is {self.state}")
             if spec.content:
                 self._check_wanted(method)
-                self._incoming = _Incoming(method)
+                self.incoming = _Incoming(method)
                 return None
             return self._method(method)
         if self.state is ChannelState.CLOSING:
@@ -242,13 +238,13 @@ class Channel:
     def end(self, reply_code: int, reply_text: str, *, is_by_peer: bool, method: str = "") -> ChannelClosed:
         """It is over, whatever ended it."""
         self.state = ChannelState.CLOSED
-        self._incoming = None
+        self.incoming = None
         requests = tuple(token for _, token, _ in self._requests)
         self._requests.clear()
         return ChannelClosed(self.number, reply_code, reply_text, is_by_peer, method, requests, self.unconfirmed.drain())
 
     def _header(self, payload: bytes) -> Event | None:
-        incoming = self._incoming
+        incoming = self.incoming
         if incoming is None or incoming.header is not None:
             raise ProtocolError(UNEXPECTED_FRAME, "a content header without its method")
         incoming.size = header_size(payload)
@@ -256,7 +252,7 @@ class Channel:
         return self._whole(incoming) if not incoming.size else None
 
     def _body(self, payload: bytes) -> Event | None:
-        incoming = self._incoming
+        incoming = self.incoming
         if incoming is None or incoming.header is None:
             raise ProtocolError(UNEXPECTED_FRAME, "a body without its header")
         incoming.received += len(payload)
@@ -269,7 +265,7 @@ class Channel:
         return self._whole(incoming) if incoming.received == incoming.size else None
 
     def _whole(self, incoming: _Incoming) -> Event:
-        self._incoming = None
+        self.incoming = None
         assert incoming.header is not None
         arguments = incoming.method.arguments
         properties, unreadable = read_properties(incoming.header)
@@ -328,7 +324,7 @@ class Channel:
         self._check_wanted(method)
         _, token, is_unacked = self._requests.popleft()
         if method.name == "channel.open-ok":
-            self.state = ChannelState.OPEN
+            self.state = CHANNEL_OPEN
         elif method.name == "basic.consume-ok" and is_unacked:
             self._unacked_consumers.add(method["consumer_tag"])
         elif method.name == "basic.cancel-ok":

@@ -32,7 +32,7 @@ from common.amqp.spec import (
     METHOD_FRAME,
     PROTOCOL_HEADER,
 )
-from common.amqp.states import ConnectionState, after
+from common.amqp.states import CHANNEL_OPEN, ConnectionState, after
 
 ACCESS_REFUSED, CONNECTION_FORCED = 403, 320
 _HEARTBEAT = FRAME.pack(HEARTBEAT_FRAME, 0, 0) + bytes((FRAME_END,))
@@ -227,7 +227,13 @@ class Connection:
 
     def _confirm(self, buffer: bytes, at: int, end: int, channel: Channel, append: Callable[[Event], None]) -> int:
         """As `_delivery`, for a basic.ack."""
-        if end - at != _ACK_FRAME or len(buffer) < end or buffer[end - 1] != FRAME_END or not channel.takes_messages:
+        if (
+            end - at != _ACK_FRAME
+            or len(buffer) < end
+            or buffer[end - 1] != FRAME_END
+            or channel.state is not CHANNEL_OPEN
+            or channel.incoming is not None
+        ):
             return 0
         tag, is_multiple = _TAG_AND_BIT.unpack_from(buffer, at + _METHOD_HEAD.size)
         if (event := channel.confirmed(tag, multiple=is_multiple & 1 == 1)) is not None:
@@ -240,7 +246,12 @@ class Connection:
         The place behind it; 0 when it is something else, or not all there yet: then it is read frame by frame. Raises ProtocolError.
         """
         total, most = len(buffer), self._frame_bytes - FRAME_OVERHEAD
-        if total - end < _SHORTEST_HEADER_FRAME or buffer[end - 1] != FRAME_END or not channel.takes_messages:
+        if (
+            total - end < _SHORTEST_HEADER_FRAME
+            or buffer[end - 1] != FRAME_END
+            or channel.state is not CHANNEL_OPEN
+            or channel.incoming is not None
+        ):
             return 0
         kind, number, length, class_id, _, body_size = _HEADER_FRAME_HEAD.unpack_from(buffer, end)
         after_header: int = end + FRAME_OVERHEAD + length

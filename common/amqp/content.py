@@ -35,7 +35,7 @@ _BITS = {each.name: 1 << 15 - place for place, each in enumerate(PROPERTIES)}
 _U64 = struct.Struct(">Q")
 
 
-class Properties(msgspec.Struct, frozen=True):
+class Properties(msgspec.Struct, frozen=True, gc=False):
     """The properties of a message (class basic, 1.8.2); None: not there.
 
     timestamp   UTC; an int, in seconds, for what Python has no date for
@@ -60,7 +60,7 @@ class Properties(msgspec.Struct, frozen=True):
 NO_PROPERTIES = Properties()
 
 
-class Content(msgspec.Struct, frozen=True):
+class Content(msgspec.Struct, frozen=True, gc=False):
     """A message as it came.
 
     size          bytes of its body; `body` is shorter when that is more than our limit

@@ -64,7 +64,7 @@ class ChannelClosed(msgspec.Struct, frozen=True):
     unconfirmed: tuple[Any, ...]
 
 
-class Confirmed(msgspec.Struct, frozen=True):
+class Confirmed(msgspec.Struct, frozen=True, gc=False):
     """The broker has these messages, or with `is_ack` false has none of them: basic.ack and basic.nack."""
 
     channel: int
@@ -82,7 +82,7 @@ class Returned(msgspec.Struct, frozen=True):
     content: Content
 
 
-class Delivered(msgspec.Struct, frozen=True):
+class Delivered(msgspec.Struct, frozen=True, gc=False):
     """A message for a consumer."""
 
     channel: int

@@ -32,6 +32,9 @@ class ChannelState(StrEnum):
     CLOSED = "closed"
 
 
+CHANNEL_OPEN = ChannelState.OPEN
+"""Python 3.11 finds a member of an enumeration by way of an error: what asks for each message asks for this."""
+
 _C = ConnectionState
 CONNECTION: dict[tuple[ConnectionState, str], ConnectionState] = {
     (_C.START, "connection.start"): _C.TUNE,

@@ -16,44 +16,44 @@ class Unconfirmed:
     """Publishes of one channel by their number, which counts from 1 after confirm.select."""
 
     def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._tokens: dict[int, Any] = {}
+        self.limit = limit
+        self.tokens: dict[int, Any] = {}
         self._oldest = 1
         self.last = 0
 
     def __len__(self) -> int:
-        return len(self._tokens)
+        return len(self.tokens)
 
     @property
     def is_full(self) -> bool:
         """True when one more would be beyond the limit."""
-        return len(self._tokens) >= self._limit
+        return len(self.tokens) >= self.limit
 
     def add(self, token: Any) -> int:
         """The number of one more publish."""
         self.last += 1
-        self._tokens[self.last] = token
+        self.tokens[self.last] = token
         return self.last
 
     def settle(self, tag: int, *, multiple: bool) -> list[Any]:
         """Whose confirm this is, in the order of their publishes. Raises ProtocolError for a number that was not given yet."""
         if tag > self.last:
             raise ProtocolError(COMMAND_INVALID, f"a confirm for publish {tag}; the last one was {self.last}")
-        pop = self._tokens.pop
+        pop = self.tokens.pop
         if not multiple:
-            return [pop(tag)] if tag in self._tokens else []
-        found = [pop(number) for number in range(self._oldest, (tag or self.last) + 1) if number in self._tokens]
+            return [pop(tag)] if tag in self.tokens else []
+        found = [pop(number) for number in range(self._oldest, (tag or self.last) + 1) if number in self.tokens]
         self._oldest = max(self._oldest, (tag or self.last) + 1)
         return found
 
     def take(self, tag: int) -> Any:
         """The token of one publish, which then has its answer; None when it has one already."""
-        return self._tokens.pop(tag, None)
+        return self.tokens.pop(tag, None)
 
     def drain(self) -> tuple[Any, ...]:
         """Everything, which gets no answer any more."""
-        tokens = tuple(self._tokens.values())
-        self._tokens.clear()
+        tokens = tuple(self.tokens.values())
+        self.tokens.clear()
         return tokens
 
 

@@ -15,7 +15,7 @@ _STATE_MAX = 512
 _NO_TRACE, _NO_SPAN = "0" * 32, "0" * 16
 
 
-class Trace(msgspec.Struct, frozen=True):
+class Trace(msgspec.Struct, frozen=True, gc=False):
     """One hop of a trace. `trace_id` stays over all hops, `span_id` is this one's."""
 
     trace_id: str

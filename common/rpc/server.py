@@ -46,6 +46,7 @@ from common.wire.messages import AnyRequest, Request, UsualRequest, cancelled_ca
 DELIVERED, HANDLED, REPLIED = "delivered", "handled", "replied"
 """Failpoints of a request: before its endpoint runs, before its outcome is told, and before it is acked."""
 _BEAT_S_MIN = 0.1
+_EARLY = Ack.EARLY
 _log = structlog.get_logger(__name__)
 
 
@@ -240,7 +241,7 @@ class RpcServer:
             or (request.deadline_s is not None and request.deadline_s <= 0)
             or (bound := self._dispatcher.bind_usual(request)) is None
             or bound.method.once
-            or bound.method.ack is Ack.EARLY
+            or bound.method.ack is _EARLY
         ):
             return self._stepped(self._handle(taken), context)
         deadline = None if request.deadline_s is None else self._clock.monotonic() + request.deadline_s
@@ -395,7 +396,7 @@ class RpcServer:
             tell = _log.debug if request.method == PING else _log.warning
             tell("request refused", server=self._name, method=request.method, reason=str(exc))
             return await self._end(taken, Outcome(failed(request.msg_id or "", exc), exc))
-        is_early = bound.method.ack is Ack.EARLY
+        is_early = bound.method.ack is _EARLY
         if is_early:
             await settle(taken.delivery)
         if self._failpoints.is_on:
@@ -418,7 +419,7 @@ class RpcServer:
             outcome = await self._done(request, bound, ctx, attempts, running=running)
             if self._failpoints.is_on:
                 await self._reach(bound, HANDLED)
-            is_settled = bound.method.ack is Ack.EARLY
+            is_settled = bound.method.ack is _EARLY
             if request.is_call and _is_refusal(outcome) and not is_settled:
                 await self._refuse_call(taken, outcome)
                 return None

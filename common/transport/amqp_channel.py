@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from common.amqp.channel import Channel
 from common.amqp.content import Form
 from common.amqp.events import ChannelClosed, Confirmed, ConsumerCancelled, Delivered, FlowChanged, Replied, Returned
-from common.amqp.states import ChannelState
+from common.amqp.states import CHANNEL_OPEN, ChannelState
 from common.transport.port import Message
 
 _PERSISTENT, _PRIORITY = 2, 0
@@ -81,13 +81,14 @@ class AmqpChannel:
     def has_room(self) -> bool:
         """True when what is published now can leave at once, and its confirm be waited for."""
         core = self.core
-        return core.state is ChannelState.OPEN and self._sender.has_room and not core.unconfirmed.is_full
+        unconfirmed = core.unconfirmed
+        return core.state is CHANNEL_OPEN and self._sender.has_room and len(unconfirmed.tokens) < unconfirmed.limit
 
     @property
     def is_closed(self) -> bool:
         """True when it takes nothing more."""
         state = self.core.state
-        return state is not ChannelState.OPEN and state is not ChannelState.OPENING
+        return state is not CHANNEL_OPEN and state is not ChannelState.OPENING
 
     async def ask(self, name: str, **arguments: Any) -> Replied:
         """The answer to a request. Raises Refused with the broker's words, or Lost."""
@@ -104,7 +105,7 @@ class AmqpChannel:
         `sent` hears of its confirm. Raises Lost when the channel is closed, ValueError for a name too long.
         """
         core, exchange, expiration_ms = self.core, message.exchange, message.expiration_ms
-        if core.state is not ChannelState.OPEN and self.is_closed:
+        if core.state is not CHANNEL_OPEN and self.is_closed:
             raise self._reason
         name = "" if exchange is None else exchange.name
         place = name, message.key, message.mandatory, message.content_type, message.content_encoding

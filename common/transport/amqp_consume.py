@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from common.amqp.content import Content
 from common.amqp.events import Delivered
+from common.amqp.states import CHANNEL_OPEN
 from common.base.clock import Clock
 from common.base.limits import SETTLE_TIMEOUT_S
 from common.transport.amqp_channel import AmqpChannel, Lost, Refused
@@ -147,7 +148,7 @@ class AmqpDelivery(OnceSettled):
     def ack_soon(self) -> None:
         """As `_settle`, without two calls in between: every message comes by here."""
         channel = self._channel
-        if self._is_settled or channel.is_closed:
+        if self._is_settled or channel.core.state is not CHANNEL_OPEN:
             super().ack_soon()
             return
         self._is_settled = True

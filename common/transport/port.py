@@ -107,7 +107,7 @@ class Queue:
     consume_arguments: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Message(msgspec.Struct, frozen=True):
+class Message(msgspec.Struct, frozen=True, gc=False):
     """What is published; `msgspec.structs.replace` changes it.
 
     exchange        None: the default exchange, which routes to the queue named `key`

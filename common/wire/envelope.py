@@ -69,7 +69,7 @@ def opened(body: bytes, usual: msgspec.json.Decoder[T]) -> T | None:
     """The message in an envelope, where `usual` can read it; None: `unpack` must look at it, and may say what is wrong with it."""
     if len(body) > MESSAGE_BYTES_MAX or (inner := _inner_of(body)) is None:
         return None
-    if inner.count("[") + inner.count("{") > NESTING_MAX:
+    if body.count(b"[") + body.count(b"{") > NESTING_MAX:  # none of them is escaped
         return None
     try:
         return usual.decode(inner)
@@ -77,7 +77,7 @@ def opened(body: bytes, usual: msgspec.json.Decoder[T]) -> T | None:
         return None
 
 
-class _Outer(msgspec.Struct):
+class _Outer(msgspec.Struct, gc=False):
     """An envelope as nearly all are; of other keys nobody knows."""
 
     version: str = msgspec.field(name=_VERSION_KEY)

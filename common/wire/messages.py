@@ -53,7 +53,7 @@ class Request(msgspec.Struct, frozen=True):
         return self.msg_id is not None and self.reply_q is not None
 
 
-class Reply(msgspec.Struct, frozen=True):
+class Reply(msgspec.Struct, frozen=True, gc=False):
     """One answer, or with `ending` false a sign of life. `failure` is a JSON string (module failure)."""
 
     msg_id: str
@@ -104,7 +104,7 @@ _Word = Annotated[str, msgspec.Meta(min_length=1, max_length=WORD_MAX)]
 _Time = Annotated[float, msgspec.Meta(ge=-_SECONDS_MAX, le=_SECONDS_MAX)]
 
 
-class UsualRequest(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+class UsualRequest(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, gc=False):
     """A request whose keys are those that our own peers send, each of its type, with the arguments as they are on the wire.
 
     It is written and read in one step each. Words as in `Request`; of the context `user` is oslo.context's older word for `user_id`,
@@ -265,7 +265,7 @@ def encode_result(msg_id: str, result: bytes, unique_id: str) -> bytes:
     return enveloped(msgspec.json.encode(_UsualReply(msg_id, msgspec.Raw(result), None, True, unique_id)))
 
 
-class _UsualReply(msgspec.Struct, frozen=True):
+class _UsualReply(msgspec.Struct, frozen=True, gc=False):
     """A reply whose keys are each of its type, with its result as it is on the wire."""
 
     msg_id: _Word = msgspec.field(name="_msg_id")
