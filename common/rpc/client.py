@@ -156,7 +156,8 @@ class RpcClient:
     async def _told_soon(self, sent: Outgoing, message: Message, timeout_s: float) -> bool:
         """True when the bus has it; False: it must be waited for before it can leave. Raises NotPublished, Timeout."""
         assert self._pipelining is not None
-        self._check_open()
+        if self._closed:
+            self._check_open()
         deadlines = self._all_deadlines()
         confirm = Confirm(deadlines.loop)
         if not self._pipelining.publish_soon(message, confirm.published):
@@ -168,7 +169,8 @@ class RpcClient:
             raise Timeout(what=f"{sent.method.name} to {sent.route}", timeout_s=timeout_s) from exc
         finally:
             deadlines.done(confirm)
-        self._note_reached(self._place(sent.route)[2])
+        if (place := self._place(sent.route)[2]) not in self._reached:
+            self._note_reached(place)
         return True
 
     def _all_deadlines(self) -> Deadlines:
@@ -191,7 +193,8 @@ class RpcClient:
     async def _ask_soon(self, sent: Outgoing, timeout_s: float) -> Reply:
         """As `_ask`, without a wait of its own for the confirm, and with a deadline among others instead of a timer."""
         assert self._pipelining is not None
-        self._check_open()
+        if self._closed:
+            self._check_open()
         deadlines, route, msg_id = self._all_deadlines(), sent.route, new_hex()
         message = self._message(sent, self._request(sent, msg_id=msg_id, deadline_s=timeout_s), expires_s=timeout_s)
         waiting = Waiting(self._clock, deadlines.loop)
@@ -201,11 +204,12 @@ class RpcClient:
             if not self._pipelining.publish_soon(message, waiting.published):
                 return await self._published_and_answered(sent, message, waiting, deadline, None)
             try:
-                reply = await waiting.soon()
+                reply = await waiting.answered
             except NotPublished as exc:
                 waiting.again()
                 return await self._published_and_answered(sent, message, waiting, deadline, exc.cause)
-            self._note_reached(self._place(route)[2])
+            if (place := self._place(route)[2]) not in self._reached:
+                self._note_reached(place)
         except Late as exc:
             raise Timeout(what=f"{sent.method.name} on {route}", timeout_s=timeout_s) from exc
         except asyncio.CancelledError:
@@ -225,7 +229,7 @@ class RpcClient:
         what = f"{sent.method.name} on {sent.route}"
         publishing = self._publish(sent.route, message, timeout_s=left_s, failed_with=failed_with)
         await self._within(left_s, what, _sent_or_answered(publishing, waiting))
-        return await waiting.soon()
+        return await waiting.answered
 
     async def _ask(self, sent: Outgoing, timeout_s: float) -> Reply:
         deadline = self._clock.monotonic() + timeout_s

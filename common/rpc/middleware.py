@@ -5,7 +5,6 @@ context, refuse by an error, or proceed more than once where that is safe.
 """
 
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -61,13 +60,11 @@ def chained(
 ) -> Callable[[T], Coroutine[Any, Any, Any]]:
     """`last` with all middleware around it, the first one outermost."""
     for each in reversed(middleware):
-        last = partial(_around, each, last)
+        last = _around(each, last)
     return last
 
 
 def _around(
-    middleware: Callable[[T, Callable[[T], Awaitable[Any]]], Coroutine[Any, Any, Any]],
-    proceed: Callable[[T], Awaitable[Any]],
-    request: T,
-) -> Coroutine[Any, Any, Any]:
-    return middleware(request, proceed)
+    middleware: Callable[[T, Callable[[T], Awaitable[Any]]], Coroutine[Any, Any, Any]], proceed: Callable[[T], Awaitable[Any]]
+) -> Callable[[T], Coroutine[Any, Any, Any]]:
+    return lambda request: middleware(request, proceed)

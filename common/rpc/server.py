@@ -41,7 +41,7 @@ from common.rpc.work import Outcome, Work, beating
 from common.transport.port import Consumer, Delivery, Message, Transport
 from common.wire.callee import Answers
 from common.wire.envelope import NotAMessage
-from common.wire.messages import AnyRequest, Request, UsualRequest, cancelled_call, decode_request, read_request
+from common.wire.messages import TRACE_HEADERS, AnyRequest, Request, UsualRequest, cancelled_call, decode_request, read_request
 
 DELIVERED, HANDLED, REPLIED = "delivered", "handled", "replied"
 """Failpoints of a request: before its endpoint runs, before its outcome is told, and before it is acked."""
@@ -80,7 +80,7 @@ class _Taken(msgspec.Struct, frozen=True):
     @classmethod
     def of(cls, request: AnyRequest, delivery: Delivery, queue: str) -> Self:
         headers, unique_id = delivery.headers, request.unique_id
-        if not headers:
+        if headers.keys() <= TRACE_HEADERS:
             return cls(request, delivery, queue, unique_id)
         requeues = 0 if unique_id is None else requeues_of(headers)
         return cls(request, delivery, queue, f"{unique_id}#{requeues}" if requeues else unique_id, attempts_of(headers))
@@ -236,7 +236,7 @@ class RpcServer:
             or key in self._at_work
             or self._answers.knows(key)
             or self._callers.may_have_left(request.msg_id)
-            or self._places.locked()
+            or len(self._at_work) >= self._options.prefetch  # all places may be taken
             or self._failpoints.is_on
             or (request.deadline_s is not None and request.deadline_s <= 0)
             or (bound := self._dispatcher.bind_usual(request)) is None

@@ -55,7 +55,7 @@ class Confirm:
 class Waiting:
     """Implements `common.transport.deadlines.Expiring`: a reply to come.
 
-    `take`, `fail`, `hurry`, `published` and `expire` are called from outside; one task waits in `reply`, `reply_within` or `soon`.
+    `take`, `fail`, `hurry`, `published` and `expire` are called from outside; one task waits in `reply` or `reply_within`, or for `answered`.
     """
 
     __slots__ = ("_clock", "_early", "_future", "_heard_s", "_hurried", "_partial", "slot")
@@ -98,10 +98,6 @@ class Waiting:
     def expire(self) -> None:
         self.fail(Late())
 
-    async def soon(self) -> Reply:
-        """The reply. Raises NotPublished, after which `again` comes, and Late."""
-        return await self._future
-
     def again(self) -> None:
         """The request is published once more. A reply to the first one may come before that one's."""
         self._future = asyncio.get_running_loop().create_future()
@@ -110,7 +106,7 @@ class Waiting:
 
     @property
     def answered(self) -> "asyncio.Future[Reply]":
-        """Done once the reply is there, or it is known that none comes."""
+        """Done once the reply is there, or it is known that none comes: NotPublished, after which `again` comes, or Late."""
         return self._future
 
     def hurry(self) -> None:

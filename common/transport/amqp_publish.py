@@ -4,6 +4,8 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
+import msgspec
+
 from common.base.clock import Clock
 from common.base.errors import Timeout
 from common.transport.amqp_channel import AmqpChannel, Lost, NoRoute, NotTaken, Refused
@@ -53,22 +55,18 @@ class _Waiting:
             self.future.set_exception(_Late())
 
 
-class _Telling:
+class _Telling(msgspec.Struct):
     """Implements `Sent` for one who does not wait: `on_end` is called with what came of it."""
 
-    __slots__ = ("_lane", "_message", "_on_end", "_publisher")
-
-    def __init__(
-        self, lane: "_Lane", publisher: "AmqpPublisher", message: Message, on_end: Callable[[Exception | None], None]
-    ) -> None:
-        self._lane = lane
-        self._publisher = publisher
-        self._message = message
-        self._on_end = on_end
+    lane: "_Lane"
+    publisher: "AmqpPublisher"
+    message: Message
+    on_end: Callable[[Exception | None], None]
 
     def end(self, error: Exception | None) -> None:
-        self._lane.one_ended()
-        self._on_end(None if error is None else self._publisher.told(error, self._message))
+        if self.lane.waiting:
+            self.lane.one_ended()
+        self.on_end(None if error is None else self.publisher.told(error, self.message))
 
 
 class AmqpPublisher:
@@ -118,9 +116,16 @@ class AmqpPublisher:
         False: it was not sent, and `on_end` is not called.
         """
         exchange = message.exchange
-        if (exchange is not None and exchange.auto_delete) or not self._steady.is_ready_for(exchange):
+        lane = self._steady
+        channel = lane.channel
+        if (
+            channel is None
+            or not channel.has_room
+            or lane.waiting
+            or (exchange is not None and (exchange.auto_delete or exchange not in lane.declared))
+        ):
             return False
-        self._steady.send(message, _Telling(self._steady, self, message, on_end))
+        channel.publish(message, _Telling(lane, self, message, on_end))
         return True
 
     def told(self, error: Exception, message: Message) -> Exception:
@@ -215,28 +220,28 @@ class _Lane:
     def __init__(self, link: AmqpLink, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self._link = link
-        self._channel: AmqpChannel | None = None
-        self._declared: set[Exchange | None] = set()
+        self.channel: AmqpChannel | None = None
+        self.declared: set[Exchange | None] = set()
         self._lock = asyncio.Lock()
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self.waiting: deque[asyncio.Future[None]] = deque()
 
     def is_ready_for(self, exchange: Exchange | None) -> bool:
         """True when a message to it can leave at once."""
-        channel = self._channel
-        return channel is not None and (exchange is None or exchange in self._declared) and channel.has_room and not self._waiting
+        channel = self.channel
+        return channel is not None and (exchange is None or exchange in self.declared) and channel.has_room and not self.waiting
 
     def send(self, message: Message, sent: "_Waiting | _Telling | _Sending") -> None:
         """Give it to the channel. Raises Lost, ValueError."""
-        assert self._channel is not None
-        self._channel.publish(message, sent)
+        assert self.channel is not None
+        self.channel.publish(message, sent)
 
     async def publish(self, sending: _Sending) -> None:
         """Returns with the confirm. Raises what `Sent.end` is told, Closed."""
         await self._link.room()
         exchange = sending.message.exchange
-        if self._channel is None or self._channel.is_closed or exchange not in self._declared:
+        if self.channel is None or self.channel.is_closed or exchange not in self.declared:
             await self._open(exchange)
-        while self._channel is not None and self._channel.core.unconfirmed.is_full:
+        while self.channel is not None and self.channel.core.unconfirmed.is_full:
             await self._turn()
         sending.lane = self
         sending.future = self.loop.create_future()
@@ -246,15 +251,15 @@ class _Lane:
 
     def one_ended(self) -> None:
         """There is room for one more."""
-        while self._waiting:
-            waiting = self._waiting.popleft()
+        while self.waiting:
+            waiting = self.waiting.popleft()
             if not waiting.done():
                 waiting.set_result(None)
                 return
 
     async def _turn(self) -> None:
         waiting: asyncio.Future[None] = self.loop.create_future()
-        self._waiting.append(waiting)
+        self.waiting.append(waiting)
         try:
             await waiting
         except asyncio.CancelledError:
@@ -264,13 +269,13 @@ class _Lane:
 
     async def _open(self, exchange: Exchange | None) -> None:
         async with self._lock:
-            if self._channel is None or self._channel.is_closed:
-                self._channel = await self._link.channel(confirms=True)
-                self._declared = {None}
-            if exchange not in self._declared:
+            if self.channel is None or self.channel.is_closed:
+                self.channel = await self._link.channel(confirms=True)
+                self.declared = {None}
+            if exchange not in self.declared:
                 assert exchange is not None
                 await self._declare(exchange)
-                self._declared.add(exchange)
+                self.declared.add(exchange)
 
     async def _declare(self, exchange: Exchange) -> None:
         """On a channel of its own: a refusal shall not close the one where others wait for confirms."""

@@ -21,6 +21,8 @@ CANCEL = "cancel"
 """The caller of the call `msg_id` (its only argument) is gone."""
 _CONTEXT = "_context_"
 _TRACEPARENT, _TRACESTATE = "traceparent", "tracestate"
+TRACE_HEADERS = frozenset((_TRACEPARENT, _TRACESTATE))
+"""What a request's own peer puts into its headers."""
 _CONTEXT_SIZE = len(_CONTEXT)
 _UNREADABLE = (msgspec.DecodeError, UnicodeError, OverflowError, RecursionError)
 _SECONDS_MAX = 1e9  # 30 years; more, or NaN, is no time that anybody waits
