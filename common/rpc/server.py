@@ -238,7 +238,6 @@ class RpcServer:
             or self._callers.may_have_left(request.msg_id)
             or len(self._at_work) >= self._options.prefetch  # all places may be taken
             or self._failpoints.is_on
-            or (request.deadline_s is not None and request.deadline_s <= 0)
             or (bound := self._dispatcher.bind_usual(request)) is None
             or bound.method.once
             or bound.method.ack is _EARLY

@@ -4,7 +4,6 @@
 
 import asyncio
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -93,7 +92,7 @@ async def test_row_20_a_monitor_s_seconds_are_no_key_of_the_context(oslo: OsloPe
 
 
 async def test_row_42_a_trace_goes_through_both_in_the_keys_of_oslo_s_tracing(oslo: OsloPeer, us: Us) -> None:
-    trace = replace(Trace.new(), state="vendor=1")
+    trace = msgspec.structs.replace(Trace.new(), state="vendor=1")
     there = (await us.oslo.echo(Context(trace=trace), x=1))["ctxt"]
     hop = Trace.parse(there["traceparent"], there["tracestate"])
     assert hop is not None
