@@ -112,7 +112,7 @@ async def outcome(case: Case, *, at_once: bool) -> dict[str, Any]:
     clock, registry, does = Clock(), CollectorRegistry(), Does()
     bus = Bus(clock)
     bus.is_full = case.is_full
-    metrics = ServerMetrics(registry, clock=clock, labels=Labels([DoAPI]))
+    metrics = ServerMetrics(registry, clock=clock, labels=Labels())
     server = RpcServer(
         bus, [does], topic="do", server="h", exchange=None, options=RpcOptions(prefetch=case.prefetch), clock=clock, grace_s=5,
         middleware=[metrics],
@@ -171,7 +171,8 @@ requests = st.builds(
             f"{'c' if is_call else 't'}{number}",
             version=version,
             context=context,
-            **({"msg_id": f"m{number}", "reply_q": "reply_r"} if is_call else {}),
+            msg_id=f"m{number}" if is_call else None,
+            reply_q="reply_r" if is_call else None,
             **more,
         )
     ),
