@@ -39,6 +39,8 @@ from common.wire.messages import AnyRequest, Reply, Request, UsualRequest, cance
 from common.wire.values import WrongValue, from_primitive
 
 T = TypeVar("T")
+_Place = tuple[Exchange, str, tuple[str, str]]
+"""Exchange and routing key of a route, and its name among those that were reached."""
 
 _REPLIES_PREFETCH = 100
 _LOOK_AGAIN_S = 0.1
@@ -74,7 +76,7 @@ class RpcClient:
         self._reply_queue = new_reply_queue(options)
         self._replies: Consumer | None = None
         self._reached: dict[tuple[str, str], None] = {}
-        self._places: dict[tuple[str, str | None, str | None, bool], tuple[Exchange, str, tuple[str, str]]] = {}
+        self._places: dict[tuple[str, str | None, str | None, bool], _Place] = {}
         self._opening = asyncio.Lock()
         self._leaving: set[asyncio.Task[None]] = set()
         self._pipelining = transport if isinstance(transport, Pipelining) else None
@@ -99,7 +101,7 @@ class RpcClient:
     def draft(self, route: Route, method: Method, ctx: Context, arguments: Mapping[str, Any]) -> Message:
         """The message of a cast, for who sends it himself. Raises InvalidArguments, MessageTooLarge."""
         sent = Outgoing(route, method, ctx, arguments)
-        message = self._message(sent, self._request(sent))
+        message = self._message(self._place(route), self._request(sent))
         check_size(message)
         return message
 
@@ -140,12 +142,15 @@ class RpcClient:
 
     async def _cast(self, sent: Outgoing) -> None:
         timeout_s = min(self._timeout_s(sent.route, sent.method, sent.ctx), self._options.publish_timeout_s)
-        message = self._message(sent, self._request(sent))
+        place = self._place(sent.route)
+        message = self._message(place, self._request(sent))
         failed_with: Exception | None = None
         if self._pipelining is not None and sent.route.publish_s is None and timeout_s > 0:
             began_s = self._clock.monotonic()
             try:
                 if await self._told_soon(sent, message, timeout_s):
+                    if place[2] not in self._reached:
+                        self._note_reached(place[2])
                     return
             except NotPublished as exc:
                 failed_with = exc.cause
@@ -169,8 +174,6 @@ class RpcClient:
             raise Timeout(what=f"{sent.method.name} to {sent.route}", timeout_s=timeout_s) from exc
         finally:
             deadlines.done(confirm)
-        if (place := self._place(sent.route)[2]) not in self._reached:
-            self._note_reached(place)
         return True
 
     def _all_deadlines(self) -> Deadlines:
@@ -196,7 +199,8 @@ class RpcClient:
         if self._closed:
             self._check_open()
         deadlines, route, msg_id = self._all_deadlines(), sent.route, new_hex()
-        message = self._message(sent, self._request(sent, msg_id=msg_id, deadline_s=timeout_s), expires_s=timeout_s)
+        place = self._place(route)
+        message = self._message(place, self._request(sent, msg_id=msg_id, deadline_s=timeout_s), expires_s=timeout_s)
         waiting = Waiting(self._clock, deadlines.loop)
         deadline = deadlines.add(waiting, timeout_s)
         self._in_flight.add(msg_id, waiting)
@@ -208,8 +212,8 @@ class RpcClient:
             except NotPublished as exc:
                 waiting.again()
                 return await self._published_and_answered(sent, message, waiting, deadline, exc.cause)
-            if (place := self._place(route)[2]) not in self._reached:
-                self._note_reached(place)
+            if place[2] not in self._reached:
+                self._note_reached(place[2])
         except Late as exc:
             raise Timeout(what=f"{sent.method.name} on {route}", timeout_s=timeout_s) from exc
         except asyncio.CancelledError:
@@ -243,7 +247,7 @@ class RpcClient:
         waiting = Waiting(self._clock, asyncio.get_running_loop())
         self._in_flight.add(msg_id, waiting)
         try:
-            message = self._message(sent, request, expires_s=timeout_s)
+            message = self._message(self._place(route), request, expires_s=timeout_s)
             await _sent_or_answered(self._publish(route, message, timeout_s=timeout_s), waiting)
             if method.once:
                 return await self._ask_until_heard(sent, request, waiting, deadline, monitor_s)
@@ -270,7 +274,7 @@ class RpcClient:
             self.counts.add(Event.RESENT)
             _log.info("call sent again", method=sent.method.name, address=str(sent.route))
             with suppress(Unavailable, Unroutable):  # the next time, or the deadline
-                await self._publish(sent.route, self._message(sent, again, expires_s=left_s), timeout_s=left_s)
+                await self._publish(sent.route, self._message(self._place(sent.route), again, expires_s=left_s), timeout_s=left_s)
 
     def _request(
         self, sent: Outgoing, *, msg_id: str | None = None, deadline_s: float | None = None, monitor_s: float | None = None
@@ -295,8 +299,9 @@ class RpcClient:
             ctx.fence or UNSET if msg_id else UNSET, trace.traceparent,
         )  # fmt: skip
 
-    def _message(self, sent: Outgoing, request: AnyRequest, *, expires_s: float | None = None) -> Message:
-        exchange, key, _ = self._place(sent.route)
+    @staticmethod
+    def _message(place: _Place, request: AnyRequest, *, expires_s: float | None = None) -> Message:
+        exchange, key, _ = place
         body, headers = encoded(request)
         expiration_ms = None if expires_s is None else max(0, int(expires_s * 1000))
         return Message(exchange, key, body, True, expiration_ms, headers)
@@ -328,7 +333,7 @@ class RpcClient:
                 return
             await self._clock.sleep(_LOOK_AGAIN_S)
 
-    def _place(self, route: Route) -> tuple[Exchange, str, tuple[str, str]]:
+    def _place(self, route: Route) -> _Place:
         """Exchange and routing key of a route, and its name among those that were reached."""
         words = route.topic, route.server, route.exchange, route.fanout
         if (found := self._places.get(words)) is None:

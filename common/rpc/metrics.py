@@ -52,19 +52,9 @@ class Labels:
 
     def __init__(self, contracts: Iterable[type[Contract]] | None = None) -> None:
         self._contracts = None if contracts is None else tuple(contracts)
-        self._known: dict[tuple[str, str], tuple[str, str]] = {}
-        self._size_max = 0
 
     def of(self, address: str, method: str) -> tuple[str, str]:
         """`address` is a topic, or a topic with more words behind a dot: a server, a host@backend."""
-        if (found := self._known.get((address, method))) is not None:
-            return found
-        found = self._found(address, method)
-        if OTHER not in found and len(self._known) < _REMEMBERED_MAX:
-            self._known[address, method] = found
-        return found
-
-    def _found(self, address: str, method: str) -> tuple[str, str]:
         contracts = tuple(known_contracts()) if self._contracts is None else self._contracts
         topics = {contract.__rpc_route__.topic for contract in contracts}
         mine = [topic for topic in topics if address == topic or address.startswith(f"{topic}.")]
@@ -76,7 +66,7 @@ class Labels:
 
 
 _REMEMBERED_MAX = 10_000
-"""Addresses whose labels need not be looked for again."""
+"""Addresses whose series need not be looked for again."""
 
 
 class _Series:
@@ -107,23 +97,30 @@ class _Side(Collector):
         self._name = f"lite_rpc_{side}"
         self._what = {"client": "requests that this process sent", "server": "requests that this process served"}[side]
         self._series: dict[tuple[str, str], _Series] = {}
+        self._found: dict[tuple[str, str], _Series] = {}
         registry.register(self)
 
     async def measured(self, address: str, method: Method, request: T, proceed: Callable[[T], Awaitable[Any]]) -> Any:
         """What `proceed` returns or raises."""
-        labels = self._labels.of(address, method.name)
+        series = self._found.get((address, method.name)) or self._find(address, method.name)
+        series.in_flight += 1
+        now_s = self._clock.monotonic
+        began_s = now_s()
+        try:
+            result = await proceed(request)
+        except BaseException as exc:
+            series.ended(now_s() - began_s, outcome_of(exc))
+            raise
+        series.ended(now_s() - began_s, OK)
+        return result
+
+    def _find(self, address: str, method: str) -> _Series:
+        labels = self._labels.of(address, method)
         if (series := self._series.get(labels)) is None:
             series = self._series[labels] = _Series()
-        series.in_flight += 1
-        began_s = self._clock.monotonic()
-        outcome = OK
-        try:
-            return await proceed(request)
-        except BaseException as exc:
-            outcome = outcome_of(exc)
-            raise
-        finally:
-            series.ended(self._clock.monotonic() - began_s, outcome)
+        if OTHER not in labels and len(self._found) < _REMEMBERED_MAX:
+            self._found[address, method] = series
+        return series
 
     def collect(self) -> Iterable[Metric]:
         requests = CounterMetricFamily(f"{self._name}_requests", f"Ended {self._what}.", labels=(*_LABELS, "outcome"))

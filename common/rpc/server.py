@@ -9,7 +9,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
-from contextvars import Context as Variables, copy_context
+from contextvars import Context as Variables, ContextVar, copy_context
 from enum import Enum, auto
 from functools import partial
 from types import TracebackType
@@ -552,8 +552,19 @@ class RpcServer:
 
 
 def _first_step(work: Coroutine[Any, Any, Any], request_id: str) -> Begun[Any]:
-    structlog.contextvars.bind_contextvars(request_id=request_id)  # in the context of this request alone
+    _REQUEST_ID.set(request_id)  # in the context of this request alone
     return Begun(work)
+
+
+def _variable_of(word: str) -> ContextVar[str]:
+    """structlog's own variable for a word of the log: to set it costs a fifth of `bind_contextvars`."""
+    marker, context = object(), copy_context()
+    context.run(structlog.contextvars.bind_contextvars, **{word: marker})
+    found: ContextVar[str] = next(variable for variable, value in context.items() if value is marker)
+    return found
+
+
+_REQUEST_ID = _variable_of("request_id")
 
 
 async def _raising(exc: BaseException) -> Any:
