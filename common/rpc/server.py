@@ -244,7 +244,7 @@ class RpcServer:
         ):
             return self._stepped(self._handle(taken), context)
         deadline = None if request.deadline_s is None else self._clock.monotonic() + request.deadline_s
-        ctx = request.context(deadline=deadline)
+        ctx = request.context(deadline=deadline, message_id=key)
         self._at_work[key] = None
         running: Coroutine[Any, Any, Any]
         try:

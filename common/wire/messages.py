@@ -142,7 +142,7 @@ class UsualRequest(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unkno
         """As of `Request`."""
         return None if self.timeout is msgspec.UNSET else self.timeout
 
-    def context(self, *, deadline: float | None) -> Context:
+    def context(self, *, deadline: float | None, message_id: str | None) -> Context:
         """What `Context.from_dict` makes of its keys."""
         return Context(
             RequestId(self.request_id or new_request_id()),
@@ -152,7 +152,7 @@ class UsualRequest(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unkno
             self.roles or (),
             deadline,
             {},
-            self.unique_id,
+            message_id,
             Trace.parse(self.traceparent),
             self.fence or None,
         )

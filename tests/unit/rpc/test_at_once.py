@@ -1,7 +1,7 @@
 """A request that is served in one go, and the same one that goes the long way, come to the same: reply, settlement, counts, metrics."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -14,7 +14,7 @@ from common.base.errors import Conflict, Unavailable
 from common.host.clock import SystemClock
 from common.host.lean_metrics import CollectorRegistry
 from common.rpc.contract import Contract, call, cast
-from common.rpc.dead_letters import ATTEMPTS
+from common.rpc.dead_letters import ATTEMPTS, REQUEUES
 from common.rpc.metrics import Labels, ServerMetrics
 from common.rpc.options import RpcOptions
 from common.rpc.server import RpcServer
@@ -104,7 +104,7 @@ class Case:
     is_full: bool = False
     is_redelivered: bool = False
     prefetch: int = 8
-    attempts: int = 0
+    headers: Mapping[str, Any] = field(default_factory=dict)
 
 
 async def outcome(case: Case, *, at_once: bool) -> dict[str, Any]:
@@ -119,10 +119,7 @@ async def outcome(case: Case, *, at_once: bool) -> dict[str, Any]:
     )  # fmt: skip
     if not at_once:
         server._dispatcher.bind_usual = lambda request: None  # type: ignore[method-assign]  # the long way
-    given_ = [
-        Given(body, redelivered=case.is_redelivered, headers={ATTEMPTS: case.attempts} if case.attempts else {})
-        for body in case.bodies
-    ]
+    given_ = [Given(body, redelivered=case.is_redelivered, headers=case.headers) for body in case.bodies]
     async with asyncio.timeout(20), server:
         for each in given_:
             server._on_delivery(each, "do.h")
@@ -191,7 +188,7 @@ cases = st.builds(
     st.booleans(),
     st.booleans(),
     st.sampled_from((1, 2, 8)),
-    st.sampled_from((0, 0, 1, 9)),
+    st.sampled_from(({}, {"traceparent": "x"}, {ATTEMPTS: 1}, {ATTEMPTS: 9}, {REQUEUES: 2})),
 )
 
 
