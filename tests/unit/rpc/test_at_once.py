@@ -242,3 +242,10 @@ async def test_no_more_are_begun_than_there_are_places() -> None:
     bodies = tuple(usual("ask", b'{"what": "later"}').replace(b"u1", b"u%d" % number) for number in range(5))
     found = await outcome(Case(bodies, prefetch=2), at_once=True)
     assert (len(found["began"]), found["settled"]) == (5, ["acked"] * 5)
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_a_copy_that_comes_while_the_first_is_at_work_is_not_begun(at_once: bool) -> None:
+    body = usual("ask", b'{"what": "later"}')
+    found = await outcome(Case((body, body)), at_once=at_once)
+    assert (len(found["began"]), found["settled"], len(found["replies"])) == (1, ["acked", "acked"], 2)
