@@ -196,8 +196,13 @@ class Connection:
         while True:
             if total - at >= _METHOD_HEAD.size:
                 kind, number, size, key = _METHOD_HEAD.unpack_from(buffer, at)
-                if kind == METHOD_FRAME and key in _FREQUENT and (channel := channels.get(number)) is not None:
-                    # Nearly all bytes are these two.
+                if (
+                    kind == METHOD_FRAME
+                    and key in _FREQUENT  # nearly all bytes are these two
+                    and (channel := channels.get(number)) is not None
+                    and channel.state is CHANNEL_OPEN
+                    and channel.incoming is None
+                ):
                     end = at + FRAME_OVERHEAD + size
                     if next_at := (self._delivery if key == _DELIVER else self._confirm)(buffer, at, end, channel, append):
                         at = next_at
@@ -227,13 +232,7 @@ class Connection:
 
     def _confirm(self, buffer: bytes, at: int, end: int, channel: Channel, append: Callable[[Event], None]) -> int:
         """As `_delivery`, for a basic.ack."""
-        if (
-            end - at != _ACK_FRAME
-            or len(buffer) < end
-            or buffer[end - 1] != FRAME_END
-            or channel.state is not CHANNEL_OPEN
-            or channel.incoming is not None
-        ):
+        if end - at != _ACK_FRAME or len(buffer) < end or buffer[end - 1] != FRAME_END:
             return 0
         tag, is_multiple = _TAG_AND_BIT.unpack_from(buffer, at + _METHOD_HEAD.size)
         if (event := channel.confirmed(tag, multiple=is_multiple & 1 == 1)) is not None:
@@ -245,13 +244,8 @@ class Connection:
 
         The place behind it; 0 when it is something else, or not all there yet: then it is read frame by frame. Raises ProtocolError.
         """
-        total, most = len(buffer), self._frame_bytes - FRAME_OVERHEAD
-        if (
-            total - end < _SHORTEST_HEADER_FRAME
-            or buffer[end - 1] != FRAME_END
-            or channel.state is not CHANNEL_OPEN
-            or channel.incoming is not None
-        ):
+        total, size, most = len(buffer), end - at - FRAME_OVERHEAD, self._frame_bytes - FRAME_OVERHEAD
+        if total - end < _SHORTEST_HEADER_FRAME or size > most or buffer[end - 1] != FRAME_END:
             return 0
         kind, number, length, class_id, _, body_size = _HEADER_FRAME_HEAD.unpack_from(buffer, end)
         after_header: int = end + FRAME_OVERHEAD + length

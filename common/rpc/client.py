@@ -161,8 +161,7 @@ class RpcClient:
     async def _told_soon(self, sent: Outgoing, message: Message, timeout_s: float) -> bool:
         """True when the bus has it; False: it must be waited for before it can leave. Raises NotPublished, Timeout."""
         assert self._pipelining is not None
-        if self._closed:
-            self._check_open()
+        self._check_open()
         deadlines = self._all_deadlines()
         confirm = Confirm(deadlines.loop)
         if not self._pipelining.publish_soon(message, confirm.published):
@@ -196,8 +195,7 @@ class RpcClient:
     async def _ask_soon(self, sent: Outgoing, timeout_s: float) -> Reply:
         """As `_ask`, without a wait of its own for the confirm, and with a deadline among others instead of a timer."""
         assert self._pipelining is not None
-        if self._closed:
-            self._check_open()
+        self._check_open()
         deadlines, route, msg_id = self._all_deadlines(), sent.route, new_hex()
         place = self._place(route)
         message = self._message(place, self._request(sent, msg_id=msg_id, deadline_s=timeout_s), expires_s=timeout_s)

@@ -132,7 +132,7 @@ class RpcServer:
         self._callers = Callers()
         self._consumers: list[Consumer] = []
         self._running: set[asyncio.Task[None]] = set()
-        self._begun: deque[tuple[_Taken | Callable[[], Coroutine[Any, Any, None]], Delivery]] = deque()
+        self._begun: deque[tuple[Callable[[], Coroutine[Any, Any, None] | None], Delivery]] = deque()
         self._starters = 0
         self._replying = Replying()
         # A transport may call us in its publisher's context; what a request logs must not carry the caller's words.
@@ -181,17 +181,17 @@ class RpcServer:
         try:
             request = read_request(delivery.body, delivery.headers)
         except NotAMessage as exc:
-            self._begin(delivery, partial(self._refuse, delivery, queue, exc))
+            self._begin(delivery, partial(self._stepped, partial(self._refuse, delivery, queue, exc)))
             return
         if isinstance(request, Request) and (msg_id := cancelled_call(request)) is not None:
             self._callers.leave(msg_id)
             delivery.ack_soon()
             return
-        self._begin(delivery, _Taken.of(request, delivery, queue))
+        self._begin(delivery, partial(self._serve_at_once, _Taken.of(request, delivery, queue)))
 
-    def _begin(self, delivery: Delivery, work: "_Taken | Callable[[], Coroutine[Any, Any, None]]") -> None:
-        """Run it with others that came in the same moment, see `_begin_all`."""
-        self._begun.append((work, delivery))
+    def _begin(self, delivery: Delivery, begin: Callable[[], Coroutine[Any, Any, None] | None]) -> None:
+        """Begin it with others that came in the same moment, see `_begin_all`. `begin` returns what is left to do; None: nothing."""
+        self._begun.append((begin, delivery))
         if not self._starters:
             self._start()
 
@@ -209,17 +209,18 @@ class RpcServer:
         rest = None
         try:
             while self._begun and rest is None:
-                work, _ = self._begun.popleft()
-                rest = self._serve_at_once(work) if type(work) is _Taken else self._stepped(work(), self._context.copy())  # type: ignore[operator]  # it is the other one
+                rest = self._begun.popleft()[0]()
         finally:
             for _ in range(len(self._begun) - self._starters):
                 self._start()
         if rest is not None:
             await rest
 
-    def _stepped(self, work: Coroutine[Any, Any, None], context: Variables) -> Coroutine[Any, Any, None] | None:
-        """What is left of it after its first step."""
-        begun = Begun(work, context)
+    def _stepped(
+        self, work: Callable[[], Coroutine[Any, Any, None]], context: Variables | None = None
+    ) -> Coroutine[Any, Any, None] | None:
+        """What is left of it after its first step; None: nothing."""
+        begun = Begun(work(), self._context.copy() if context is None else context)
         return None if begun.is_done else begun.rest()
 
     def _serve_at_once(self, taken: _Taken) -> Coroutine[Any, Any, None] | None:
@@ -242,7 +243,7 @@ class RpcServer:
             or bound.method.once
             or bound.method.ack is _EARLY
         ):
-            return self._stepped(self._handle(taken), context)
+            return self._stepped(partial(self._handle, taken), context)
         deadline = None if request.deadline_s is None else self._clock.monotonic() + request.deadline_s
         ctx = request.context(deadline=deadline, message_id=key)
         self._at_work[key] = None
@@ -259,11 +260,11 @@ class RpcServer:
                 if self._is_replied_soon(taken, reply, is_settled=False):
                     self._no_longer_at_work(key)
                     return None
-                return self._stepped(self._finish(taken, key, self._reply(taken, reply)), context)
+                return self._stepped(partial(self._finish, taken, key, self._reply(taken, reply)), context)
             running = begun.rest()
         except (Exception, asyncio.CancelledError) as exc:  # noqa: BLE001 - what comes of that, the long way says
             running = _raising(exc)
-        return self._stepped(self._finish(taken, key, self._go_on(taken, bound, ctx, running)), context)
+        return self._stepped(partial(self._finish, taken, key, self._go_on(taken, bound, ctx, running)), context)
 
     async def _go_on(self, taken: _Taken, bound: Bound, ctx: Context, running: Coroutine[Any, Any, Any]) -> _Verdict | None:
         async with self._places:

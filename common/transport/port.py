@@ -79,7 +79,7 @@ class Exchange:
     auto_delete: bool = False
 
     def __hash__(self) -> int:
-        return hash(self.name)
+        return hash(self.name)  # each publish asks for it; two of one name and different kinds are rare
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,8 @@ VERSION = "2.0"
 _VERSION_KEY = "oslo.version"
 _MESSAGE_KEY = "oslo.message"
 _BEFORE = b'{"oslo.version":"2.0","oslo.message":'
+UNREADABLE = (msgspec.DecodeError, UnicodeError, OverflowError, RecursionError)
+"""What a decoder of msgspec raises for bytes that are not what it reads."""
 _NOT_JSON = (b"NaN", b"Infinity")
 
 
@@ -73,7 +75,7 @@ def opened(body: bytes, usual: msgspec.json.Decoder[T]) -> T | None:
         return None
     try:
         return usual.decode(inner)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
+    except UNREADABLE:
         return None
 
 
@@ -91,7 +93,7 @@ def _inner_of(body: bytes) -> str | None:
     """The message in an envelope of our version; None: it is something else, or wrong, and must be looked at more closely."""
     try:
         outer = _OUTER.decode(body)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
+    except UNREADABLE:
         return None
     return outer.message if outer.version == VERSION else None
 

@@ -13,7 +13,7 @@ from common.base.limits import WORD_MAX
 from common.base.trace import Trace
 from common.wire.address import is_reply_queue
 from common.wire.compression import HEADER, plain
-from common.wire.envelope import NotAMessage, enveloped, opened, pack, unpack
+from common.wire.envelope import UNREADABLE, NotAMessage, enveloped, opened, pack, unpack
 
 CONTROL_NAMESPACE = "lite.control"
 """Messages between servers and clients of this framework; they come by an exchange that no other peer is bound to."""
@@ -24,7 +24,6 @@ _TRACEPARENT, _TRACESTATE = "traceparent", "tracestate"
 TRACE_HEADERS = frozenset((_TRACEPARENT, _TRACESTATE))
 """What a request's own peer puts into its headers."""
 _CONTEXT_SIZE = len(_CONTEXT)
-_UNREADABLE = (msgspec.DecodeError, UnicodeError, OverflowError, RecursionError)
 _SECONDS_MAX = 1e9  # 30 years; more, or NaN, is no time that anybody waits
 
 
@@ -208,7 +207,7 @@ def decode_request(body: bytes) -> Request:
     """The request in a body. Raises NotAMessage, naming the key that is missing or of a wrong type."""
     usual = usual_request(body)
     if usual is not None:
-        with suppress(*_UNREADABLE):  # what stands in the arguments was passed over until now
+        with suppress(*UNREADABLE):  # what stands in the arguments was passed over until now
             return usual.general()
     return _decode_request(body)
 
@@ -296,7 +295,7 @@ def decode_reply(body: bytes) -> Reply:
         return reply
     try:
         return msgspec.structs.replace(reply, result=msgspec.json.decode(reply.result))
-    except _UNREADABLE:
+    except UNREADABLE:
         return _decode_reply(body)
 
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import msgspec
 
+from common.wire.envelope import UNREADABLE
 from common.wire.plan import plan_of
 from common.wire.values import WrongValue, from_primitive, is_sendable, to_primitive
 
-_UNREADABLE = (msgspec.DecodeError, UnicodeError, OverflowError, RecursionError)
 _UNWRITABLE = (TypeError, ValueError, OverflowError, RecursionError)
 
 
@@ -39,11 +39,11 @@ class Typed:
         if self._decoder is not None:
             try:
                 return self._decoder.decode(written)
-            except _UNREADABLE:
+            except UNREADABLE:
                 pass
         try:
             value = msgspec.json.decode(written)
-        except _UNREADABLE as exc:
+        except UNREADABLE as exc:
             raise WrongValue(f"not JSON: {exc}") from exc
         return from_primitive(value, self._declared)
 
@@ -90,7 +90,7 @@ class Signature:
             if self._objects:
                 for name in self._objects.keys() & arguments.keys():
                     arguments[name] = self._objects[name].decode(arguments[name])
-        except (*_UNREADABLE, WrongValue):
+        except (*UNREADABLE, WrongValue):
             return None
         return arguments
 
