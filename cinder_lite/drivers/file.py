@@ -58,7 +58,7 @@ class FileDriver:
     async def check_for_setup_error(self) -> None:
         """Makes the folder, mode 0700, when it is not there."""
         try:
-            await asyncio.to_thread(file_store.prepare, self._folder)
+            await in_thread(file_store.prepare, self._folder)
         except OSError as exc:
             reason = f"volumes_dir {self._folder} cannot be used: {exc.strerror}"
             raise DriverNotInitialized(backend=self._options.volume_backend_name, reason=reason) from exc

@@ -167,7 +167,7 @@ class LoopDevices:
 
     async def tidy(self, volumes: Mapping[str, LogicalVolume]) -> None:
         physical, room = await self._lvm.physical(), await self._lvm.room()
-        await asyncio.to_thread(self._folder.mkdir, 0o700, parents=True, exist_ok=True)
+        await in_thread(self._folder.mkdir, 0o700, parents=True, exist_ok=True)
         wanted = {name: self._wanted(volume, physical, room) for name, volume in volumes.items()}
         async with self._lock:
             loops, devices = await _loops(), {one.device for one in physical}

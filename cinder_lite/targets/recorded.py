@@ -43,7 +43,7 @@ class RecordedTarget(ABC):
     async def check_for_setup_error(self) -> None:
         """Makes the folder, mode 0700, when it is not there."""
         try:
-            await asyncio.to_thread(_prepare, self._folder)
+            await in_thread(_prepare, self._folder)
         except OSError as exc:
             raise TargetUnavailable(name=self.kind, reason=f"{self._folder} cannot be used: {exc.strerror}") from exc
 

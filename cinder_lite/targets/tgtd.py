@@ -127,7 +127,7 @@ class TgtDaemon:
         argv = ("tgtd", "-f", "-C", str(self.tgtadm.control_port), "--iscsi", f"portal={self.portal}")
         try:
             self.tgtadm.socket_path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            log = await asyncio.to_thread(_open_log, self.log_path)
+            log = _open_log(self.log_path)  # here: a thread whose awaiter is gone would leave it open
             try:
                 nothing = asyncio.subprocess.DEVNULL
                 return await asyncio.create_subprocess_exec(

@@ -19,6 +19,6 @@ async def to_its_end(work: Coroutine[Any, Any, T]) -> T:
         raise
 
 
-async def in_thread(act: Callable[..., T], *args: object) -> T:
-    """What `act(*args)` gives, which blocks; to its end, since nobody can cancel a thread."""
-    return await to_its_end(asyncio.to_thread(act, *args))
+async def in_thread(act: Callable[..., T], *args: object, **kwargs: object) -> T:
+    """What `act(*args, **kwargs)` gives, which blocks; to its end, since nobody can cancel a thread."""
+    return await to_its_end(asyncio.to_thread(act, *args, **kwargs))

@@ -15,6 +15,7 @@ from common.base.clock import Clock
 from common.base.errors import Broken, Fault
 from common.host.command import run
 from common.host.locks import KeyedLocks
+from common.host.to_its_end import in_thread
 from nova_lite.brick.iscsi_sysfs import ScsiDisk, Sysfs
 from nova_lite.brick.iscsi_text import volume_of_target
 from nova_lite.brick.iscsiadm import Iscsiadm
@@ -133,7 +134,7 @@ class IscsiConnector:
         for wait_s in _RESCAN_S:
             deadline = self._clock.monotonic() + wait_s
             for host in await asyncio.to_thread(self._sysfs.hosts_of, sid):
-                await asyncio.to_thread(self._sysfs.scan, host, path.lun)
+                await in_thread(self._sysfs.scan, host, path.lun)
             while True:
                 for disk in await asyncio.to_thread(self._sysfs.disks_of, sid):
                     if disk.lun == path.lun and (self._dev / disk.name).exists():
@@ -170,7 +171,7 @@ class IscsiConnector:
                 await self._flush(node)
             except Fault as exc:
                 raise VolumeConnectionFailed(volume_id=volume_id, reason=f"{node} could not be flushed: {exc}") from exc
-        await asyncio.to_thread(self._sysfs.delete, disk)
+        await in_thread(self._sysfs.delete, disk)
         deadline = self._clock.monotonic() + _RESCAN_S[-1]
         while disk.name in {found.name for found in await asyncio.to_thread(self._sysfs.disks_of, sid)}:
             if self._clock.monotonic() > deadline:

@@ -4,12 +4,12 @@ A secret never goes through its argument vector, where every user of the host co
 of root's, which is what iscsiadm itself would do with it.
 """
 
-import asyncio
 import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from common.host.command import Output, run
+from common.host.to_its_end import in_thread
 from nova_lite.brick.iscsi_text import Session, Status, parse_sessions, with_settings
 from nova_lite.errors import VolumeConnectionFailed
 
@@ -42,7 +42,7 @@ class Iscsiadm:
             if made.status == Status.IDBM:
                 made = await self._run("-m", "node", "-T", target, "-p", portal, "--interface", "default", "--op", "new")
             self._check(made, volume_id, f"enter target {target}", Status.SUCCESS)
-        await asyncio.to_thread(self._write, volume_id, target, portal, settings)
+        await in_thread(self._write, volume_id, target, portal, settings)
 
     async def login(self, volume_id: str, target: str, portal: str) -> None:
         """Logged in already: nothing happens."""

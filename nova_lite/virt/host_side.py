@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from common.host.to_its_end import in_thread
 from nova_lite.errors import HypervisorRefused
 
 CEPH_CONF = "ceph.conf"
@@ -26,7 +27,7 @@ def ceph_conf_text(timeout_s: float) -> str:
 
 async def bound_ceph(folder: Path, timeout_s: float) -> Path:
     """The path of a CEPH_CONF in `folder` with these limits. Raises OSError."""
-    return await asyncio.to_thread(_write_conf, folder / CEPH_CONF, ceph_conf_text(timeout_s))
+    return await in_thread(_write_conf, folder / CEPH_CONF, ceph_conf_text(timeout_s))
 
 
 async def is_block_device(connection_info: Mapping[str, Any]) -> bool:

@@ -14,6 +14,7 @@ from common.base.errors import Fault, Invalid
 from common.base.ids import is_uuid
 from common.host.command import run
 from common.host.locks import KeyedLocks
+from common.host.to_its_end import in_thread
 from nova_lite.contract import Instance
 from nova_lite.errors import HypervisorRefused, HypervisorUnavailable, VolumeBDMNotFound
 from nova_lite.ports.hypervisor import ConnectionInfo
@@ -166,7 +167,7 @@ class QemuHypervisor:
 
     async def _start(self, instance: Instance, folder: Path) -> None:
         try:
-            await asyncio.to_thread(make_folder, folder)
+            await in_thread(make_folder, folder)
             await bound_ceph(folder, self._options.command_timeout_s / 2)
             output = await run(*qemu_argv(instance, self._options), timeout_s=self._options.spawn_timeout_s, cwd=str(folder))
         except (Fault, OSError) as exc:
@@ -201,7 +202,7 @@ class QemuHypervisor:
             ):
                 raise HypervisorUnavailable(name=uuid, reason=f"its process did not end within {timeout_s:g} s of being killed")
         try:
-            await asyncio.to_thread(remove_folder, folder)
+            await in_thread(remove_folder, folder)
         except OSError as exc:
             raise HypervisorUnavailable(name=uuid, reason=f"its folder cannot be removed: {exc}") from exc
 

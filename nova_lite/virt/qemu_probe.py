@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from common.base.errors import Fault
+from common.host.to_its_end import in_thread
 from nova_lite.errors import HypervisorRefused
 from nova_lite.virt.qemu_disk import node_name
 from nova_lite.virt.qmp import Event
@@ -38,7 +39,7 @@ async def read_range(qmp: QmpClient, volume_id: str, folder: Path, *, offset: in
     await clear_probe(qmp)
     copy = folder / _COPY
     try:
-        await asyncio.to_thread(_make_file, copy, length)
+        await in_thread(_make_file, copy, length)
         await qmp.execute("blockdev-add", _range(volume_id, offset=offset, length=length))
         await qmp.execute("blockdev-add", {"driver": "file", "node-name": _COPY, "filename": str(copy)})
         await qmp.execute("blockdev-mirror", {"job-id": _JOB, "device": _RANGE, "target": _COPY, "sync": "full"})

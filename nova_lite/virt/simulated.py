@@ -19,6 +19,7 @@ from common.base.clock import Clock
 from common.base.errors import Invalid
 from common.base.ids import is_uuid
 from common.host.locks import KeyedLocks
+from common.host.to_its_end import in_thread
 from nova_lite.contract import Instance
 from nova_lite.errors import HypervisorRefused, HypervisorUnavailable, TooManyDiskDevices, VolumeBDMNotFound
 from nova_lite.ports.connector import VOLUME_SIZE
@@ -157,7 +158,7 @@ class SimulatedHypervisor:
 async def _on_disk(uuid: str, act: Callable[[], _T]) -> _T:
     """What `act` returns, done in a thread; an error is the host's. Raises HypervisorUnavailable."""
     try:
-        return await asyncio.to_thread(act)
+        return await in_thread(act)
     except (OSError, msgspec.MsgspecError) as exc:
         raise HypervisorUnavailable(name=uuid, reason=f"its state on this host: {exc}") from exc
 
@@ -165,7 +166,7 @@ async def _on_disk(uuid: str, act: Callable[[], _T]) -> _T:
 async def _on_volume(machine: SimulatedMachine, act: Callable[[], _T]) -> _T:
     """What `act` returns, done in a thread; an error is the volume's. Raises HypervisorRefused."""
     try:
-        return await asyncio.to_thread(act)
+        return await in_thread(act)
     except OSError as exc:
         raise _refused(machine.uuid, f"the disk failed: {exc.strerror}", "the pattern") from exc
 

@@ -13,6 +13,7 @@ from cinder_lite.contract import Snapshot, SnapshotStatus, Volume, VolumeStatus
 from cinder_lite.drivers.names import is_snapshot_name, is_volume_name
 from cinder_lite.ports.driver import VolumeDriver
 from common.base.errors import Fault
+from common.host.to_its_end import in_thread
 
 
 class LocalBench:
@@ -39,7 +40,7 @@ class LocalBench:
         return await asyncio.to_thread(_read, self._path(volume), offset, length)
 
     async def write(self, volume: Volume, offset: int, data: bytes) -> None:
-        await asyncio.to_thread(_write, self._path(volume), offset, data)
+        await in_thread(_write, self._path(volume), offset, data)
 
     @asynccontextmanager
     async def used(self, volume: Volume) -> AsyncIterator[None]:

@@ -3,6 +3,7 @@
 import asyncio
 import os
 from pathlib import Path
+from threading import Event
 
 import pytest
 
@@ -13,6 +14,7 @@ from nova_lite.errors import DeviceDetachFailed, HypervisorRefused, HypervisorUn
 from nova_lite.virt.qemu import QemuHypervisor
 from nova_lite.virt.qemu_argv import QemuOptions
 from nova_lite.virt.qemu_disk import device_id, node_name, plan_disk, secret_id
+from nova_lite.virt.qemu_process import make_folder
 from nova_lite.virt.qmp_client import open_qmp
 from tests.conformance.hypervisor.bench import DISKS_MAX, QemuBench, instance, spawned
 
@@ -52,6 +54,30 @@ async def test_1_a_start_that_is_cancelled_leaves_nothing(qemu: QemuBench, delay
         async with asyncio.timeout(5):  # QEMU's second process ends when it finds that nobody waits for it
             while qemu.processes(uuid):
                 await SystemClock().sleep(0.01)
+
+
+async def test_1_a_start_that_is_cancelled_while_its_folder_is_made_leaves_nothing(
+    qemu: QemuBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go_on, over = Event(), Event(), Event()
+
+    def slowly(folder: Path) -> None:
+        begun.set()
+        go_on.wait(20)
+        make_folder(folder)
+        over.set()
+
+    monkeypatch.setattr("nova_lite.virt.qemu.make_folder", slowly)
+    uuid = new_uuid()
+    start = asyncio.create_task(qemu.hypervisor.spawn(instance(uuid)))
+    await asyncio.to_thread(begun.wait, 20)
+    start.cancel()
+    await asyncio.wait({start}, timeout=0.2)  # one that gave the thread up has cleared up by now
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await start
+    assert await asyncio.to_thread(over.wait, 20)
+    assert qemu.files(uuid) == []
 
 
 async def test_2_a_pid_that_went_to_another_process_is_left_alone(qemu: QemuBench) -> None:
