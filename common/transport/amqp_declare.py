@@ -9,7 +9,7 @@ from common.base.clock import Clock
 from common.base.limits import CONNECT_TIMEOUT_S
 from common.transport.amqp_channel import AmqpChannel, Lost, Refused
 from common.transport.amqp_link import AmqpLink
-from common.transport.declaring import INTERNAL_ERROR_PAUSE_S, flipped_queue
+from common.transport.declaring import INTERNAL_ERROR_PAUSE_S, flipped_queue, is_stuck
 from common.transport.errors import BusRefused
 from common.transport.port import BusUnavailable, Exchange, Queue
 
@@ -68,7 +68,7 @@ async def _agreed(link: AmqpLink, queue: Queue, work: Callable[[Queue], Awaitabl
                 queue = other
             elif exc.code == _NOT_FOUND and may_delete:
                 may_delete = False
-                if f"queue '{queue.name}'" in str(exc):
+                if is_stuck(queue, str(exc)):
                     _LOG.warning("queue %s is stuck and deleted: %s", queue.name, exc)
                     await _delete(link, queue.name)
             else:

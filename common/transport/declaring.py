@@ -57,5 +57,13 @@ def flipped_queue(queue: Queue, said: str) -> Queue | None:
     return replace(queue, bindings=bindings, durable=durable)
 
 
+def is_stuck(queue: Queue, said: str) -> bool:
+    """Whether the broker's 404 to its declaration is about this queue, which is there, on a node that is down.
+
+    "no queue" is about one that went away in between, as by a deletion: whoever deletes it then takes the one that another has made anew.
+    """
+    return f"queue '{queue.name}'" in said and f"no queue '{queue.name}'" not in said
+
+
 def _is(item: Exchange | Queue, conflict: Conflict | None) -> bool:
     return conflict == Conflict("exchange" if isinstance(item, Exchange) else "queue", item.name)

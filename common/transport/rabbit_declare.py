@@ -13,7 +13,7 @@ from aio_pika.exceptions import ChannelNotFoundEntity, ChannelPreconditionFailed
 
 from common.base.clock import Clock
 from common.base.limits import CONNECT_TIMEOUT_S
-from common.transport.declaring import INTERNAL_ERROR_PAUSE_S, flipped_queue
+from common.transport.declaring import INTERNAL_ERROR_PAUSE_S, flipped_queue, is_stuck
 from common.transport.errors import BusRefused
 from common.transport.port import BusUnavailable, Exchange, Queue
 from common.transport.rabbit_link import Link, Lost, watched
@@ -77,7 +77,7 @@ async def _agreed(link: Link, queue: Queue, work: Callable[[Queue], Awaitable[No
             if not may_delete:
                 raise
             may_delete = False
-            if f"queue '{queue.name}'" in str(exc):
+            if is_stuck(queue, str(exc)):
                 _LOG.warning("queue %s is stuck and deleted: %s", queue.name, reason_of(exc))
                 await _delete(link, queue.name)
 

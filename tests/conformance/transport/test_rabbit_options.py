@@ -92,21 +92,19 @@ async def test_a_stream_that_is_deleted_while_its_reader_comes_back_is_read_from
         for number in range(3):
             await send(publisher, Message(FANOUT, "", b"%d" % number))
         assert await reader.bodies(3) == [b"0", b"1", b"2"]
-        looked, looks = type(consumer)._is_gone, 0  # type: ignore[attr-defined]  # both engines' consumers have it
+        looked, deleted = type(consumer)._is_gone, asyncio.Event()  # type: ignore[attr-defined]  # both engines' consumers have it
 
         async def deleted_behind_the_first_look(self: object) -> bool:
-            nonlocal looks
-            looks += 1
             is_gone: bool = await looked(self)
-            if looks == 1:
+            if not deleted.is_set():
                 await publisher.delete_queue(STREAM.name)
+                deleted.set()
             return is_gone
 
         monkeypatch.setattr(type(consumer), "_is_gone", deleted_behind_the_first_look)
         await asyncio.to_thread(rabbit_server.ctl, "close_all_connections", "--vhost", rabbit_url.rpartition("/")[2], "test")
         async with asyncio.timeout(WAIT_S):
-            while looks < 1:
-                await SystemClock().sleep(0.02)
+            await deleted.wait()
         await until_it_routes(publisher, Message(FANOUT, "", b"new", mandatory=True))
         assert await reader.bodies(1) == [b"new"]
 

@@ -38,7 +38,10 @@ def conflict(what: str) -> ChannelPreconditionFailed:
 
 EXCHANGE, QUEUE = conflict("exchange 'nova'"), conflict("queue 'compute'")
 STUCK = ChannelNotFoundEntity("NOT_FOUND - home node 'rabbit@b' of durable queue 'compute' in vhost '/' is down or inaccessible")
-GONE = ChannelNotFoundEntity("NOT_FOUND - no exchange 'compute_fanout' in vhost '/'")
+GONE = [
+    ChannelNotFoundEntity("NOT_FOUND - no exchange 'compute_fanout' in vhost '/'"),
+    ChannelNotFoundEntity("NOT_FOUND - no queue 'compute' in vhost '/'"),
+]
 INTERNAL = ConnectionInternalError("INTERNAL_ERROR")
 
 
@@ -155,8 +158,9 @@ async def test_a_queue_stuck_on_a_node_that_is_down_is_deleted_once() -> None:
     assert again.deleted == ["compute"]
 
 
-async def test_an_exchange_that_went_away_meanwhile_costs_no_queue() -> None:
-    broker = Broker(GONE)
+@pytest.mark.parametrize("answer", GONE, ids=str)
+async def test_what_went_away_meanwhile_costs_no_queue_that_another_made_anew(answer: Exception) -> None:
+    broker = Broker(answer)
     await broker.agree(COMPUTE)
     assert (broker.deleted, len(broker.asked)) == ([], 2)
 
