@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from cinder_lite.store import tables as cinder_tables
 from common.db import migrate, tables as common_tables
@@ -22,6 +23,10 @@ from nova_lite.store import tables as nova_tables
 from nova_lite.virt.libvirt_client import DEBIANS_PYTHON
 from tests.support import ceph, lvm
 from tests.support.guests import guest_missing
+
+# A busy machine is no error. What hypothesis itself sets where CI is set stays.
+settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("suite")
 
 
 def _program_missing(*programs: str) -> Callable[[], str | None]:

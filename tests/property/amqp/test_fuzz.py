@@ -1,7 +1,7 @@
 """A short run of the fuzzer's targets; `make fuzz` runs them for long."""
 
 import pytest
-from hypothesis import HealthCheck, given, settings, strategies as st
+from hypothesis import given, settings, strategies as st
 
 from tests.property.amqp.fuzzed import AMQP_TARGETS, amqp_seeds
 
@@ -21,7 +21,7 @@ inputs = st.binary(max_size=200) | damaged() | st.lists(damaged(), max_size=3).m
 
 
 @pytest.mark.parametrize("target", AMQP_TARGETS)
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=100)
 @given(data=inputs)
 def test_any_bytes_give_events_or_the_end_with_a_reason(target: str, data: bytes) -> None:
     AMQP_TARGETS[target](data)

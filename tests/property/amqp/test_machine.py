@@ -128,5 +128,5 @@ class Conversation(RuleBasedStateMachine):
             assert len(self.channel.unsettled) == len([tag for tag in range(1, self.tag + 1) if tag not in self.settled_by_client])
 
 
-Conversation.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+Conversation.TestCase.settings = settings(max_examples=60, stateful_step_count=40)
 TestConversation = Conversation.TestCase

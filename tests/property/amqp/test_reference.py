@@ -52,7 +52,7 @@ def plain(value: Any) -> Any:
 
 @pytest.mark.filterwarnings("ignore:This command is deprecated")
 @pytest.mark.parametrize("spec", KNOWN, ids=lambda spec: spec.name)
-@settings(max_examples=EXAMPLES, deadline=None)
+@settings(max_examples=EXAMPLES)
 @given(data=st.data())
 def test_what_we_write_pamqp_reads_and_the_other_way(spec: MethodSpec, data: st.DataObject) -> None:
     theirs = THEIRS[spec.key]
@@ -75,7 +75,7 @@ def test_what_we_write_pamqp_reads_and_the_other_way(spec: MethodSpec, data: st.
 
 
 @pytest.mark.parametrize("spec", METHODS, ids=lambda spec: spec.name)
-@settings(max_examples=EXAMPLES, deadline=None)
+@settings(max_examples=EXAMPLES)
 @given(data=st.data())
 def test_every_method_comes_back_as_it_was(spec: MethodSpec, data: st.DataObject) -> None:
     given_ = data.draw(arguments(spec))
@@ -84,7 +84,7 @@ def test_every_method_comes_back_as_it_was(spec: MethodSpec, data: st.DataObject
 
 
 @pytest.mark.parametrize("spec", METHODS, ids=lambda spec: spec.name)
-@settings(max_examples=EXAMPLES, deadline=None)
+@settings(max_examples=EXAMPLES)
 @given(data=st.data())
 def test_a_method_that_is_cut_or_has_too_much_is_an_error_of_the_peer(spec: MethodSpec, data: st.DataObject) -> None:
     ((_, _, payload),) = split(encode_method(7, spec.name, data.draw(arguments(spec))))
@@ -93,7 +93,7 @@ def test_a_method_that_is_cut_or_has_too_much_is_an_error_of_the_peer(spec: Meth
             decode_method(wrong)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(table=tables)
 def test_a_table_of_ours_comes_back_and_pamqp_reads_it(table: dict[str, Any]) -> None:
     wire = encode_table(table)
@@ -101,14 +101,14 @@ def test_a_table_of_ours_comes_back_and_pamqp_reads_it(table: dict[str, Any]) ->
     assert pamqp.decode.field_table(wire) == (len(wire), table)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(table=their_tables)
 def test_a_table_of_pamqp_is_read(table: dict[str, Any]) -> None:
     wire = pamqp.encode.field_table(table)
     assert decode_table(wire, 0) == (table, len(wire))
 
 
-@settings(max_examples=EXAMPLES, deadline=None)
+@settings(max_examples=EXAMPLES)
 @given(found=some(PROPERTIES))
 def test_properties_read_the_same_on_both_sides(found: dict[str, Any]) -> None:
     ours = Properties(**found)
@@ -122,7 +122,7 @@ def test_properties_read_the_same_on_both_sides(found: dict[str, Any]) -> None:
     assert decode_properties(theirs.marshal()[12:]) == ours
 
 
-@settings(max_examples=EXAMPLES, deadline=None)
+@settings(max_examples=EXAMPLES)
 @given(
     headers=tables, expiration=st.none() | st.integers(0, 10**9).map(str), message_id=st.none() | st.integers(1, 2**64).map(str),
     body=st.sampled_from((0, 1, 4087, 4088, 4089, 9000)).map(bytes), mandatory=st.booleans(),
@@ -187,7 +187,7 @@ def test_a_table_has_a_depth_beyond_which_it_is_neither_written_nor_read() -> No
         decode_table(len(table).to_bytes(4, "big") + table, 0)
 
 
-@settings(max_examples=EXAMPLES, deadline=None)
+@settings(max_examples=EXAMPLES)
 @given(value=values)
 def test_a_login_by_table_is_a_table_without_its_length(value: Any) -> None:
     assert encode_table({"LOGIN": value})[4:] == table_content({"LOGIN": value})

@@ -38,7 +38,7 @@ def events_of(pieces: list[bytes]) -> list[Event]:
     return [event for piece in pieces for event in connection.receive_data(piece, 0.0)]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     bodies=st.lists(st.binary(max_size=400), min_size=1, max_size=4),
     piece=st.integers(1, 200),
@@ -70,7 +70,7 @@ def test_a_frame_in_single_bytes_is_joined_a_few_times_however_long_it_is(size: 
     assert looked == 2, "once for the head of the frame, once for all of it"
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(sizes=st.lists(st.integers(0, 300), min_size=1, max_size=10), piece=st.integers(1, 700))
 def test_what_is_kept_is_shorter_than_one_frame(sizes: list[int], piece: int) -> None:
     data = b"".join(map(one_frame, sizes))

@@ -87,7 +87,7 @@ class SqlInboxMachine(InboxMachine):
         super().teardown()
 
 
-SETTINGS = settings(stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck))
+SETTINGS = settings(stateful_step_count=25, suppress_health_check=list(HealthCheck))
 TestInbox = InboxMachine.TestCase
 TestInbox.settings = settings(SETTINGS, max_examples=60)
 TestSqlInbox = SqlInboxMachine.TestCase

@@ -140,4 +140,4 @@ class OutboxMachine(RuleBasedStateMachine):
 
 
 TestOutbox = OutboxMachine.TestCase
-TestOutbox.settings = settings(max_examples=60, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck))
+TestOutbox.settings = settings(max_examples=60, stateful_step_count=25, suppress_health_check=list(HealthCheck))

@@ -138,4 +138,4 @@ class OwnershipMachine(RuleBasedStateMachine):
 
 
 TestOwnership = OwnershipMachine.TestCase
-TestOwnership.settings = settings(max_examples=12, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck))
+TestOwnership.settings = settings(max_examples=12, stateful_step_count=30, suppress_health_check=list(HealthCheck))

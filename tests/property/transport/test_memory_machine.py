@@ -133,4 +133,4 @@ async def _rounds() -> None:
 
 
 TestMemory = MemoryMachine.TestCase
-TestMemory.settings = settings(max_examples=100, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck))
+TestMemory.settings = settings(max_examples=100, stateful_step_count=30, suppress_health_check=list(HealthCheck))

@@ -195,7 +195,7 @@ cases = st.builds(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(case=cases)
 def test_it_comes_to_the_same_as_by_the_long_way(case: Case) -> None:
     assert asyncio.run(outcome(case, at_once=True)) == asyncio.run(outcome(case, at_once=False))

@@ -122,7 +122,7 @@ def test_nothing_rings_after_close() -> None:
     assert (entry.expired_s, loop.timers) == ([], [])
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(steps=st.lists(st.tuples(st.floats(0, 5), st.floats(0, 1), st.booleans()), max_size=30))
 def test_every_entry_rings_in_time_in_any_order(steps: list[tuple[float, float, bool]]) -> None:
     loop, deadlines = pair()
