@@ -47,6 +47,7 @@ class Sender(Protocol):
 
     has_room: bool
 
+    def published(self) -> None: ...
     def wake(self) -> None: ...
     def wake_later(self) -> None: ...
 
@@ -111,7 +112,7 @@ class AmqpChannel:
         place = name, message.key, message.mandatory, message.content_type, message.content_encoding
         form = self._forms.get(place) or self._new_form(*place)
         core.publish_form(form, message.body, message.headers, expiration_ms=expiration_ms, token=sent)
-        self._sender.wake()
+        self._sender.published()
 
     def _new_form(self, exchange: str, key: str, mandatory: bool, content_type: str, content_encoding: str) -> Form:
         form = self.core.form(

@@ -1,7 +1,7 @@
 """One TCP connection with its AMQP connection: where the engine of `common.amqp` meets asyncio.
 
-Bytes that come up within one turn of the event loop leave in one write; what comes in is handled where it arrives, without a task
-or a queue in between.
+Bytes that come up within one turn of the event loop leave in one write, and a publish that comes alone leaves at once; what comes in
+is handled where it arrives, without a task or a queue in between.
 """
 
 import asyncio
@@ -31,6 +31,8 @@ WRITE_BYTES_HIGH = 1024 * 1024
 """Bytes on their way to the socket from which on publishers wait."""
 WRITE_AT_ONCE_BYTES = 256 * 1024
 """So much is not kept until the loop turns."""
+ALONE_S = 0.0001
+"""A publish is alone when nothing left so long before it, and nothing leaves with it: a call or cast that waits for the one before is."""
 ACKS_WAIT_S = 0.002
 """So long acks wait for others, as long as the consumer may hold twice as many messages as it does: each write costs both sides."""
 
@@ -48,6 +50,11 @@ class Wire(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._channels: dict[int, AmqpChannel] = {}
         self._is_woken = False
+        self._published = 0
+        """Publishes since the last write."""
+        self._comes_alone = False
+        """True when the last publish did; a turn of the loop to wait for others would be for nothing then."""
+        self._wrote_s = loop.time()
         self._is_paused = False
         self._later: asyncio.TimerHandle | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -102,6 +109,14 @@ class Wire(asyncio.Protocol):
         self.wake()
         return channel
 
+    def published(self) -> None:
+        """There is a publish to send: it leaves at once, or when the loop turns while there are many."""
+        self._published += 1
+        if self._comes_alone and self._loop.time() - self._wrote_s > ALONE_S:
+            self._flush()
+        else:
+            self.wake()
+
     def wake(self) -> None:
         """There is something to send: it leaves when the loop turns."""
         if self.core.pending_bytes > WRITE_AT_ONCE_BYTES:
@@ -143,6 +158,7 @@ class Wire(asyncio.Protocol):
 
     def _flush_when_woken(self) -> None:
         self._is_woken = False
+        self._comes_alone = self._published == 1 and self._loop.time() - self._wrote_s > ALONE_S
         self._flush()
 
     def _flush_later(self) -> None:
@@ -152,8 +168,11 @@ class Wire(asyncio.Protocol):
     def _flush(self) -> None:
         if self._is_paused or self._transport is None:
             return
-        if data := self.core.data_to_send(self._loop.time()):
+        now_s = self._loop.time()
+        if data := self.core.data_to_send(now_s):
             self._transport.write(data)
+            self._wrote_s = now_s
+            self._published = 0
 
     def _take(self, events: list[Event]) -> None:
         channels = self._channels

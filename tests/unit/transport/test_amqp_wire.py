@@ -9,7 +9,7 @@ from common.amqp.connection import Connection
 from common.amqp.events import ConnectionClosed
 from common.amqp.login import Login
 from common.transport.amqp_channel import AmqpChannel, Lost, NoRoute, NotTaken, Refused
-from common.transport.amqp_wire import Wire
+from common.transport.amqp_wire import ALONE_S, Wire
 from common.transport.port import Message
 from tests.property.amqp.broker import START, TUNE, content, deliver, method, sent
 
@@ -91,6 +91,39 @@ async def test_what_comes_up_in_one_turn_leaves_in_one_write_with_its_acks_toget
     assert len(socket.writes) == 1
     assert socket.writes[0].count(b"\x00\x3c\x00\x28") == 5
     assert socket.writes[0].count(b"\x00\x3c\x00\x50") == 1, "one ack for three deliveries"
+
+
+async def test_a_publish_that_comes_alone_like_the_one_before_it_waits_for_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = 1000.0
+    monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: now_s)
+    wire, socket = await connected()
+    channel = await with_channel(wire, socket)
+
+    async def writes_of(publishes: int, *, after_s: float) -> list[int]:
+        """How many publishes leave at once, and in each write afterwards."""
+        nonlocal now_s
+        now_s += after_s
+        for _ in range(publishes):
+            publish(channel)
+        at_once = len(socket.writes)
+        await asyncio.sleep(0)
+        sizes = [data.count(b"\x00\x3c\x00\x28") for data in socket.writes]
+        socket.writes.clear()
+        return [at_once, *sizes]
+
+    rarely, often = 2 * ALONE_S, ALONE_S / 2
+    assert await writes_of(1, after_s=rarely) == [0, 1]
+    assert await writes_of(1, after_s=rarely) == [1, 1]
+    assert await writes_of(1, after_s=rarely) == [1, 1]
+    assert await writes_of(4, after_s=rarely) == [1, 1, 3], "nobody knew that more would come"
+    assert await writes_of(4, after_s=rarely) == [0, 4]
+    assert await writes_of(1, after_s=rarely) == [0, 1]
+    assert await writes_of(2, after_s=rarely) == [1, 1, 1]
+    assert await writes_of(2, after_s=rarely) == [0, 2]
+    assert await writes_of(1, after_s=rarely) == [0, 1]
+    assert await writes_of(1, after_s=often) == [0, 1], "one of many"
+    assert await writes_of(1, after_s=rarely) == [0, 1]
+    assert await writes_of(1, after_s=rarely) == [1, 1]
 
 
 async def test_much_does_not_wait_for_the_loop_to_turn() -> None:
