@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from common.base.limits import MESSAGE_BYTES_MAX, NESTING_MAX
+from common.wire.nesting import is_deep, is_surely_flat
 
 T = TypeVar("T")
 
@@ -71,7 +72,7 @@ def opened(body: bytes, usual: msgspec.json.Decoder[T]) -> T | None:
     """The message in an envelope, where `usual` can read it; None: `unpack` must look at it, and may say what is wrong with it."""
     if len(body) > MESSAGE_BYTES_MAX or (inner := _inner_of(body)) is None:
         return None
-    if body.count(b"[") + body.count(b"{") > NESTING_MAX:  # none of them is escaped
+    if not is_surely_flat(body):  # no bracket of the inner message is escaped
         return None
     try:
         return usual.decode(inner)
@@ -117,21 +118,6 @@ def _object(data: bytes, what: str) -> dict[str, Any]:
         raise NotAMessage(f"{what} of {len(data)} bytes is not JSON: {exc}", kind="json") from None
     if not isinstance(value, dict):
         raise NotAMessage(f"{what} is {type(value).__name__}; wanted an object", kind="json")
-    if data.count(b"[") + data.count(b"{") > NESTING_MAX and _is_deep(value):
+    if not is_surely_flat(data) and is_deep(value):
         raise NotAMessage(f"{what} of {len(data)} bytes is nested deeper than {NESTING_MAX}", kind="json")
     return value
-
-
-def _is_deep(value: Any) -> bool:
-    """Without recursion, which is what the depth would break. Takes time of the number of its containers."""
-    level = [value]
-    for _ in range(NESTING_MAX):
-        level = [
-            child
-            for parent in level
-            for child in (parent.values() if isinstance(parent, dict) else parent)
-            if isinstance(child, dict | list)
-        ]
-        if not level:
-            return False
-    return True
