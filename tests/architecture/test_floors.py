@@ -26,7 +26,6 @@ MAY_OWN_TASKS = {
     "common/rpc/replies.py",  # replies whose queue is missing for a while; ended by close()
     "common/rpc/server.py",  # one for each delivery, ended by drain()
     "common/testing/process.py",  # a simulated process is its tasks, and dies with them
-    "common/testing/servers/base.py",  # as host/to_its_end.py: a server that is starting
     "common/transport/kombu_consume.py",  # an ack behind the back of who need not wait for it
     "common/transport/rabbit_link.py",  # closes a channel behind a caller who is gone
     "common/transport/rabbit_outbox.py",  # hands frames over when the writer has room again
@@ -49,7 +48,6 @@ MAY_CATCH_ALL = {
 MAY_LEAVE_A_THREAD = {
     "common/app/observing.py",  # closing; what it waits for may not come
     "common/app/tracing.py",  # likewise
-    "common/testing/servers/base.py",
 }
 """Where a thread may go on after its awaiter was cancelled. Everybody else changes things by `in_thread`."""
 

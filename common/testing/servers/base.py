@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Self
 
+from common.host.to_its_end import in_thread
 from common.testing.servers.programs import ServerFailed
 
 START_TIMEOUT_S = 90.0
@@ -117,17 +118,14 @@ class Server(ABC):
         self.stop()
 
     async def __aenter__(self) -> Self:
-        starting = asyncio.ensure_future(asyncio.to_thread(self.__enter__))
         try:
-            return await asyncio.shield(starting)
+            return await in_thread(self.__enter__)
         except asyncio.CancelledError:
-            # The thread goes on; what it starts must not be left behind.
-            await asyncio.wait([starting])
-            await asyncio.to_thread(self.stop)
+            await in_thread(self.stop)
             raise
 
     async def __aexit__(self, *_: object) -> None:
-        await asyncio.to_thread(self.stop)
+        await in_thread(self.stop)
 
     @classmethod
     def _suits(cls, folder: Path) -> bool:
