@@ -55,7 +55,7 @@ async def declare_alone(link: AmqpLink, queue: Queue, *, clock: Clock) -> None:
 
 async def _agreed(link: AmqpLink, queue: Queue, work: Callable[[Queue], Awaitable[None]]) -> None:
     flips_left = 1 + len(queue.bindings)
-    may_delete = True
+    may_repeat = True
     while True:
         try:
             return await work(queue)
@@ -66,8 +66,8 @@ async def _agreed(link: AmqpLink, queue: Queue, work: Callable[[Queue], Awaitabl
                     raise
                 flips_left -= 1
                 queue = other
-            elif exc.code == _NOT_FOUND and may_delete:
-                may_delete = False
+            elif exc.code == _NOT_FOUND and may_repeat:
+                may_repeat = False
                 if is_stuck(queue, str(exc)):
                     _LOG.warning("queue %s is stuck and deleted: %s", queue.name, exc)
                     await _delete(link, queue.name)

@@ -61,7 +61,7 @@ async def declare_alone(link: Link, queue: Queue, *, clock: Clock) -> None:
 
 async def _agreed(link: Link, queue: Queue, work: Callable[[Queue], Awaitable[None]]) -> None:
     flips_left = 1 + len(queue.bindings)
-    may_delete = True
+    may_repeat = True
     while True:
         try:
             return await work(queue)
@@ -74,9 +74,9 @@ async def _agreed(link: Link, queue: Queue, work: Callable[[Queue], Awaitable[No
                 raise
             queue = other
         except ChannelNotFoundEntity as exc:
-            if not may_delete:
+            if not may_repeat:
                 raise
-            may_delete = False
+            may_repeat = False
             if is_stuck(queue, str(exc)):
                 _LOG.warning("queue %s is stuck and deleted: %s", queue.name, reason_of(exc))
                 await _delete(link, queue.name)

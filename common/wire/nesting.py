@@ -9,7 +9,7 @@ _SHORT = 4096
 
 
 def is_surely_flat(written: bytes) -> bool:
-    """True when fewer containers begin in this JSON than may be nested; False: it may be deep, or broad, or have them in texts."""
+    """True when no more containers begin in this JSON than may be nested; False: it is deep, or broad, or has brackets in texts."""
     if len(written) <= _SHORT:
         return written.count(b"[") + written.count(b"{") <= NESTING_MAX
     left = NESTING_MAX
